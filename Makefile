@@ -1,0 +1,32 @@
+# The EMRRG kit in three commands. They need only python3 >= 3.10 and make; all else goes into .venv.
+#
+#   make demo   X-rays -> trained tiny model -> scored reports, in runs/demo/report.html
+#   make lab    JupyterLab on the notebooks
+#   make test   every test not marked slow, gpu or browser
+#
+# `make PYTHON=python3.12 demo` chooses another Python. The set-up runs again only when a file it depends on
+# changes. Nothing but plain make and a POSIX shell is used.
+
+PYTHON = python3
+BIN = .venv/bin
+SETUP_FILES = pyproject.toml constraints.txt .ci/setup.sh
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/.ready-core
+	$(BIN)/emrrg demo
+
+lab: .venv/.ready-core
+	$(BIN)/jupyter lab notebooks
+
+test: .venv/.ready-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.venv/.ready-core: $(SETUP_FILES)
+	@PYTHON="$(PYTHON)" sh .ci/setup.sh core
+
+.venv/.ready-dev: $(SETUP_FILES)
+	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
+
+.PHONY: help demo lab test

@@ -1,0 +1,110 @@
+"""Wordings of what is normal or absent; ordered by how often a wording is used."""
+
+from __future__ import annotations
+
+NORMAL: dict[str, tuple[str, ...]] = {
+    "heart": (
+        "The heart is normal in size.",
+        "Heart size is normal.",
+        "The heart size is within normal limits.",
+        "The cardiac silhouette is normal in size.",
+        "Normal heart size.",
+        "Heart size is within normal limits.",
+        "The heart is not enlarged.",
+        "No cardiomegaly.",
+        "The heart is of normal size and configuration.",
+    ),
+    "mediastinum": (
+        "The mediastinum is unremarkable.",
+        "The mediastinal contours are normal.",
+        "The mediastinal silhouette is within normal limits.",
+        "Mediastinal contours are within normal limits.",
+        "The mediastinum is normal.",
+        "Mediastinal silhouette is unremarkable.",
+        "The mediastinum is not widened.",
+        "Normal mediastinal contours.",
+        "The mediastinum is central and of normal width.",
+    ),
+    "both": (
+        "The heart and mediastinum are within normal limits.",
+        "Heart size and mediastinal contours are normal.",
+        "The heart and mediastinum are normal.",
+        "The heart size and mediastinal silhouette are within normal limits.",
+        "Heart size and mediastinal contours are within normal limits.",
+        "The heart and mediastinum are unremarkable.",
+        "Normal heart size and mediastinal contours.",
+        "The heart size and mediastinum are normal.",
+    ),
+    "lungs": (
+        "The lungs are clear.",
+        "Lungs are clear.",
+        "The lungs are clear bilaterally.",
+        "Both lungs are clear.",
+        "The lungs appear clear.",
+        "Clear lungs.",
+        "The lungs are grossly clear.",
+        "The lungs are well expanded and clear.",
+        "Lungs are symmetrically inflated and free of disease.",
+        "Lungs are well aerated and clear.",
+    ),
+    "bones": (
+        "The bony structures are intact.",
+        "No acute bony abnormality.",
+        "The osseous structures are intact.",
+        "Bony structures are unremarkable.",
+        "Visualized osseous structures are unremarkable.",
+        "The skeletal structures are normal.",
+        "No acute osseous abnormality.",
+        "The visualized bony thorax is intact.",
+        "Ribs, clavicles and spine appear normal.",
+        "Bones show no acute change.",
+    ),
+}
+OTHER = (
+    "The trachea is midline.",
+    "The soft tissues are unremarkable.",
+    "The hila are unremarkable.",
+    "The visualized upper abdomen is unremarkable.",
+    "Soft tissues are within normal limits.",
+    "The trachea is in the midline without deviation.",
+    "Hilar structures are normal.",
+    "No free air under the diaphragm.",
+    "Thoracic inlet and neck are unremarkable.",
+    "Normal bowel gas below the diaphragm.",
+)
+CLOSING = (
+    "No acute cardiopulmonary abnormality.",
+    "No acute cardiopulmonary disease.",
+    "No acute disease.",
+    "No acute cardiopulmonary process.",
+    "No acute abnormality is identified.",
+    "Normal chest.",
+    "Normal chest radiograph.",
+    "Unremarkable examination of the chest.",
+    "Normal study.",
+)
+NEGATED = {
+    "heart": ("Cardiomegaly",),
+    "mediastinum": ("Enlarged Cardiomediastinum",),
+    "both": ("Cardiomegaly", "Enlarged Cardiomediastinum"),
+}
+TERMS = {
+    "Consolidation": "focal consolidation",
+    "Lung Opacity": "focal airspace opacity",
+    "Edema": "pulmonary edema",
+    "Lung Lesion": "pulmonary nodule",
+    "Pneumonia": "pneumonia",
+    "Pleural Effusion": "pleural effusion",
+    "Pneumothorax": "pneumothorax",
+    "Fracture": "displaced rib fracture",
+}
+DENIAL = (
+    "No {what}.",
+    "There is no {what}.",
+    "No evidence of {what}.",
+    "There is no evidence of {what}.",
+    "Negative for {what}.",
+    "No {what} is seen.",
+    "No {what} is identified.",
+    "There is no visible {what}.",
+)

@@ -1,0 +1,284 @@
+"""Controls that every score table carries: what can be had without looking, or with a linear eye.
+
+On the real IU test split one constant sentence reaches the word-overlap scores of published models
+(metrics notes, section 2), so a model's row means something only beside these.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from emrrg_lib.errors import InputError
+from emrrg_lib.evaluation.nlg import bleu_score, check_texts
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""L2 strengths tried by :func:`fit_linear_head`."""
+
+
+def _occurrences(text: str) -> Counter[tuple[tuple[str, ...], int]]:
+    """Every n-gram (n = 1..4) with its running number: (gram, 1), (gram, 2), ... once each."""
+    words, seen = text.split(), Counter()
+    marked: Counter[tuple[tuple[str, ...], int]] = Counter()
+    for n in range(1, 5):
+        for start in range(len(words) - n + 1):
+            gram = tuple(words[start : start + n])
+            seen[gram] += 1
+            marked[gram, seen[gram]] = 1
+    return marked
+
+
+def constant_bleu(candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Corpus BLEU-1..4 of every candidate given to all references, equal to pycocoevalcap.
+
+    The k-th occurrence of an n-gram in a candidate is matched by every reference that has the
+    n-gram k times, so one table of those counts serves all candidates: no pair is ever compared.
+
+    Args:
+        candidates: C cleaned reports.
+        references: V cleaned reports.
+
+    Returns:
+        float64 (C, 4).
+    """
+    matched: Counter = Counter()
+    for reference in references:
+        matched.update(_occurrences(reference))
+    studies = len(references)
+    correct = np.zeros((len(candidates), 4))
+    for row, candidate in enumerate(candidates):
+        for gram, number in _occurrences(candidate):
+            correct[row, len(gram) - 1] += matched[gram, number]
+    words = np.array([len(candidate.split()) for candidate in candidates], dtype=float)
+    guess = studies * np.maximum(0, words[:, None] - np.arange(4))
+    total = np.full(len(candidates), float(sum(len(r.split()) for r in references)))
+    return bleu_score(correct, guess, studies * words, total)
+
+
+def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) -> str:
+    """The one training report that scores best as everybody's report on validation.
+
+    Args:
+        train_reports: cleaned training reports, the candidates.
+        val_reports: cleaned validation reports.
+
+    Returns:
+        The candidate with the highest corpus BLEU-4; the first one of equals.
+
+    Raises:
+        InputError: either list is empty or holds what is no text.
+    """
+    check_texts(val_reports, val_reports)
+    check_texts(train_reports, train_reports)
+    candidates = list(dict.fromkeys(train_reports))
+    return candidates[int(constant_bleu(candidates, val_reports)[:, 3].argmax())]
+
+
+def most_frequent_report(train_reports: Sequence[str]) -> str:
+    """The training report that occurs most often, the first one of equals.
+
+    Raises:
+        InputError: there is no training report.
+    """
+    check_texts(train_reports, train_reports)
+    return Counter(train_reports).most_common(1)[0][0]
+
+
+def random_reports(train_reports: Sequence[str], studies: int, seed: int) -> list[str]:
+    """A random training report for every study.
+
+    Args:
+        train_reports: cleaned training reports.
+        studies: how many to draw, with replacement.
+        seed: of the draw.
+
+    Raises:
+        InputError: there is no training report.
+    """
+    check_texts(train_reports, train_reports)
+    drawn = np.random.default_rng(seed).integers(len(train_reports), size=studies)
+    return [train_reports[index] for index in drawn]
+
+
+def derangement(studies: int, seed: int) -> list[int]:
+    """A random permutation of range(studies) in which no study keeps its place (one cycle).
+
+    Raises:
+        InputError: fewer than two studies.
+    """
+    if studies < 2:
+        raise InputError("Shuffling between studies needs at least two studies.")
+    order = np.random.default_rng(seed).permutation(studies).tolist()
+    taken = [0] * studies
+    for study, source in pairwise([*order, order[0]]):
+        taken[study] = source
+    return taken
+
+
+def shuffled(hypotheses: Sequence, seed: int) -> list:
+    """Give every study the report (or prediction, or image) of another one.
+
+    Args:
+        hypotheses: one item a study.
+        seed: of the permutation.
+
+    Returns:
+        The same items; item i is that of another study than i.
+
+    Raises:
+        InputError: fewer than two studies.
+    """
+    return [hypotheses[source] for source in derangement(len(hypotheses), seed)]
+
+
+def nearest_neighbour(
+    features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
+) -> list[str]:
+    """The report of the training image most like the test image (cosine).
+
+    Args:
+        features_train: float (N, D), one row a training study.
+        reports_train: N reports.
+        features_test: float (M, D).
+
+    Returns:
+        M reports; the first one of equals.
+
+    Raises:
+        InputError: the sizes do not fit.
+    """
+    train, test = np.asarray(features_train, float), np.asarray(features_test, float)
+    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
+        raise InputError(f"Features of shape {train.shape} and {test.shape} cannot be compared.")
+    if len(train) != len(reports_train) or len(train) == 0:
+        raise InputError(f"{len(train)} training features but {len(reports_train)} reports.")
+    centre = train.mean(axis=0)  # features of one encoder share a large common part
+    train, test = train - centre, test - centre
+    norms = np.linalg.norm(train, axis=1)
+    nearest = (test @ (train / np.where(norms == 0, 1, norms)[:, None]).T).argmax(axis=1)
+    return [reports_train[index] for index in nearest]
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted linear head.
+
+    Attributes:
+        weight: float64 (D, L).
+        bias: float64 (L,).
+        mean: float64 (D,), subtracted from the features.
+        scale: float64 (D,), what they are then divided by.
+        thresholds: float64 (L,), on the probability.
+        penalty: the L2 strength that won on validation.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    thresholds: np.ndarray
+    penalty: float
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """float64 (N, L) from float (N, D)."""
+        logits = (np.asarray(features, float) - self.mean) / self.scale @ self.weight + self.bias
+        return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """bool (N, L): which observations the head finds in float (N, D)."""
+        return self.probabilities(features) >= self.thresholds
+
+    def labels(
+        self, features: np.ndarray, observations: Sequence[str]
+    ) -> list[dict[str, int | None]]:
+        """The predictions as labels for ``clinical_scores``: 1, or None where nothing is found."""
+        return [
+            {name: 1 if found else None for name, found in zip(observations, row, strict=True)}
+            for row in self.predict(features)
+        ]
+
+
+def fit_linear_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    val_features: np.ndarray,
+    val_targets: np.ndarray,
+    penalties: Sequence[float] = PENALTIES,
+) -> LinearHead:
+    """Logistic regression on frozen features: the ceiling for finding recognition.
+
+    One independent output per observation, L-BFGS, features standardised on training; the L2
+    strength is chosen by mean validation F1, the threshold of each output by its validation F1.
+
+    Args:
+        features: float (N, D), training.
+        targets: bool (N, L).
+        val_features: float (M, D).
+        val_targets: bool (M, L).
+        penalties: L2 strengths to try.
+
+    Returns:
+        The best head.
+
+    Raises:
+        InputError: the sizes do not fit.
+    """
+    x, y = np.asarray(features, float), np.asarray(targets, float)
+    val_x, val_y = np.asarray(val_features, float), np.asarray(val_targets, bool)
+    if len(x) != len(y) or len(val_x) != len(val_y) or x.shape[1] != val_x.shape[1]:
+        raise InputError(
+            f"Features {x.shape} and targets {y.shape}, or their validation parts {val_x.shape} "
+            f"and {val_y.shape}, do not fit each other."
+        )
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1
+    heads = []
+    for penalty in penalties:
+        weight, bias = _logistic((x - mean) / scale, y, penalty)
+        head = LinearHead(weight, bias, mean, scale, np.zeros(y.shape[1]), penalty)
+        thresholds, f1 = _best_thresholds(head.probabilities(val_x), val_y)
+        fitted = LinearHead(weight, bias, mean, scale, thresholds, penalty)
+        heads.append((float(f1.mean()), fitted))
+    return max(heads, key=lambda pair: pair[0])[1]
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise the mean cross entropy plus penalty/2 |W|^2; the bias is free."""
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+    weight = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        solver.zero_grad()
+        logits = inputs @ weight + bias
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, targets, reduction="none"
+        )
+        loss = entropy.mean(dim=0).sum() + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def _best_thresholds(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per column, the threshold with the best F1 and that F1; never below all scores."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked, hits = np.take_along_axis(scores, order, 0), np.take_along_axis(truth, order, 0)
+    found = np.cumsum(hits, axis=0)
+    f1 = 2 * found / (np.arange(1, len(scores) + 1)[:, None] + truth.sum(axis=0))
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal scores stand on one side of a threshold
+    best = f1.argmax(axis=0)
+    column = np.arange(scores.shape[1])
+    below = np.minimum(best + 1, len(scores) - 1)
+    # Half way to the next lower score, so that unseen scores just below still count.
+    thresholds = (ranked[best, column] + ranked[below, column]) / 2
+    absent = ~truth.any(axis=0)
+    return np.where(absent, np.inf, thresholds), np.where(absent, 0.0, f1[best, column])

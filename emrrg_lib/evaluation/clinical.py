@@ -1,0 +1,206 @@
+"""Clinical efficacy: do the generated reports name the same observations as the references?
+
+Three averages are in use and published tables seldom say which (metrics notes, section 3): *micro*
+(all decisions of all studies pooled), *macro* (mean over observations) and *example-based* (mean
+over studies; 0 for a study where reference and report are both empty). All three are given, for
+either reading of "uncertain", with and without "No Finding": a constant normal report scores .58
+micro-F1 with it and 0 without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.errors import InputError
+from emrrg_lib.evaluation.labeler import VERSION, label_report
+
+__all__ = [
+    "VERSION",
+    "clinical_row",
+    "clinical_scores",
+    "corpus_efficacy",
+    "label_codes",
+    "label_report",
+    "positive",
+]
+
+UNCERTAIN = ("positive", "negative")
+NOT_MENTIONED = -2
+"""Code of a label that is None, beside 1, 0 and -1."""
+
+_CODES = {None: NOT_MENTIONED, 1: 1, 0: 0, -1: -1}
+_FINDINGS = tuple(i for i, name in enumerate(OBSERVATIONS) if name != "No Finding")
+
+Labels = Mapping[str, int | None]
+
+
+def label_codes(labels: Sequence[Labels]) -> np.ndarray:
+    """Labels as numbers.
+
+    Args:
+        labels: one mapping a study, observation -> 1, 0, -1 or None; all 14 must be there.
+
+    Returns:
+        int8 (N, 14) in the order of OBSERVATIONS; -2 stands for None.
+
+    Raises:
+        InputError: an observation is missing or a value is none of the four.
+    """
+    codes = np.empty((len(labels), len(OBSERVATIONS)), dtype=np.int8)
+    for study, row in enumerate(labels):
+        for column, name in enumerate(OBSERVATIONS):
+            if name not in row:
+                raise InputError(f"The labels of study {study} lack the observation {name!r}.")
+            if row[name] not in _CODES:
+                raise InputError(
+                    f"{name!r} of study {study} is {row[name]!r}: labels are 1, 0, -1 or None."
+                )
+            codes[study, column] = _CODES[row[name]]
+    return codes
+
+
+def positive(codes: np.ndarray, uncertain: str = "positive") -> np.ndarray:
+    """Which observations count as present.
+
+    Args:
+        codes: int8 (N, 14) of :func:`label_codes`.
+        uncertain: whether -1 counts as ``"positive"`` or ``"negative"``.
+
+    Returns:
+        bool (N, 14).
+
+    Raises:
+        InputError: an unknown policy.
+    """
+    if uncertain not in UNCERTAIN:
+        raise InputError(f"Unknown reading of uncertain {uncertain!r}: positive or negative.")
+    return (codes == 1) | (codes == -1) if uncertain == "positive" else codes == 1
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Division where nothing over nothing is 0, as in the published code."""
+    return numerator / np.where(denominator == 0, 1, denominator)
+
+
+def _p_r_f1(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "P": _ratio(both, predicted),
+        "R": _ratio(both, true),
+        "F1": _ratio(2 * both, predicted + true),
+    }
+
+
+def corpus_efficacy(
+    reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Efficacy of weighted sets of studies.
+
+    Args:
+        reference: bool (N, L), the observations of the reference.
+        hypothesis: bool (N, L), those of the generated report.
+        weights: (R, N) how often each study counts in each of R sets.
+
+    Returns:
+        ``{"micro_P": (R,), ..., "example_F1": (R,)}`` and, per observation,
+        ``{"P": (R, L), "R": (R, L), "F1": (R, L)}``.
+    """
+    both = (reference & hypothesis).astype(np.float64)
+    predicted, true = hypothesis.astype(np.float64), reference.astype(np.float64)
+    per_label = _p_r_f1(weights @ both, weights @ predicted, weights @ true)
+    pooled = _p_r_f1((weights @ both).sum(1), (weights @ predicted).sum(1), (weights @ true).sum(1))
+    studies = _p_r_f1(both.sum(1), predicted.sum(1), true.sum(1))
+    count = weights.sum(axis=1)
+    averages = {}
+    for name in ("P", "R", "F1"):
+        averages[f"micro_{name}"] = pooled[name]
+        averages[f"macro_{name}"] = per_label[name].mean(axis=1)
+        averages[f"example_{name}"] = weights @ studies[name] / count
+    return averages, per_label
+
+
+def columns(no_finding: bool) -> list[int]:
+    """Columns of the 14 observations, or of the 13 without "No Finding"."""
+    return list(range(len(OBSERVATIONS))) if no_finding else list(_FINDINGS)
+
+
+def clinical_scores(
+    reference_labels: Sequence[Labels],
+    hypothesis_labels: Sequence[Labels],
+    uncertain: str = "positive",
+    no_finding: bool = False,
+) -> dict:
+    """Clinical efficacy of a set of generated reports.
+
+    Args:
+        reference_labels: labels of N reference reports.
+        hypothesis_labels: labels of the N generated reports, in the same order.
+        uncertain: how -1 counts, ``"positive"`` or ``"negative"``.
+        no_finding: whether "No Finding" is one of the observations (14) or left out (13).
+
+    Returns:
+        ``{"micro": {"P", "R", "F1"}, "macro": ..., "example": ..., "labels": {observation:
+        {"P", "R", "F1", "reference", "hypothesis"}}, "studies", "observations", "uncertain"}``;
+        "reference" and "hypothesis" are the numbers of studies with the observation.
+
+    Raises:
+        InputError: unequal or empty lists, missing observations, an unknown policy.
+    """
+    if len(reference_labels) != len(hypothesis_labels):
+        raise InputError(
+            f"{len(reference_labels)} reference labels but {len(hypothesis_labels)} of reports: "
+            "give one set of labels for every study on both sides."
+        )
+    if len(reference_labels) == 0:
+        raise InputError("There is nothing to score: the lists of labels are empty.")
+    kept = columns(no_finding)
+    reference = positive(label_codes(reference_labels), uncertain)[:, kept]
+    hypothesis = positive(label_codes(hypothesis_labels), uncertain)[:, kept]
+    averages, per_label = corpus_efficacy(reference, hypothesis, np.ones((1, len(reference))))
+    scores: dict = {
+        average: {name: float(averages[f"{average}_{name}"][0]) for name in ("P", "R", "F1")}
+        for average in ("micro", "macro", "example")
+    }
+    scores["labels"] = {
+        OBSERVATIONS[column]: {
+            **{name: float(per_label[name][0, i]) for name in ("P", "R", "F1")},
+            "reference": int(reference[:, i].sum()),
+            "hypothesis": int(hypothesis[:, i].sum()),
+        }
+        for i, column in enumerate(kept)
+    }
+    return scores | {
+        "studies": len(reference),
+        "observations": len(kept),
+        "uncertain": uncertain,
+    }
+
+
+def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray) -> dict:
+    """All efficacy metrics of a score table under their names in ``metrics.json``.
+
+    ``CE13_*`` leaves "No Finding" out, ``CE14_*`` keeps it; in both an uncertain label counts as
+    present. ``CE13neg_*`` and ``CE14neg_*`` count it as absent. ``CE_F1 <observation>`` is the F1
+    of one observation, uncertain counted as present.
+
+    Args:
+        reference: int8 (N, 14) of :func:`label_codes`.
+        hypothesis: int8 (N, 14).
+        weights: (R, N) as in :func:`corpus_efficacy`.
+
+    Returns:
+        metric -> float64 (R,).
+    """
+    row: dict[str, np.ndarray] = {}
+    for policy, mark in (("positive", ""), ("negative", "neg")):
+        true, said = positive(reference, policy), positive(hypothesis, policy)
+        for no_finding in (False, True):
+            kept = columns(no_finding)
+            averages, per_label = corpus_efficacy(true[:, kept], said[:, kept], weights)
+            row |= {f"CE{len(kept)}{mark}_{name}": value for name, value in averages.items()}
+            if no_finding and policy == "positive":
+                for column, name in enumerate(OBSERVATIONS):
+                    row[f"CE_F1 {name}"] = per_label["F1"][:, column]
+    return row

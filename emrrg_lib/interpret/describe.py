@@ -1,0 +1,70 @@
+"""What a trace shows, in words: alt texts, and the choice of what to draw first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emrrg_lib.interpret.naming import naming_words
+from emrrg_lib.interpret.trace import Trace
+
+VIEW_NAMES = ("frontal view", "lateral view")
+
+
+def view_name(view: int) -> str:
+    """Name of a view by its place in a study."""
+    return VIEW_NAMES[view] if view < len(VIEW_NAMES) else f"view {view + 1}"
+
+
+def widest_layer(trace: Trace) -> int:
+    """Position of the hybrid layer whose gate opens widest on average."""
+    return int(np.abs(trace.gate).mean(axis=1).argmax()) if trace.gate.size else 0
+
+
+def default_words(trace: Trace, limit: int) -> list[int]:
+    """Positions of the words worth a picture.
+
+    These are the words that name a finding; where there is none, the words with the widest open
+    gates, at most four.
+    """
+    named = [item.word_index for item in naming_words(trace, limit)]
+    if named:
+        return named
+    openness = [
+        (np.abs(trace.gate[:, word.start : word.stop]).max(initial=0.0), -index)
+        for index, word in enumerate(trace.words())
+        if word.text[0].isalnum()
+    ]
+    return sorted(-index for _, index in sorted(openness, reverse=True)[: min(4, limit)])
+
+
+def describe_place(weights: np.ndarray) -> str:
+    """The strongest patch of (view, rows, cols) weights in words, as seen in the picture."""
+    if not weights.size or weights.max() <= 0:
+        return "nowhere in particular"
+    view, row, col = np.unravel_index(int(weights.argmax()), weights.shape)
+    height = ("upper", "middle", "lower")[min(2, 3 * row // weights.shape[1])]
+    side = ("left", "centre", "right")[min(2, 3 * col // weights.shape[2])]
+    place = "centre" if (height, side) == ("middle", "centre") else f"{height} {side}"
+    return f"most in the {place} of the {view_name(view)}"
+
+
+def describe(trace: Trace) -> str:
+    """A sentence or two that tell what the pictures of a trace show, for alt texts."""
+    words = trace.words()
+    if not words or not trace.layer_ids:
+        return "An empty trace: no word was generated or no hybrid layer is installed."
+    layers = ", ".join(str(layer) for layer in trace.layer_ids)
+    opening = f"Gates of {len(words)} words in hybrid layers {layers}: "
+    widest = np.abs(trace.gate).max()
+    if not widest > 0:
+        return opening + "all closed, so the report was written without the image."
+    layer, token = np.unravel_index(int(np.abs(trace.gate).argmax()), trace.gate.shape)
+    at = next((word.text for word in words if word.start <= token < word.stop), words[0].text)
+    text = (
+        f"{opening}mean opening {np.abs(trace.gate).mean():.2f}, widest "
+        f"{trace.gate[layer, token]:+.2f} at “{at}” in layer {trace.layer_ids[layer]}."
+    )
+    for focus in naming_words(trace, 1):
+        place = describe_place(trace.word_attention(focus.word_index, widest_layer(trace)))
+        text += f" The word “{focus.text}” looks {place}."
+    return text

@@ -1,0 +1,194 @@
+"""Figures of one report: the gate strip, where words look, the loss curve.
+
+Every function takes a `Trace`, arrays and texts, never a model, and returns a `Picture`: a
+matplotlib Figure with a text alternative in `alt`. The notebooks show these figures and the HTML
+page of a run embeds the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emrrg_lib.interpret import panels
+from emrrg_lib.interpret.describe import default_words, describe, describe_place, view_name
+from emrrg_lib.interpret.naming import naming_words
+from emrrg_lib.interpret.panels import inch_axes, inch_text
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture
+from emrrg_lib.interpret.trace import Trace
+
+WIDTH = 9.0  # inches; 900 pixels in a notebook
+_BAR = 0.75  # inches kept for a colour bar
+
+Images = Sequence[np.ndarray] | np.ndarray
+
+
+def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
+    """How far each token opened the gate of each hybrid layer (paper §3.4, Eq. 2).
+
+    Args:
+        trace: the record of one generated report.
+        width: of the figure in inches; long reports continue on the next line.
+
+    Returns:
+        Layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, words under it.
+    """
+    height = panels.gate_height(trace, width - 0.2)
+    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe(trace))
+    panels.draw_gate(figure, trace, 0.1, 0.1, width - 0.2)
+    return figure
+
+
+def attention_overlay(
+    images: Images, trace: Trace, word: int, layer: int, *,
+    heads: str | int | Sequence[int] = "mean", masks: np.ndarray | None = None, smooth: bool = True,
+) -> Picture:
+    """Where one word looked, laid over every view (paper §3.4, Eq. 1).
+
+    Args:
+        images: one array a view, each (H, W), (H, W, 3) or (3, H, W).
+        trace: the record of the report.
+        word: position in `trace.words()`.
+        layer: position on the trace's layer axis.
+        heads: as in `Trace.word_attention`.
+        masks: (view, H, W) bool, the finding's true place, drawn as an outline.
+        smooth: False shows the patches as squares.
+
+    Raises:
+        ValueError: if there is not one image a view, or the word or layer does not exist.
+    """
+    images = one_image_per_view(images, trace)
+    weights = trace.word_attention(word, layer, heads)
+    side = min(3.2, (WIDTH - _BAR - 0.2) / len(images) - 0.1)
+    text, name = trace.words()[word].text, f"layer {trace.layer_ids[layer]}"
+    alt = f"Attention of the word “{text}” in {name}: {describe_place(weights)}."
+    size = (0.2 + len(images) * (side + 0.1) + _BAR, side + 0.85)
+    figure = Picture(size, facecolor=PAPER, alt=alt)
+    inch_text(figure, 0.15, 0.27, f"“{text}” looks here · {name}", 10.5)
+    peak = max(float(weights.max()), 1e-6)
+    for view, image in enumerate(images):
+        axes = inch_axes(figure, 0.15 + view * (side + 0.1), 0.65, side, side)
+        title = f"{view_name(view)} · {weights[view].sum():.0%} of the attention"
+        mask = None if masks is None else masks[view]
+        panels.draw_overlay(axes, image, weights[view], peak, title, mask, smooth)
+    bar = inch_axes(figure, 0.2 + len(images) * (side + 0.1), 0.65 + side * 0.1, 0.12, side * 0.8)
+    panels.colour_bar(figure, bar, 0.0, peak, "weight of one patch", signed=False)
+    return figure
+
+
+def word_grid(
+    images: Images, trace: Trace, layer: int, words: Sequence[int] | None = None, columns: int = 3
+) -> Picture:
+    """Small pictures of where several words looked, each word on its own scale.
+
+    Args:
+        images: one array a view.
+        trace: the record of the report.
+        layer: position on the trace's layer axis.
+        words: positions in `trace.words()`; by default the words that name a finding (at most
+            eight), or, where none does, the four words with the widest open gates.
+        columns: words in one row.
+
+    Raises:
+        ValueError: if there is not one image a view, or a word or the layer does not exist.
+    """
+    images = one_image_per_view(images, trace)
+    chosen = list(words) if words is not None else default_words(trace, 8)
+    columns = max(1, min(columns, len(chosen)))
+    side = min((WIDTH - 0.2) / columns / len(images) - 0.08, 1.9)
+    rows, group = max(1, -(-len(chosen) // columns)), len(images) * side + 0.16
+    figure = Picture((0.1 + columns * group, 0.35 + rows * (side + 0.4)), facecolor=PAPER)
+    title = f"Where words look · layer {trace.layer_ids[layer]}"
+    inch_text(figure, 0.1, 0.22, title, 9, MUTED)
+    told = []
+    for position, word in enumerate(chosen):
+        row, column = divmod(position, columns)
+        corner = (0.1 + column * group, 0.35 + row * (side + 0.4))
+        told.append(draw_word(figure, images, trace, word, layer, corner, side))
+    figure.alt = " ".join([f"{title}.", *told])
+    return figure
+
+
+def draw_word(
+    figure: Picture, images: Sequence[np.ndarray], trace: Trace, word: int, layer: int,
+    corner: tuple[float, float], side: float,
+) -> str:
+    """Draws one word's attention over its views, `side` inches each, and tells it in words."""
+    left, top = corner
+    captions = {item.word_index: item.caption for item in naming_words(trace)}
+    caption = captions.get(word, trace.words()[word].text)
+    weights = trace.word_attention(word, layer)
+    inch_text(figure, left, top + 0.24, caption, 9)
+    for view, image in enumerate(images):
+        axes = inch_axes(figure, left + view * (side + 0.03), top + 0.32, side, side)
+        panels.draw_overlay(axes, image, weights[view], float(weights.max()))
+    return f"“{caption}”: {describe_place(weights)}."
+
+
+def loss_curve(
+    steps: Sequence[float], losses: Sequence[float],
+    validation: Sequence[tuple[float, float]] = (), width: float = 6.4,
+) -> Picture:
+    """Training loss over steps: pale as measured, dark as a running mean, dots on validation.
+
+    Args:
+        steps: optimiser steps, rising.
+        losses: mean negative log-likelihood in nats per report token, one a step.
+        validation: (step, loss) pairs.
+        width: of the figure in inches.
+
+    Raises:
+        ValueError: if steps and losses differ in length or are empty.
+    """
+    if len(steps) != len(losses) or not len(steps):
+        raise ValueError(
+            f"steps ({len(steps)}) and losses ({len(losses)}) must be equally many, at least 1."
+        )
+    steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
+    smooth = running_mean(losses)
+    alt = (
+        f"Training loss: {losses[0]:.2f} nats per token at first, "
+        f"{smooth[-1]:.2f} at step {steps[-1]:.0f}."
+    )
+    figure = Picture((width, 2.9), facecolor=PAPER, alt=alt)
+    axes = inch_axes(figure, 0.65, 0.2, width - 0.85, 2.2)
+    axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=1)
+    axes.plot(steps, smooth, color=BLUE, linewidth=1.8, label="training, running mean")
+    if len(validation):
+        points = zip(*validation, strict=True)
+        axes.plot(*points, "o-", color=ORANGE, linewidth=1.4, markersize=4, label="validation")
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.set_xlabel("step", fontsize=8.5, color=INK)
+    axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=INK, length=0)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(MUTED)
+    return figure
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,): centred mean over a twentieth of the curve, over fewer values at its ends."""
+    half = max(1, len(values) // 40)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    start, stop = np.maximum(0, index - half), np.minimum(len(values), index + half + 1)
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def one_image_per_view(images: Images, trace: Trace) -> list[np.ndarray]:
+    """The images as a list; one array without a view axis counts as one view.
+
+    Raises:
+        ValueError: if their number is not the trace's number of views.
+    """
+    if isinstance(images, np.ndarray):
+        flat = images.ndim == 2 or (images.ndim == 3 and images.shape[-1] == 3)
+        images = [images] if flat else images
+    views = [np.asarray(image) for image in images]
+    if len(views) != trace.views:
+        raise ValueError(f"{len(views)} image(s) given, but the trace has {trace.views} view(s).")
+    return views

@@ -1,0 +1,57 @@
+"use strict";
+(() => {
+  const form = document.getElementById("controls");
+  if (!form) return;
+  const cards = document.getElementById("cards");
+  const all = [...cards.children];
+  const kinds = {
+    "": () => true,
+    abnormal: (data) => data.abnormal === "1",
+    normal: (data) => data.abnormal === "0",
+    missed: (data) => Number(data.missed) > 0,
+    invented: (data) => Number(data.invented) > 0,
+  };
+  const value = (card, key) => {
+    const text = card.getAttribute("data-" + key);
+    return text === null ? null : Number(text);
+  };
+  const update = () => {
+    const [key, way] = form.elements.sort.value.split(":");
+    const sign = way === "up" ? 1 : -1;
+    const words = form.elements.words.value.trim().toLowerCase();
+    const label = form.elements.label.value;
+    const order = [...all].sort((a, b) => {
+      const [x, y] = [value(a, key), value(b, key)];
+      if (x === null || y === null) return (x === null) - (y === null); // unknown scores go last
+      return sign * (x - y) || value(a, "order") - value(b, "order");
+    });
+    let shown = 0;
+    for (const card of order) {
+      const text = [...card.querySelectorAll(".report")].map((p) => p.textContent).join(" ").toLowerCase();
+      const fits = kinds[form.elements.kind.value](card.dataset) && text.includes(words) &&
+        (!label || card.dataset.labels.split("|").includes(label));
+      card.hidden = !fits;
+      shown += fits;
+      cards.append(card);
+    }
+    form.querySelector("output").textContent = `${shown} of ${all.length} shown`;
+  };
+  const fold = form.elements.fold;
+  fold.addEventListener("click", () => {
+    const open = fold.textContent.startsWith("Fold");
+    for (const part of cards.querySelectorAll("details")) part.open = !open;
+    fold.textContent = open ? "Unfold the insides" : "Fold the insides";
+  });
+  form.addEventListener("input", update);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const twins = (event, on) => {
+    const mark = event.target.closest("mark");
+    if (!mark) return;
+    const group = mark.closest(".texts").querySelectorAll(`mark[data-twin="${mark.dataset.twin}"]`);
+    for (const other of group) other.classList.toggle("twin", on);
+  };
+  cards.addEventListener("mouseover", (event) => twins(event, true));
+  cards.addEventListener("mouseout", (event) => twins(event, false));
+  form.hidden = false;
+  update();
+})();

@@ -1,0 +1,157 @@
+"""Colours and drawing helpers that every picture shares; no global matplotlib state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from PIL import Image
+
+INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
+BLUE, ORANGE, GREEN, PURPLE = (
+    "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
+)  # told apart in all colour blindness types
+BLUE_FILL, ORANGE_FILL, GREEN_FILL, PURPLE_FILL = "#dce9f5", "#ffe2c4", "#d2efe5", "#e9def2"
+MATCH_FILL = "#ffe680"
+OUTLINE = "#39d0ff"  # a finding's mask: cyan stands out on grey and on the warm heat map
+
+# Dark red to bright yellow: brightness rises all the way, so that the map also reads in grey.
+HEAT = LinearSegmentedColormap.from_list(
+    "emrrg_heat", ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
+)
+# Purple below zero, white at zero, orange above: safe for all common kinds of colour blindness.
+SIGNED = LinearSegmentedColormap.from_list(
+    "emrrg_signed", ["#3f1f69", "#7a5aa6", "#c4b5dc", "#ffffff", "#fbc98e", "#e07b13", "#7f3b08"]
+)
+
+
+class Picture(Figure):
+    """A matplotlib Figure that belongs to no pyplot window and carries its text alternative.
+
+    In Jupyter it shows itself as PNG; `alt` goes into the output as its description and plain text.
+    """
+
+    def __init__(self, *args: Any, alt: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        FigureCanvasAgg(self)
+        self.alt = alt
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+        width, height = self.get_size_inches() * 100
+        metadata = {"image/png": {"alt": self.alt, "width": int(width), "height": int(height)}}
+        return {"image/png": png_bytes(self), "text/plain": self.alt}, metadata
+
+
+def png_bytes(figure: Figure, dpi: float = 200, colours: int | None = None) -> bytes:
+    """Renders a figure to PNG.
+
+    Args:
+        figure: any matplotlib figure.
+        dpi: pixels per inch.
+        colours: if given, the picture is reduced to so many colours, which makes the file about
+            three times smaller.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    if colours is None:
+        return buffer.getvalue()
+    with Image.open(buffer) as image:
+        return encode_png(np.asarray(image.convert("RGB")), colours=colours)
+
+
+def encode_png(pixels: np.ndarray, colours: int | None = None) -> bytes:
+    """(H, W), (H, W, 3) or (H, W, 4) uint8 -> PNG file content, with a palette of `colours`."""
+    image = Image.fromarray(pixels)
+    if colours is not None:
+        image = image.quantize(colours, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def grey_image(image: np.ndarray) -> np.ndarray:
+    """Any picture array as (H, W) uint8.
+
+    Args:
+        image: (H, W), (H, W, 3) or (3, H, W); uint8, or floats that are stretched to the full
+            range.
+
+    Raises:
+        ValueError: if the shape is none of these or the picture is empty.
+    """
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[-1] == 3:
+        image = (
+            image.mean(axis=-1)
+            if image.dtype != np.uint8
+            else image.mean(axis=-1).round().astype(np.uint8)
+        )
+    elif image.ndim == 3 and image.shape[0] in (1, 3):
+        image = (
+            image.mean(axis=0)
+            if image.dtype != np.uint8
+            else image.mean(axis=0).round().astype(np.uint8)
+        )
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(
+            f"an image must be (H, W), (H, W, 3) or (3, H, W), but its shape is {image.shape}."
+        )
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return np.uint8(np.round((image - low) / (high - low if high > low else 1.0) * 255))
+
+
+def heat_rgba(
+    weights: np.ndarray, peak: float, size: tuple[int, int], smooth: bool = True
+) -> np.ndarray:
+    """Attention weights of one view as a see-through layer for its X-ray.
+
+    Args:
+        weights: (rows, cols), not negative.
+        peak: the weight that is drawn at full strength, the same for all views of one word.
+        size: (height, width) in pixels of the layer.
+        smooth: False keeps the patches as squares.
+
+    Returns:
+        (height, width, 4) uint8; colour and opacity both rise with the weight.
+    """
+    scaled = np.clip(np.asarray(weights, dtype=np.float32) / (peak if peak > 0 else 1.0), 0, 1)
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    scaled = np.clip(np.asarray(Image.fromarray(scaled).resize((size[1], size[0]), method)), 0, 1)
+    rgba = HEAT(scaled)
+    rgba[..., 3] = 0.85 * np.clip((scaled - 0.08) / 0.6, 0, 1)
+    return np.uint8(np.round(rgba * 255))
+
+
+@cache
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width of one line of text in points, known before anything is drawn."""
+    if not text:
+        return 0.0
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    measure = text_to_path.get_text_width_height_descent
+    # A stop on both sides makes leading and trailing spaces count.
+    return float(measure(f".{text}.", font, ismath=False)[0] - measure("..", font, ismath=False)[0])
+
+
+def wrap_words(words: Sequence[str], size: float, width: float) -> list[list[int]]:
+    """Breaks words into lines no wider than `width` points: the indices of each line's words."""
+    lines: list[list[int]] = [[]]
+    used = 0.0
+    for index, word in enumerate(words):
+        need = text_width(word, size) + text_width(" ", size)
+        if lines[-1] and used + need > width:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(index)
+        used += need
+    return lines

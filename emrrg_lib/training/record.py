@@ -1,0 +1,47 @@
+"""`run.json`: what a run was made with, so that its numbers can be read years later."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
+
+
+def _commit() -> str | None:
+    """The kit's git commit, or None outside a checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True,
+                              text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far, GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
+    """Versions, hardware, minutes since `started` (time.time()) and memory, joined with `facts`."""
+    cuda = torch.cuda.is_available()
+    return {
+        "what": what, "kit": __version__, "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
+        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads(),
+                     "gpu": torch.cuda.get_device_name() if cuda else None},
+        "minutes": round((time.time() - started) / 60, 2),
+        "peak_memory_gib": round(peak_memory_gib(), 2), **facts}

@@ -1,0 +1,1 @@
+"""Parameter-efficient tuning: Partial LoRA, what trains, the parameter ledger."""

@@ -1,0 +1,1 @@
+"""The vision encoder: patches, selective scan, four-direction Mamba mixer, checkpoints."""

@@ -1,0 +1,119 @@
+"""Reading and writing encoder weights under upstream's key names (upstream_audit A4–A6)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..config import EncoderConfig
+from ..errors import InputError
+from ..files import atomic_path
+from .encoder import VisionMamba
+
+PREFIX = "visual_encoder."
+
+
+def save_vision_encoder(encoder: VisionMamba, path: str | Path) -> Path:
+    """Writes the encoder's tensors under upstream's names, atomically, as safetensors."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+    return Path(path)
+
+
+def read_tensors(source: str | Path) -> dict[str, Tensor]:
+    """Reads a `.safetensors` or a `.pth` file (`weights_only=True`: nothing in it is run).
+
+    Raises:
+        InputError: missing, damaged, or a pickle that holds more than tensors and plain values.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}: check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} would run code when loaded and is refused "
+                         f"({str(error).splitlines()[0]}); save its tensors as safetensors first") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path} is not a readable checkpoint ({error}); fetch it again") from error
+    inner = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(inner, Mapping) or not any(isinstance(v, Tensor) for v in inner.values()):
+        raise InputError(f"{path} holds no tensors under names; give an encoder checkpoint")
+    return {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+
+
+def resize_positions(table: Tensor, side: int) -> Tensor:
+    """Resizes a position table (1, n² + 1, d), cls row in the middle, to a `side` × `side` grid.
+
+    The patch rows are interpolated (bicubic, align_corners=False); the cls row is kept.
+    """
+    patches, middle = table.shape[1] - 1, (table.shape[1] - 1) // 2
+    old = round(patches**0.5)
+    if old == side:
+        return table
+    grid = torch.cat([table[:, :middle], table[:, middle + 1:]], dim=1)
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid.float(), size=(side, side), mode="bicubic", align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(1, side * side, -1).to(table.dtype)
+    new_middle = side * side // 2
+    return torch.cat([grid[:, :new_middle], table[:, middle:middle + 1], grid[:, new_middle:]], dim=1)
+
+
+def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -> EncoderConfig:
+    """Encoder sizes from the shapes of its tensors."""
+    try:
+        d, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+        rows = tensors["pos_embed"].shape[1]
+        d_state = tensors["layers.0.mixer.A_log"].shape[1]
+        d_conv = tensors["layers.0.mixer.conv1d.weight"].shape[2]
+    except KeyError as error:
+        raise InputError(f"the checkpoint is no MambaXray-VL encoder: it lacks {error}") from error
+    depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("layers."))
+    size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even
+    return EncoderConfig(image_size=image_size or size, patch_size=patch, embed_dim=d, depth=depth,
+                         d_state=d_state, d_conv=d_conv)
+
+
+def load_vision_encoder(source: str | Path | Mapping[str, Tensor], image_size: int | None = None,
+                        drop_path: float = 0.0) -> VisionMamba:
+    """Builds the encoder that a checkpoint holds.
+
+    Args:
+        source: a file or a dict of tensors in upstream's names, with or without the `model`
+            container and the `visual_encoder.` prefix.
+        image_size: resize the position table to this image size; None keeps the file's.
+        drop_path: rate of the new encoder.
+
+    Raises:
+        InputError: not readable, or keys that are missing, unexpected or of another shape (listed).
+    """
+    tensors = dict(source) if isinstance(source, Mapping) else read_tensors(source)
+    if any(k.startswith(PREFIX) for k in tensors):
+        tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    config = infer_config(tensors, image_size)
+    encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path}))
+    tensors["pos_embed"] = resize_positions(tensors["pos_embed"], config.side)
+    _check_keys(encoder.state_dict(), tensors, source)
+    encoder.load_state_dict(tensors)
+    return encoder
+
+
+def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source) -> None:
+    shapes = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
+    parts = [f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])}{' …' if len(keys) > 5 else ''})"
+             for word, keys in (("missing", wanted.keys() - given.keys()),
+                                ("unexpected", given.keys() - wanted.keys()),
+                                ("of another shape", shapes)) if keys]
+    if parts:
+        name = source if isinstance(source, str | Path) else "the given tensors"
+        raise InputError(f"{name} does not fit the encoder: {'; '.join(parts)}")

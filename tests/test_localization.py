@@ -1,0 +1,129 @@
+"""The pointing game on small maps whose answer is known."""
+
+import numpy as np
+import pytest
+
+from emrrg_lib.errors import InputError
+from emrrg_lib.evaluation.localization import (
+    NAMES,
+    Case,
+    choose_layer,
+    dilate,
+    hits,
+    naming_tokens,
+    patch_mask,
+    place_priors,
+    pointing_game,
+    token_map,
+)
+
+GRID = (6, 6)
+
+
+def case(study, kind, peaks, spot):
+    """Two views; layer l peaks at flat patch peaks[l]; the finding is patch `spot` of view 0."""
+    maps = np.full((len(peaks), 2, 36), 0.001)
+    for layer, peak in enumerate(peaks):
+        maps[layer].reshape(-1)[peak] = 0.5
+    mask = np.zeros((2, *GRID), bool)
+    mask[0].reshape(-1)[spot] = True
+    return Case(study, kind, maps, mask)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind", "expected"),
+    [
+        ([" small", " pleural", " eff", "usion", "."], "effusion", [2, 3]),
+        (["the", " heart", " is", " enlarged", "."], "cardiomegaly", [3]),
+        ([" Card", "iomegaly", " is", " noted"], "cardiomegaly", [0, 1]),
+        ([" no", " nodule", ".", " a", " left", " mass", "."], "nodule", [5]),
+        ([" no", " effusion", "."], "effusion", []),
+        (
+            [" enlarged", " mediastinum", ".", " the", " heart", " is", " enlarged", "."],
+            "cardiomegaly",
+            [6],
+        ),
+        ([" enlargement", " of", " the", " heart"], "cardiomegaly", [0]),
+        ([" portable", " film", ".", " chest", " port", "."], "device", [4]),
+        ([" the", " lungs", " are", " clear"], "fracture", []),
+    ],
+)
+def test_naming_tokens(tokens, kind, expected):
+    assert naming_tokens(tokens, kind) == expected
+
+
+def test_every_kind_of_the_phantom_has_names():
+    phantom = pytest.importorskip("emrrg_lib.data.phantom")
+    assert set(phantom.KINDS) <= set(NAMES)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(InputError, match="naming words"):
+        naming_tokens(["a"], "unicorn")
+
+
+def test_token_map_averages_heads_and_tokens():
+    attention = np.random.default_rng(0).random((2, 3, 5, 2, 36))
+    chosen = token_map(attention, [1, 4])
+    assert chosen.shape == (2, 2, 36)
+    assert chosen[1, 0, 7] == pytest.approx(attention[1, :, [1, 4], 0, 7].mean())
+    gate = np.zeros((2, 5))
+    gate[:, 4] = -0.5  # a closed gate at token 1: only token 4 speaks
+    weighted = token_map(attention, [1, 4], gate)
+    assert weighted == pytest.approx(0.5 * attention[:, :, 4].mean(axis=1))
+    with pytest.raises(InputError, match="not named"):
+        token_map(attention, [])
+
+
+def test_patch_mask_marks_every_touched_patch():
+    mask = np.zeros((2, 96, 96), bool)
+    mask[0, 15:17, 40] = True  # crosses the border between patch rows 0 and 1
+    mask[1, 95, 95] = True
+    touched = patch_mask(mask, GRID)
+    assert np.argwhere(touched).tolist() == [[0, 0, 2], [0, 1, 2], [1, 5, 5]]
+    assert patch_mask(np.ones((1, 50, 37), bool), GRID).all()
+    with pytest.raises(InputError, match="smaller"):
+        patch_mask(np.ones((1, 4, 4), bool), GRID)
+
+
+def test_dilate_adds_the_eight_neighbours_within_a_view():
+    mask = np.zeros((2, *GRID), bool)
+    mask[0, 2, 2] = mask[1, 0, 0] = True
+    grown = dilate(mask)
+    assert grown[0].sum() == 9 and grown[0, 1:4, 1:4].all()
+    assert grown[1].sum() == 4 and grown[1, :2, :2].all()
+
+
+def test_a_hit_is_the_peak_within_one_patch():
+    spot = 14  # row 2, column 2 of view 0
+    peaks = [14, 7, 21, 16, 36 + 14]  # itself, two diagonal neighbours, two columns off, other view
+    assert hits(case("a", "nodule", peaks, spot)).tolist() == [True, True, True, False, False]
+
+
+def test_layer_and_prior_come_from_validation():
+    validation = [case("a", "nodule", [0, 14], 14), case("b", "nodule", [35, 14], 14)]
+    assert choose_layer(validation) == 1
+    prior = place_priors(validation)["nodule"]
+    assert dilate(validation[0].mask).reshape(-1)[prior]
+    with pytest.raises(InputError, match="layer"):
+        choose_layer([])
+
+
+def test_table():
+    cases = [case(f"s{i}", "nodule", [14], 14) for i in range(30)]
+    cases += [case(f"s{i}", "effusion", [35], 14) for i in range(30)]
+    effusion, nodule, total = pointing_game(cases, 0, {"nodule": 14})
+    assert (nodule.kind, nodule.cases, nodule.hit, nodule.low, nodule.high) == (
+        "nodule",
+        30,
+        1,
+        1,
+        1,
+    )
+    assert nodule.chance == pytest.approx(9 / 72)
+    assert nodule.centre == 1 and nodule.place == 1 and effusion.place == 0
+    assert (total.kind, total.cases, total.hit) == ("all", 60, 0.5)
+    # Every study brings one hit and one miss: resampling by study cannot move the total.
+    assert total.low == total.high == 0.5
+    with pytest.raises(InputError, match="point at"):
+        pointing_game([], 0, {})
