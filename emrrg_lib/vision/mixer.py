@@ -6,6 +6,7 @@ reverse; the cls token stays in the middle. One stacked scan does all four (G = 
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -42,6 +43,15 @@ class _Reorder(torch.autograd.Function):
         return parts[0] + parts[1] + parts[2] + parts[3], None, None
 
 
+class RowBlockLinear(nn.Linear):
+    """A Linear whose output rows have names, such as X and Z: where Partial LoRA may act."""
+
+    def __init__(self, in_features: int, **rows: int) -> None:
+        super().__init__(in_features, sum(rows.values()), bias=False)
+        stops = itertools.accumulate(rows.values())
+        self.row_blocks = {name: (stop - rows[name], stop) for name, stop in zip(rows, stops, strict=True)}
+
+
 class MambaMixer(nn.Module):
     """X, Z → Δ, B, C → scan in four directions → mean → out_proj; (B, L, d) → (B, L, d).
 
@@ -58,10 +68,10 @@ class MambaMixer(nn.Module):
         orders = scan_orders(side)
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("inverse", orders.argsort(dim=1), persistent=False)
-        self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
+        self.in_proj = RowBlockLinear(dim, X=dim, Z=dim)
         for s in DIRECTIONS:
             self.add_module(f"conv1d{s}", nn.Conv1d(dim, dim, d_conv, groups=dim))
-            self.add_module(f"x_proj{s}", nn.Linear(dim, self.dt_rank + 2 * d_state, bias=False))
+            self.add_module(f"x_proj{s}", RowBlockLinear(dim, dt=self.dt_rank, B=d_state, C=d_state))
             self.add_module(f"dt_proj{s}", nn.Linear(self.dt_rank, dim))
             self.register_parameter(f"A{s}_log", nn.Parameter(self._initial_A_log()))
             self.register_parameter(f"D{s}", nn.Parameter(torch.ones(dim)))

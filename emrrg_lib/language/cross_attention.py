@@ -1,0 +1,82 @@
+"""Gated cross-attention of a hybrid decoder layer, Eq. (1) and (2) of the paper (upstream_audit D2).
+
+Trainable: `k_proj`, `v_proj` (W_k, W_v), `gate_proj` (w_g, b_g), `warm_up` (α).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GatedCrossAttention(nn.Module):
+    """S ← S + X′ · tanh(w_g·S + b_g) · tanh(α) with X′ = MHCA(q, W_k V, W_v V).
+
+    Args:
+        hidden: D, width of the LLM. heads, kv_heads, head_dim: of the layer's self-attention.
+        norm: the layer's own input norm, applied to the visual states; not a submodule here, so
+            that no key of the LLM appears twice.
+        gate_input: "S" (self-attention output, as released) or "H" (normalised hidden state, Fig. 2).
+    """
+
+    def __init__(self, hidden: int, heads: int, kv_heads: int, head_dim: int, norm: nn.Module,
+                 gate_input: str = "S") -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim, self.gate_input = heads, kv_heads, head_dim, gate_input
+        self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
+        self.v_proj = nn.Linear(hidden, kv_heads * head_dim)
+        self.gate_proj = nn.Linear(heads * head_dim if gate_input == "S" else hidden, 1)
+        self.warm_up = nn.Parameter(torch.zeros(()))  # α: at 0 the layer is the untouched layer
+        self.gate_scale = 1.0  # explorers scale or close the gate; 0 closes it
+        self.recorder: list | None = None  # while tracing: (gate, attention weights) of each call
+        self._norm = (norm,)  # in a tuple, hence not registered
+        self._memory: tuple | None = None
+
+    def keys_values(self, visual_states: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M, D) → K and V, each (B, heads, M, head_dim); kept for the next cached step.
+
+        `generate` passes the same tensor at every step, so identity and versions of what was used
+        tell whether the kept pair still holds.
+        """
+        used = (visual_states, *self.k_proj.parameters(), *self.v_proj.parameters())
+        stamp = [(id(t), t._version) for t in used]
+        if not torch.is_grad_enabled() and self._memory and self._memory[0] == stamp:
+            return self._memory[2]
+        V = self._norm[0](visual_states.to(self.k_proj.weight.dtype))
+        repeat = self.heads // self.kv_heads
+        pair = tuple(p(V).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
+                     .repeat_interleave(repeat, dim=1) for p in (self.k_proj, self.v_proj))
+        # the tensors of the stamp are kept alive with it, so that an id cannot be reused
+        self._memory = None if torch.is_grad_enabled() else (stamp, used, pair)
+        return pair
+
+    def forward(self, S: Tensor, query: Tensor, visual_states: Tensor, visual_mask: Tensor | None,
+                text_mask: Tensor | None, hidden: Tensor | None = None) -> Tensor:
+        """Adds the gated visual context to the heads before o_proj.
+
+        Args:
+            S: self-attention output, (B, n, heads · head_dim). query: post-RoPE, (B, heads, n, head_dim).
+            visual_states: projected visual tokens, (B, M, D). visual_mask: (B, M) bool, True = valid.
+            text_mask: (B, n) bool, True = attends; None: all attend. hidden: (B, n, D), for gate "H".
+
+        Returns:
+            (B, n, heads · head_dim); rows with a False text_mask are returned unchanged.
+        """
+        K, V = self.keys_values(visual_states)
+        query = query.to(K.dtype)
+        mask = None if visual_mask is None else visual_mask[:, None, None, :]
+        if self.recorder is None:
+            X = F.scaled_dot_product_attention(query, K, V, attn_mask=mask)  # (B, heads, n, head_dim)
+        else:
+            scores = query @ K.transpose(-1, -2) / self.head_dim**0.5
+            scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+            weights = scores.softmax(dim=-1)
+            X = weights @ V
+        gate = torch.tanh(self.gate_proj(S if self.gate_input == "S" else hidden))  # (B, n, 1)
+        gate = gate * torch.tanh(self.warm_up) * self.gate_scale
+        if text_mask is not None:
+            gate = gate * text_mask[..., None]
+        if self.recorder is not None:
+            self.recorder.append((gate[..., 0].detach(), weights.detach()))
+        return S + (X.transpose(1, 2).flatten(2) * gate).to(S.dtype)

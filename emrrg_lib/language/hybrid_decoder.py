@@ -1,0 +1,158 @@
+"""Installs hybrid decoder layers in any Hugging Face causal LM that uses the attention interface.
+
+One registered attention function runs the model's own self-attention, then lets the layer's
+`cross_attention` (if it has one) act on the heads before o_proj: no attention code is copied.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+from ..errors import InputError
+from .cross_attention import GatedCrossAttention
+
+NAME = "emrrg_hybrid"
+VISUAL_KEYWORDS = ("visual_states", "visual_mask", "text_mask")
+
+
+def hybrid_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+                     attention_mask: Tensor | None, *, visual_states: Tensor | None = None,
+                     visual_mask: Tensor | None = None, text_mask: Tensor | None = None,
+                     **kwargs) -> tuple[Tensor, None]:
+    """The attention function: returns the heads before o_proj, (B, n, heads, head_dim)."""
+    output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    cross = getattr(module, "cross_attention", None)
+    if cross is None or visual_states is None:
+        return output, weights
+    if text_mask is not None and text_mask.shape[1] != output.shape[1]:
+        text_mask = None  # a cached step: what is being generated is text
+    mixed = cross(output.flatten(2), query, visual_states, visual_mask, text_mask,
+                  module.__dict__.get("_hybrid_hidden"))
+    return mixed.unflatten(2, output.shape[2:]), weights
+
+
+AttentionInterface.register(NAME, hybrid_attention)
+AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def decoder_layers(llm: nn.Module) -> nn.ModuleList:
+    """The decoder layers of a causal LM. Raises InputError if they have no `self_attn`."""
+    base = getattr(llm, "base_model", llm)
+    layers = getattr(base, "layers", None)
+    if layers is None or not all(hasattr(layer, "self_attn") for layer in layers):
+        raise InputError(f"{type(llm).__name__} has no decoder layers with self_attn; hybrid layers "
+                         "need a causal LM of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)")
+    return layers
+
+
+def _check_layers(layers: Sequence[int], count: int) -> None:
+    if wrong := [i for i in layers if not 0 <= i < count]:
+        step = max(1, count // 4)
+        raise InputError(f"hybrid layer index {wrong[0]} is out of range: the LLM has {count} layers; "
+                         f"every {step}th would be {list(range(0, count, step))}")
+    if len(set(layers)) < len(layers):
+        raise InputError(f"hybrid layer indices repeat: {list(layers)}")
+
+
+def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_input: str = "S"
+                          ) -> PreTrainedModel:
+    """Gives the chosen decoder layers a gated cross-attention; at α = 0 outputs are bit-identical.
+
+    The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool
+    and `text_mask` (B, n) bool. Existing keys of the state dict stay as they are.
+
+    Args:
+        llm: a causal LM with the attention interface. layers: indices of its decoder layers.
+        gate_input: "S" or "H", see `GatedCrossAttention`.
+
+    Raises:
+        InputError: an index out of range or repeated, an unknown gate input, an unfit architecture.
+    """
+    if gate_input not in ("S", "H"):
+        raise InputError(f"gate_input must be 'S' or 'H', got '{gate_input}'")
+    blocks = decoder_layers(llm)
+    _check_layers(layers, len(blocks))
+    try:
+        llm.set_attn_implementation(NAME)
+    except ValueError as error:
+        raise InputError(f"{type(llm).__name__} does not use the attention interface ({error}); "
+                         "choose another language model") from error
+    config = llm.config.get_text_config()
+    heads = config.num_attention_heads
+    for index in layers:
+        attention = blocks[index].self_attn
+        head_dim = getattr(attention, "head_dim", config.hidden_size // heads)
+        weight = attention.o_proj.weight
+        cross = GatedCrossAttention(config.hidden_size, heads, config.num_key_value_heads, head_dim,
+                                    blocks[index].input_layernorm, gate_input)
+        attention.cross_attention = cross.to(weight.device, weight.dtype)
+        if gate_input == "H":
+            attention.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
+    _name_visual_keywords(llm)
+    return llm
+
+
+def _keep_hidden(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    module.__dict__["_hybrid_hidden"] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
+
+def _name_visual_keywords(llm: PreTrainedModel) -> None:
+    """Puts the keywords into forward's signature: `generate` accepts only what it finds there.
+
+    The model gets a subclass of its own class, so that copies and pickles of it stay whole.
+    """
+    kind = type(llm)
+    signature = inspect.signature(kind.forward)
+    if VISUAL_KEYWORDS[0] in signature.parameters:
+        return
+
+    @functools.wraps(kind.forward)
+    def forward(self, *args, **kwargs):
+        return kind.forward(self, *args, **kwargs)
+
+    named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in VISUAL_KEYWORDS]
+    parameters = list(signature.parameters.values())
+    rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    forward.__signature__ = signature.replace(
+        parameters=[p for p in parameters if p not in rest] + named + rest)
+    llm.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
+    """The installed cross-attentions by layer index."""
+    return {i: layer.self_attn.cross_attention for i, layer in enumerate(decoder_layers(llm))
+            if hasattr(layer.self_attn, "cross_attention")}
+
+
+@contextmanager
+def gates_scaled(llm: nn.Module, scales: dict[int, float]) -> Iterator[None]:
+    """Scales the gates of the given layers (0 closes a gate) for the duration of the block."""
+    modules = hybrid_modules(llm)
+    try:
+        for index, scale in scales.items():
+            modules[index].gate_scale = scale
+        yield
+    finally:
+        for index in scales:
+            modules[index].gate_scale = 1.0
+
+
+@contextmanager
+def recording(llm: nn.Module) -> Iterator[dict[int, list]]:
+    """Collects (gate (B, n), weights (B, heads, n, M)) of every call of every hybrid layer."""
+    modules = hybrid_modules(llm)
+    try:
+        for module in modules.values():
+            module.recorder = []
+        yield {index: module.recorder for index, module in modules.items()}
+    finally:
+        for module in modules.values():
+            module.recorder = None

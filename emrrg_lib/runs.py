@@ -1,0 +1,73 @@
+"""The run folder: config.json, run.json, trained.safetensors, predictions.jsonl, metrics.json, report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from .config import EMRRGConfig, from_dict, to_dict
+from .errors import InputError
+from .files import atomic_path, write_json, write_text
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run; InputError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no {path.name} in {path.parent}: give the folder of a finished run "
+                         "(`emrrg demo` makes runs/demo)") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not readable JSON ({error}); run the step that writes it again") from error
+
+
+def read_config(run: str | Path) -> EMRRGConfig:
+    """The configuration of a run."""
+    path = Path(run) / "config.json"
+    return from_dict(read_json(path), where=str(path))
+
+
+def write_config(run: Path, config: EMRRGConfig) -> None:
+    """Writes `config.json`."""
+    write_json(run / "config.json", to_dict(config))
+
+
+def write_trained(run: Path, model) -> Path:
+    """Writes `trained.safetensors`: only what trained, under the names of `EMRRG.state_dict()`."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained_state().items()}
+    with atomic_path(run / "trained.safetensors") as temporary:
+        save_file(tensors, temporary)
+    return run / "trained.safetensors"
+
+
+def write_predictions(run: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Writes `predictions.jsonl`: one object a study with id, reference, hypothesis, scores."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    return write_text(run / "predictions.jsonl", "\n".join(lines) + "\n")
+
+
+def read_predictions(run: Path) -> list[dict[str, Any]]:
+    """Reads `predictions.jsonl`. Raises InputError naming the line that is wrong, or duplicate ids."""
+    path = Path(run) / "predictions.jsonl"
+    if not path.is_file():
+        raise InputError(f"no predictions.jsonl in {run}: run `emrrg train` or `emrrg demo` first")
+    rows, seen = [], set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            fits = all(isinstance(row[k], str) for k in ("id", "reference", "hypothesis"))
+        except (ValueError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            raise InputError(f"{path}, line {number}: expected an object with id, reference and hypothesis")
+        if row["id"] in seen:
+            raise InputError(f"{path}, line {number}: id '{row['id']}' stands twice")
+        seen.add(row["id"])
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path} is empty: there is nothing to score")
+    return rows
