@@ -179,8 +179,8 @@ def _add_demo(subparsers) -> None:
     )
     _out(command, "runs/demo", "run folder to write")
     command.add_argument(
-        "--studies", type=_at_least(20), default=1000, metavar="N",
-        help="phantom studies, split into train, val and test (default: 1000)",
+        "--studies", type=_at_least(40), default=2000, metavar="N",
+        help="phantom studies, split into train, val and test (default: 2000)",
     )
     command.add_argument(
         "--steps", type=_at_least(1), metavar="N", help="training steps (default: the preset's)"
@@ -231,13 +231,18 @@ def _add_pretrain(subparsers) -> None:
     command = _add(
         subparsers, "pretrain", commands.pretrain,
         "make the shipped tiny encoder, language model and tokenizer again",
-        "emrrg pretrain tiny", "emrrg pretrain tiny --minutes 10 --out runs/pretrain",
+        "emrrg pretrain tiny", "emrrg pretrain tiny --out runs/pretrain --resume",
     )
     command.add_argument("what", choices=["tiny"], help="what to pre-train")
     _out(command, "runs/pretrain", "folder to write")
     command.add_argument(
-        "--minutes", type=_at_least(0.1, float), default=110.0,
-        help="time to spend (default: %(default)g)",
+        "--studies", type=_at_least(40), default=12_000, help="phantom studies (default: 12000)"
+    )
+    command.add_argument(
+        "--lm-steps", type=_at_least(1), default=2000, help="language model (default: 2000)"
+    )
+    command.add_argument(
+        "--encoder-steps", type=_at_least(1), default=2400, help="stage 2 (default: 2400)"
     )
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 

@@ -53,9 +53,11 @@ def evaluate(options: Namespace) -> int:
 
 def pretrain(options: Namespace) -> int:
     """Makes the tiny weights again."""
-    from emrrg_lib.training.pretrain import pretrain_tiny
+    from emrrg_lib.training.pretrain import PretrainConfig, pretrain_tiny
 
-    pretrain_tiny(options.out, options.minutes, options.resume)
+    config = PretrainConfig(studies=options.studies, lm_steps=options.lm_steps,
+                            encoder_steps=options.encoder_steps)
+    pretrain_tiny(options.out, config, options.resume)
     print(f"Wrote {options.out}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The run folder: config.json, run.json, trained.safetensors, predictions.jsonl, metrics.json, report.html."""
+"""The run folder: config, run.json, trained weights, predictions, metrics, page (design of every run)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"no {path.name} in {path.parent}: give the folder of a finished run "
                          "(`emrrg demo` makes runs/demo)") from error
     except ValueError as error:
-        raise InputError(f"{path} is not readable JSON ({error}); run the step that writes it again") from error
+        raise InputError(f"{path} is not readable JSON ({error}); run the step that writes it again"
+                         ) from error
 
 
 def read_config(run: str | Path) -> EMRRGConfig:

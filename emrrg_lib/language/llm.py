@@ -68,8 +68,9 @@ def load_llm(name: str, dtype: torch.dtype = torch.float32
         llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"cannot load the language model '{name}' ({first}); download it with "
-                         f"`hf download {name} --local-dir models/{Path(name).name}` and name that folder") from error
+        raise InputError(
+            f"cannot load the language model '{name}' ({first}); download it with "
+            f"`hf download {name} --local-dir models/{Path(name).name}` and name that folder") from error
     return llm, prepare_tokenizer(tokenizer)
 
 

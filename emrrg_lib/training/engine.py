@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+
+WEIGHTS = "model.safetensors"
 
 
 def hold_rise_fall(step: int, warmup: int, steps: int, fall: float = 0.3) -> float:
@@ -47,6 +50,20 @@ class KitTrainer(Trainer):
                 optimizer or self.optimizer,
                 lambda step: hold_rise_fall(step, warmup, num_training_steps))
         return self.lr_scheduler
+
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Writes only what trains, so that a checkpoint next to a 7B LLM stays small."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: p.detach().cpu().contiguous()
+                   for name, p in self.model.named_parameters() if p.requires_grad}
+        save_file(trained, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Reads what `_save` wrote back into the model; frozen weights are there already."""
+        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        (model or self.model).load_state_dict(tensors, strict=False)
 
 
 def split_decay(groups: list[dict], decay: float) -> list[dict]:

@@ -5,7 +5,6 @@ Both see images and reports of their own phantom seed only; masks and true label
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from ..config import PROMPT, TINY_ENCODER
 from ..data.cleaning import clean_report
@@ -21,8 +19,9 @@ from ..data.images import ImageBank, jitter, normalise
 from ..data.loading import load_annotation
 from ..data.phantom import write_phantom
 from ..data.study import Study
+from ..data.study_set import Indices
 from ..files import atomic_path, write_json
-from ..language.llm import tiny_lm, train_tokenizer
+from ..language.llm import load_llm, tiny_lm, train_tokenizer
 from ..language.prompt import text_batch
 from ..vision.checkpoints import save_vision_encoder
 from ..vision.encoder import VisionMamba
@@ -41,23 +40,10 @@ class PretrainConfig:
     lm_steps: int = 2000
     lm_batch: int = 32
     lm_learning_rate: float = 2e-3
-    encoder_steps: int = 3600
+    encoder_steps: int = 2400
     encoder_batch: int = 32
     encoder_learning_rate: float = 1.5e-3
     lateral_share: float = 0.2  # share of studies whose lateral view joins a step
-
-
-class Indices(Dataset):
-    """The numbers 0 … n-1: the collator looks everything else up."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 class PairCollator:
@@ -144,13 +130,8 @@ def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool 
     lm = out / "report_lm"
     if not (resume and (lm / "run.json").is_file()):
         pretrain_lm(reports, config, out, resume)
-    from ..language.llm import load_llm
     tokenizer = load_llm(str(lm))[1]
     if not (resume and (out / "encoder" / "run.json").is_file()):
         pretrain_encoder(studies, reports, tokenizer, config, out, resume)
     return out
 
-
-def read_history(run_json: Path) -> list[dict]:
-    """The loss curve of a `run.json`."""
-    return json.loads(run_json.read_text(encoding="utf-8"))["history"]

@@ -70,7 +70,7 @@ def gate_back(u, gate, dout, skip, y, dgate):
     return dskip
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _scan_kernels(N: int):
     """Compiles (forward, backward) for N states. Rows are (B, D, L); B and C are (B, G, L, N)."""
 

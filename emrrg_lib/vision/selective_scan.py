@@ -21,7 +21,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 log = logging.getLogger("emrrg_lib.scan")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def unavailable(backend: str) -> str | None:
     """Why `backend` cannot run here, or None if it can. The kernels are probed, not the packages."""
     try:
@@ -37,7 +37,7 @@ def unavailable(backend: str) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _announce(device: str, backend: str) -> None:
     log.info("selective scan on %s: backend '%s'", device, backend)
 

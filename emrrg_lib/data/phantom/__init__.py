@@ -3,14 +3,14 @@
 from .catalogue import KINDS
 from .dataset import PhantomStudy, draw_study, truth_of, write_phantom
 from .sheet import contact_sheet
-from .wording import reword
+from .wording import commonest_wording, reword
 
 __all__ = [
     "KINDS",
     "PhantomStudy",
     "contact_sheet",
     "draw_study",
-    "reword",
+    "commonest_wording", "reword",
     "truth_of",
     "write_phantom",
 ]
