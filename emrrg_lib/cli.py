@@ -183,7 +183,7 @@ def _add_demo(subparsers) -> None:
         help="phantom studies, split into train, val and test (default: 2000)",
     )
     command.add_argument(
-        "--steps", type=_at_least(1), metavar="N", help="training steps (default: the preset's)"
+        "--steps", type=_at_least(1), metavar="N", help="warm steps of stage 3 (default: the preset's)"
     )
     _seed(command)
 
@@ -242,7 +242,7 @@ def _add_pretrain(subparsers) -> None:
         "--lm-steps", type=_at_least(1), default=2000, help="language model (default: 2000)"
     )
     command.add_argument(
-        "--encoder-steps", type=_at_least(1), default=2400, help="stage 2 (default: 2400)"
+        "--encoder-steps", type=_at_least(1), default=2000, help="stage 2 (default: 2000)"
     )
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 

@@ -45,9 +45,9 @@ def generate(options: Namespace) -> int:
 def evaluate(options: Namespace) -> int:
     """Scores a run's predictions."""
     run = _run_folder(options.run)
-    from emrrg_lib.evaluation.run import evaluate_run
+    from emrrg_lib.demo import score_run
 
-    print(f"Wrote {evaluate_run(run)}")
+    print(f"Wrote {run / 'metrics.json'}; open {score_run(run)}")
     return 0
 
 

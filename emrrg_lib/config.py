@@ -70,11 +70,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Stage 3, supervised fine-tuning."""
+    """Stage 3, supervised fine-tuning.
 
-    steps: int = 400
+    While LoRA's B is zero the encoder's output does not change, so `warm_steps` train projector and
+    hybrid layers on tokens computed once; then `steps` train everything together.
+    """
+
+    warm_steps: int = 800
+    steps: int = 60
     batch_size: int = 16
     learning_rate: float = 2e-3
+    joint_factor: float = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: float = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
     weight_decay: float = 0.01
     warmup_steps: int = 20

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from .config import preset
+from .config import EMRRGConfig, preset, to_dict
 from .data.phantom import write_phantom
 from .evaluation.predict import predict_run
 from .evaluation.run import evaluate_run
@@ -30,10 +31,10 @@ def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Pa
     Args:
         out: run folder; `out/data` gets the phantom studies (kept if they are there already).
         studies: how many studies to draw. seed: of the data and of the training.
-        steps: optimiser steps of stage 3; None takes the preset's.
+        steps: warm steps of stage 3; None takes the preset's.
     """
     config = preset("tiny")
-    train = replace(config.train, seed=seed, steps=steps or config.train.steps)
+    train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
     config = replace(config, train=train)
     data = out / "data"
     wanted = {"seed": seed, "studies": studies}
@@ -42,12 +43,29 @@ def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Pa
         write_phantom(data, studies, seed, size=config.encoder.image_size, splits=split_shares(studies))
         write_json(out / "data.json", wanted)
     print("[2/4] stage 3: Partial LoRA, projector and hybrid layers")
-    run_finetune(config, data, out)
-    print("[3/4] writing and scoring reports")
-    predict_run(EMRRG.from_run(out), out, data, seed)
-    evaluate_run(out)
-    print("[4/4] drawing the page")
-    return write_run_page(out)
+    run_finetune(config, data, out, resume=_interrupted(out, config))
+    print("[3/4] writing and scoring reports, [4/4] drawing the page")
+    (out / "predictions.jsonl").unlink(missing_ok=True)
+    return score_run(out)
+
+
+def score_run(run: Path) -> Path:
+    """Writes predictions (where there are none yet), metrics.json and report.html of a trained run.
+
+    Returns:
+        The page. Raises InputError where `run` is no trained run, or its data is gone.
+    """
+    if not (run / "predictions.jsonl").is_file():
+        record = read_json(run / "run.json")
+        predict_run(EMRRG.from_run(run), run, Path(record["data"]), record["seed"])
+    evaluate_run(run)
+    return write_run_page(run)
+
+
+def _interrupted(out: Path, config: EMRRGConfig) -> bool:
+    """Whether `out` holds the same training, stopped before its end."""
+    begun = (out / "config.json").is_file() and not (out / "run.json").is_file()
+    return begun and read_json(out / "config.json") == json.loads(json.dumps(to_dict(config)))
 
 
 def _holds(data: Path, wanted: dict) -> bool:

@@ -29,15 +29,19 @@ class EMRRG(nn.Module):
         config: sizes and choices. encoder: a VisionMamba. llm, tokenizer: a causal LM and its own.
 
     Attributes:
+        settings: the EMRRGConfig.
         encoder: the VisionMamba under Partial LoRA, (I, 3, H, W) → (I, M + 1, d).
         projector, projector_norm: d → D, LayerNorm. view_embedding: (max_views, D), learned.
         llm: the causal LM with hybrid layers.
     """
 
+    accepts_loss_kwargs = True  # tells the Trainer to pass num_items_in_batch to forward
+
     def __init__(self, config: EMRRGConfig, encoder: nn.Module, llm: nn.Module, tokenizer) -> None:
         super().__init__()
+        _check_choices(config)
         hidden = llm.config.get_text_config().hidden_size
-        self.config, self.tokenizer = config, tokenizer
+        self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
         self.encoder = apply_partial_lora(encoder, config.partial_lora)
         self.projector = nn.Linear(config.encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
@@ -103,9 +107,13 @@ class EMRRG(nn.Module):
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
+        return self.project(self.encoder(pixel_values[view_mask]), view_mask)
+
+    def project(self, tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder tokens of the I views that exist, (I, M + 1, d), → visual states, see `encode`."""
         batch, views = view_mask.shape
-        tokens = self.encoder(pixel_values[view_mask])  # only the views that exist: (I, M + 1, d)
-        if self.config.data.views == "mean":
+        self._check_views(view_mask)
+        if self.settings.data.views == "mean":
             total = tokens.new_zeros(batch, *tokens.shape[1:])
             owner = view_mask.nonzero()[:, 0]
             mean = total.index_add(0, owner, tokens) / view_mask.sum(1).clamp(min=1)[:, None, None]
@@ -117,18 +125,28 @@ class EMRRG(nn.Module):
         mask = view_mask[:, :, None].expand(-1, -1, states.shape[1])
         return out.flatten(1, 2), mask.flatten(1, 2)
 
-    def forward(self, pixel_values: Tensor, view_mask: Tensor, input_ids: Tensor,
-                attention_mask: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-                ) -> dict[str, Tensor]:
+    def _check_views(self, view_mask: Tensor) -> None:
+        if view_mask.shape[1] > self.settings.data.max_views:
+            raise InputError(f"a study has {view_mask.shape[1]} views, but the model knows "
+                             f"{self.settings.data.max_views}; leave out the others")
+        if not view_mask.any(dim=1).all():
+            raise InputError("a study has no view: give at least one image for each")
+
+    def forward(self, view_mask: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor,
+                pixel_values: Tensor | None = None, tokens: Tensor | None = None,
+                num_items_in_batch: Tensor | int | None = None) -> dict[str, Tensor]:
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
-            pixel_values, view_mask: see `encode`. input_ids, attention_mask, labels: (B, n), right
-            padded; labels are -100 off the report. num_items_in_batch: report tokens of the whole
-            optimiser step, when this batch is a part of it.
+            view_mask: (B, V) bool. input_ids, attention_mask, labels: (B, n), right padded; labels
+            are -100 off the report. pixel_values: (B, V, 3, H, W), see `encode`; or tokens:
+            (I, M + 1, d) of an encoder that has run already, see `project`.
+            num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
         """
-        states, mask = self.encode(pixel_values, view_mask)
-        first = int((labels != IGNORE).any(dim=0).nonzero()[0])  # logits before the report are not needed
+        states, mask = (self.encode(pixel_values, view_mask) if tokens is None
+                        else self.project(tokens, view_mask))
+        # logits before the report are not needed; the first token of all has none that predicts it
+        first = max(1, int((labels != IGNORE).any(dim=0).nonzero()[0]))
         positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
         logits = self.llm(input_ids=input_ids, attention_mask=attention_mask, visual_states=states,
                           visual_mask=mask, text_mask=attention_mask.bool(), use_cache=False,
@@ -149,3 +167,10 @@ class EMRRG(nn.Module):
         return generate_reports(self, pixel_values, view_mask, trace=trace, **settings)
 
 
+def _check_choices(config: EMRRGConfig) -> None:
+    """Raises InputError for a choice that the model would otherwise pass over in silence."""
+    if config.data.views not in ("concat", "mean"):
+        raise InputError(f"data.views must be 'concat' or 'mean', got '{config.data.views}'")
+    if config.llm.visual_in_prompt != "none":
+        raise InputError(f"llm.visual_in_prompt '{config.llm.visual_in_prompt}' does not exist; use 'none': "
+                         "visual tokens enter through the hybrid layers")

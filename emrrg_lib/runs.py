@@ -48,7 +48,7 @@ def write_trained(run: Path, model) -> Path:
 def write_predictions(run: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Writes `predictions.jsonl`: one object a study with id, reference, hypothesis, scores."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    return write_text(run / "predictions.jsonl", "\n".join(lines) + "\n")
+    return write_text(run / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(run: Path) -> list[dict[str, Any]]:
@@ -56,8 +56,13 @@ def read_predictions(run: Path) -> list[dict[str, Any]]:
     path = Path(run) / "predictions.jsonl"
     if not path.is_file():
         raise InputError(f"no predictions.jsonl in {run}: run `emrrg train` or `emrrg demo` first")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); run the step that writes it again") from error
     rows, seen = [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # not splitlines(): it also cuts at characters that JSON leaves as they are, such as U+2028
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             row = json.loads(line)
             fits = all(isinstance(row[k], str) for k in ("id", "reference", "hypothesis"))

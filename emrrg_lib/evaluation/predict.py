@@ -73,7 +73,7 @@ def linear_head_labels(model: EMRRG, train: StudySet, val: StudySet, test: Study
 
 def pointing_cases(model: EMRRG, studies: StudySet) -> list[Case]:
     """Teacher-forced attention of every localised finding that the reference names."""
-    grid = (model.config.encoder.side,) * 2
+    grid = (model.settings.encoder.side,) * 2
     cases = []
     for index, study in enumerate(tqdm(studies.studies, desc="pointing", leave=False)):
         findings = [f for f in study.findings or () if any(f["masks"])]
@@ -83,7 +83,7 @@ def pointing_cases(model: EMRRG, studies: StudySet) -> list[Case]:
         for finding in findings:
             tokens = naming_tokens(trace.tokens, finding["kind"])
             if tokens:
-                size = model.config.encoder.image_size
+                size = model.settings.encoder.image_size
                 mask = np.stack([np.zeros((size, size), bool) if path is None else load_mask(path, size)
                                  for path in finding["masks"]])
                 cases.append(Case(study.id, finding["kind"], token_map(trace.attention, tokens),
@@ -123,7 +123,7 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     Each line holds id, reference, hypothesis, per-study scores, labels of the reference, the other
     systems' reports (`systems`) and the linear head's labels.
     """
-    train, val, test = (StudySet(load_annotation(data_dir, split), model.config)
+    train, val, test = (StudySet(load_annotation(data_dir, split), model.settings)
                         for split in ("train", "val", "test"))
     hypotheses = write_reports(model, test, describe="writing reports (beam search)")
     systems = {"greedy": write_reports(model, test, describe="writing reports (greedy)", num_beams=1)}

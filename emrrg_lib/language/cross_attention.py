@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 
 class GatedCrossAttention(nn.Module):
     """S ← S + X′ · tanh(w_g·S + b_g) · tanh(α) with X′ = MHCA(q, W_k V, W_v V).
@@ -37,18 +39,24 @@ class GatedCrossAttention(nn.Module):
         """(B, M, D) → K and V, each (B, heads, M, head_dim); kept for the next cached step.
 
         `generate` passes the same tensor at every step, so identity and versions of what was used
-        tell whether the kept pair still holds.
+        tell whether the kept pair still holds. Raises InputError for states of another width.
         """
-        used = (visual_states, *self.k_proj.parameters(), *self.v_proj.parameters())
-        stamp = [(id(t), t._version) for t in used]
-        if not torch.is_grad_enabled() and self._memory and self._memory[0] == stamp:
+        if visual_states.shape[-1] != self.k_proj.in_features:
+            raise InputError(f"visual tokens must be {self.k_proj.in_features} wide for this LLM, got "
+                             f"{tuple(visual_states.shape)}; project them first")
+        parts = (self._norm[0], self.k_proj, self.v_proj)
+        used = (visual_states, *(p for part in parts for p in part.parameters()))
+        # tensors of inference mode count no versions: nothing is kept for them
+        keep = not torch.is_grad_enabled() and not any(t.is_inference() for t in used)
+        stamp = [(id(t), t._version) for t in used] if keep else None
+        if keep and self._memory and self._memory[0] == stamp:
             return self._memory[2]
         V = self._norm[0](visual_states.to(self.k_proj.weight.dtype))
         repeat = self.heads // self.kv_heads
         pair = tuple(p(V).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
                      .repeat_interleave(repeat, dim=1) for p in (self.k_proj, self.v_proj))
         # the tensors of the stamp are kept alive with it, so that an id cannot be reused
-        self._memory = None if torch.is_grad_enabled() else (stamp, used, pair)
+        self._memory = (stamp, used, pair) if keep else None
         return pair
 
     def forward(self, S: Tensor, query: Tensor, visual_states: Tensor, visual_mask: Tensor | None,

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -20,6 +21,7 @@ from ..errors import InputError
 from .cross_attention import GatedCrossAttention
 
 NAME = "emrrg_hybrid"
+LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
 VISUAL_KEYWORDS = ("visual_states", "visual_mask", "text_mask")
 
 
@@ -29,13 +31,13 @@ def hybrid_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
                      **kwargs) -> tuple[Tensor, None]:
     """The attention function: returns the heads before o_proj, (B, n, heads, head_dim)."""
     output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    hidden = module.__dict__.pop("_hybrid_hidden", None)  # not kept: a graph could not be copied
     cross = getattr(module, "cross_attention", None)
     if cross is None or visual_states is None:
         return output, weights
     if text_mask is not None and text_mask.shape[1] != output.shape[1]:
         text_mask = None  # a cached step: what is being generated is text
-    mixed = cross(output.flatten(2), query, visual_states, visual_mask, text_mask,
-                  module.__dict__.get("_hybrid_hidden"))
+    mixed = cross(output.flatten(2), query, visual_states, visual_mask, text_mask, hidden)
     return mixed.unflatten(2, output.shape[2:]), weights
 
 
@@ -44,12 +46,15 @@ AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 def decoder_layers(llm: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a causal LM. Raises InputError if they have no `self_attn`."""
-    base = getattr(llm, "base_model", llm)
-    layers = getattr(base, "layers", None)
-    if layers is None or not all(hasattr(layer, "self_attn") for layer in layers):
-        raise InputError(f"{type(llm).__name__} has no decoder layers with self_attn; hybrid layers "
-                         "need a causal LM of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)")
+    """The decoder layers of a causal LM, also under PEFT. Raises InputError if they do not fit."""
+    decoder = llm.get_decoder() if hasattr(llm, "get_decoder") else llm
+    layers = getattr(decoder, "layers", None)
+    fits = layers is not None and all(
+        hasattr(layer, "input_layernorm") and hasattr(getattr(layer, "self_attn", None), "o_proj")
+        for layer in layers)
+    if not fits:
+        raise InputError(f"{type(llm).__name__} has no decoder layers with input_layernorm and "
+                         f"self_attn.o_proj; hybrid layers need a causal LM {LLAMA_KIND}")
     return layers
 
 
@@ -80,11 +85,7 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         raise InputError(f"gate_input must be 'S' or 'H', got '{gate_input}'")
     blocks = decoder_layers(llm)
     _check_layers(layers, len(blocks))
-    try:
-        llm.set_attn_implementation(NAME)
-    except ValueError as error:
-        raise InputError(f"{type(llm).__name__} does not use the attention interface ({error}); "
-                         "choose another language model") from error
+    _use_hybrid_attention(llm)
     config = llm.config.get_text_config()
     heads = config.num_attention_heads
     for index in layers:
@@ -97,7 +98,36 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         if gate_input == "H":
             attention.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
     _name_visual_keywords(llm)
+    _require_reach(llm)
     return llm
+
+
+def _use_hybrid_attention(llm: PreTrainedModel) -> None:
+    """Selects `hybrid_attention`; InputError where the model would ignore it or compute otherwise."""
+    if not llm._supports_sdpa:  # e.g. attention sinks or soft-capped scores, which sdpa leaves out
+        raise InputError(f"{type(llm).__name__} cannot run with PyTorch's sdpa attention, on which "
+                         f"hybrid layers build; choose a causal LM {LLAMA_KIND}")
+    llm.set_attn_implementation(NAME)  # only warns where it cannot
+    if llm.config._attn_implementation != NAME:
+        raise InputError(f"{type(llm).__name__} does not use the attention interface; choose a causal "
+                         f"LM {LLAMA_KIND}")
+
+
+def _require_reach(llm: PreTrainedModel) -> None:
+    """Sends one token through: some architectures drop the keywords on the way to their layers."""
+    weight, was_training = llm.get_input_embeddings().weight, llm.training
+    token = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
+    llm.eval()
+    try:
+        with torch.no_grad(), recording(llm) as calls:
+            llm(input_ids=token, visual_states=weight.new_zeros(1, 1, weight.shape[1]), use_cache=False)
+        fits, reason = all(calls.values()), "its layers do not pass the keywords on"
+    except (RuntimeError, TypeError, ValueError) as error:
+        fits, reason = False, error
+    llm.train(was_training)
+    if not fits:
+        raise InputError(f"{type(llm).__name__} cannot carry hybrid layers ({reason}); choose a causal "
+                         f"LM {LLAMA_KIND}")
 
 
 def _keep_hidden(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -107,7 +137,7 @@ def _keep_hidden(module: nn.Module, args: tuple, kwargs: dict) -> None:
 def _name_visual_keywords(llm: PreTrainedModel) -> None:
     """Puts the keywords into forward's signature: `generate` accepts only what it finds there.
 
-    The model gets a subclass of its own class, so that copies and pickles of it stay whole.
+    The model gets a subclass of its own class, so that a copy of it has them too.
     """
     kind = type(llm)
     signature = inspect.signature(kind.forward)
@@ -134,25 +164,32 @@ def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
 
 @contextmanager
 def gates_scaled(llm: nn.Module, scales: dict[int, float]) -> Iterator[None]:
-    """Scales the gates of the given layers (0 closes a gate) for the duration of the block."""
+    """Scales the gates of the given layers (0 closes a gate) for the duration of the block.
+
+    Raises InputError for a layer that has no gate.
+    """
     modules = hybrid_modules(llm)
+    if wrong := sorted(set(scales) - set(modules)):
+        raise InputError(f"layer {wrong[0]} has no gate; the hybrid layers are {list(modules)}")
+    before = {index: modules[index].gate_scale for index in scales}
     try:
         for index, scale in scales.items():
             modules[index].gate_scale = scale
         yield
     finally:
-        for index in scales:
-            modules[index].gate_scale = 1.0
+        for index, scale in before.items():
+            modules[index].gate_scale = scale
 
 
 @contextmanager
 def recording(llm: nn.Module) -> Iterator[dict[int, list]]:
     """Collects (gate (B, n), weights (B, heads, n, M)) of every call of every hybrid layer."""
     modules = hybrid_modules(llm)
+    before = {index: module.recorder for index, module in modules.items()}
     try:
         for module in modules.values():
             module.recorder = []
         yield {index: module.recorder for index, module in modules.items()}
     finally:
-        for module in modules.values():
-            module.recorder = None
+        for index, module in modules.items():
+            module.recorder = before[index]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 WEIGHTS = "model.safetensors"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def hold_rise_fall(step: int, warmup: int, steps: int, fall: float = 0.3) -> float:
@@ -78,6 +81,14 @@ def split_decay(groups: list[dict], decay: float) -> list[dict]:
     return out
 
 
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed memory instead of giving it back after every step (faster on a CPU)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tune
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_MAX, 0)):
+            mallopt(parameter, value)
+
+
 def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, steps: int,
         batch_size: int, learning_rate: float, warmup_steps: int = 100, weight_decay: float = 0.01,
         clip: float = 1.0, seed: int = 0, save_steps: int = 500, resume: bool = False,
@@ -88,6 +99,7 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
     `resume` goes on from the newest checkpoint in `out`, if there is one.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
     arguments = TrainingArguments(
         output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch_size,
         learning_rate=learning_rate, warmup_steps=warmup_steps, max_grad_norm=clip, seed=seed,

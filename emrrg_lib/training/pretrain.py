@@ -40,7 +40,7 @@ class PretrainConfig:
     lm_steps: int = 2000
     lm_batch: int = 32
     lm_learning_rate: float = 2e-3
-    encoder_steps: int = 2400
+    encoder_steps: int = 2000
     encoder_batch: int = 32
     encoder_learning_rate: float = 1.5e-3
     lateral_share: float = 0.2  # share of studies whose lateral view joins a step

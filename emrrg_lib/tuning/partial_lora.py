@@ -7,6 +7,7 @@ target, named `lora_<target>` (an adapter named like a module loses its weights 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,17 +121,27 @@ def load_partial_lora(encoder: VisionMamba, folder: str | Path, config: PartialL
     """Reads adapters written by `save_pretrained` back onto `encoder`.
 
     The row-block mapping is not in PEFT's file, so the adapters are built from `config` first.
-    Raises InputError if an adapter of `config` is not in `folder`.
+    Raises InputError if an adapter of `config` is not in `folder` or has another rank or scale.
     """
     check(config)
     model = apply_partial_lora(encoder, config)
     for target in config.targets:
         name = adapter_name(target)
-        if not (Path(folder) / name / "adapter_config.json").is_file():
+        file = Path(folder) / name / "adapter_config.json"
+        if not file.is_file():
             raise InputError(f"{folder} holds no adapter '{name}'; it was saved for other targets")
+        _check_saved(file, config)
         model.load_adapter(Path(folder) / name, name, is_trainable=True)
     activate(model, config.targets)
     return model
+
+
+def _check_saved(file: Path, config: PartialLoRAConfig) -> None:
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    rank, scale = saved["r"], saved["lora_alpha"] / saved["r"]
+    if rank != config.r or abs(scale - config.scale) > 1e-6:
+        raise InputError(f"{file.parent} was saved with r={rank}, scale={scale:g}, but the config says "
+                         f"r={config.r}, scale={config.scale:g}; use the saved values")
 
 
 def adapter_weight_names(model: nn.Module) -> list[str]:

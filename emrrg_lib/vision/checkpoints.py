@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,11 +42,16 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # upstream's stage-1 files hold their command line: a Namespace is plain values (audit A5)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} would run code when loaded and is refused "
-                         f"({str(error).splitlines()[0]}); save its tensors as safetensors first") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        needs = re.search(r"GLOBAL (\S+)", str(error))
+        if needs is None:
+            raise InputError(f"{path} is no PyTorch checkpoint; give a .pth or .safetensors file") from error
+        raise InputError(f"{path} would run code when loaded and is refused (it needs {needs[1]}); "
+                         "save its tensors as safetensors first") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise InputError(f"{path} is not a readable checkpoint ({error}); fetch it again") from error
     inner = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(inner, Mapping) or not any(isinstance(v, Tensor) for v in inner.values()):
@@ -59,7 +66,7 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
     """
     patches, middle = table.shape[1] - 1, (table.shape[1] - 1) // 2
     old = round(patches**0.5)
-    if old == side:
+    if old == side or old * old != patches:  # no grid: left to the check of shapes
         return table
     grid = torch.cat([table[:, :middle], table[:, middle + 1:]], dim=1)
     grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
@@ -73,12 +80,14 @@ def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -
     """Encoder sizes from the shapes of its tensors."""
     try:
         d, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-        rows = tensors["pos_embed"].shape[1]
-        d_state = tensors["layers.0.mixer.A_log"].shape[1]
-        d_conv = tensors["layers.0.mixer.conv1d.weight"].shape[2]
+        _, rows, _ = tensors["pos_embed"].shape
+        _, d_state = tensors["layers.0.mixer.A_log"].shape
+        _, _, d_conv = tensors["layers.0.mixer.conv1d.weight"].shape
+        depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("layers."))
     except KeyError as error:
         raise InputError(f"the checkpoint is no MambaXray-VL encoder: it lacks {error}") from error
-    depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("layers."))
+    except ValueError as error:
+        raise InputError(f"the checkpoint is no MambaXray-VL encoder: {error}") from error
     size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even
     return EncoderConfig(image_size=image_size or size, patch_size=patch, embed_dim=d, depth=depth,
                          d_state=d_state, d_conv=d_conv)

@@ -48,7 +48,7 @@ class VisionMamba(nn.Module):
         scan_backend: `auto`, `reference`, `cpu` or `cuda`.
 
     Raises:
-        ValueError: a patch grid that is odd or does not divide the image; images of another size.
+        InputError: a patch grid that is odd or does not divide the image; images of another size.
     """
 
     def __init__(self, config: EncoderConfig, scan_backend: str = "auto") -> None:
@@ -60,7 +60,8 @@ class VisionMamba(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         # Block 0 and block 1 both get 0, the last value of the ramp is never used (upstream_audit A1).
-        rates = [0.0, *torch.linspace(0, config.drop_path, config.depth).tolist()][:config.depth]
+        ramp = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        rates = [0.0, *ramp][:config.depth]
         self.layers = nn.ModuleList(Block(config, rate, scan_backend) for rate in rates)
         self.norm_f = nn.LayerNorm(d, eps=1e-5)
 

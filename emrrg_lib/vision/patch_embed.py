@@ -6,6 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 
 class PatchEmbed(nn.Module):
     """A convolution whose kernel and stride are the patch: a linear map of each patch's pixels.
@@ -16,10 +18,10 @@ class PatchEmbed(nn.Module):
     def __init__(self, image_size: int, patch_size: int, embed_dim: int) -> None:
         super().__init__()
         if image_size % patch_size:
-            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+            raise InputError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
         self.side = image_size // patch_size  # patches along one edge
         if self.side % 2:
-            raise ValueError(f"a grid of {self.side}×{self.side} patches has no middle for the cls "
+            raise InputError(f"a grid of {self.side}×{self.side} patches has no middle for the cls "
                              "token; choose image_size / patch_size even")
         self.image_size = image_size
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
@@ -27,11 +29,10 @@ class PatchEmbed(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, M, d), row-major. Raises ValueError for another size or for NaN."""
-        size = tuple(pixel_values.shape[-2:])
-        if pixel_values.dim() != 4 or size != (self.image_size, self.image_size):
-            raise ValueError(f"images must be (B, 3, {self.image_size}, {self.image_size}), "
+        """(B, 3, H, W) → (B, M, d), row-major. Raises InputError for another size or for NaN."""
+        if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, self.image_size, self.image_size):
+            raise InputError(f"images must be (B, 3, {self.image_size}, {self.image_size}), "
                              f"got {tuple(pixel_values.shape)}; load_image resizes them")
         if not pixel_values.isfinite().all():
-            raise ValueError("an image holds NaN or infinite pixels; check the file it came from")
+            raise InputError("an image holds NaN or infinite pixels; check the file it came from")
         return self.proj(pixel_values).flatten(2).transpose(1, 2)

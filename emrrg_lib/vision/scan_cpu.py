@@ -5,11 +5,13 @@ known at compile time, so that it becomes SIMD code. The backward walks the row 
 keeps that row's states (L × N numbers, in the first-level cache) and then walks back: no (B, D, L, N)
 tensor exists. Gradients of B and C are summed over fixed chunks of channels, so that the result does
 not depend on the number of threads.
+
+The kernels get N as `lanes`, a tuple of N zeros: a tuple's length is part of its type, so numba compiles
+one version for each N. (A closure over N would do the same, but numba never finds it in its cache again.)
 """
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numba
@@ -18,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from numba import float32, int32, njit, prange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Slots of a tape row and of the local rows, each N numbers. The tape's rows are reached through an index
 # array: LLVM then cannot hoist its overlap check between them out of the time loop, where it always fails
@@ -70,87 +73,89 @@ def gate_back(u, gate, dout, skip, y, dgate):
     return dskip
 
 
-@functools.cache
-def _scan_kernels(N: int):
-    """Compiles (forward, backward) for N states. Rows are (B, D, L); B and C are (B, G, L, N)."""
+@njit(fastmath=FAST)
+def walk(u, dt, tape, local, order, y, lanes):
+    """Walks one row: tape[t] holds B_t and C_t, and gets h_{t-1} and exp(Δ_t A); y_t = C_t · h_t."""
+    N = len(lanes)
+    local[STATE * N:(STATE + 1) * N] = 0
+    for t in range(u.shape[0]):
+        row, step, drive, total = tape[order[t]], dt[t], dt[t] * u[t], float32(0.0)
+        for n in range(N):
+            decay, h = _exp(step * local[A_ * N + n]), local[STATE * N + n]
+            row[BEFORE * N + n], row[DECAY * N + n] = h, decay
+            h = decay * h + drive * row[B_ * N + n]
+            local[STATE * N + n] = h
+            total += h * row[C_ * N + n]
+        y[t] = total
 
-    @njit(fastmath=FAST)
-    def walk(u, dt, tape, local, order, y):
-        """Walks one row: tape[t] holds B_t and C_t, and gets h_{t-1} and exp(Δ_t A); y_t = C_t · h_t."""
-        local[STATE * N:(STATE + 1) * N] = 0
-        for t in range(u.shape[0]):
-            row, step, drive, total = tape[order[t]], dt[t], dt[t] * u[t], float32(0.0)
-            for n in range(N):
-                decay, h = _exp(step * local[A_ * N + n]), local[STATE * N + n]
-                row[BEFORE * N + n], row[DECAY * N + n] = h, decay
-                h = decay * h + drive * row[B_ * N + n]
-                local[STATE * N + n] = h
-                total += h * row[C_ * N + n]
-            y[t] = total
 
-    @njit(fastmath=FAST)
-    def walk_back(u, dt, dy, tape, local, order, skip, du, ddt):
-        """Walks the row back from its end; adds to dB_t, dC_t on the tape and to dA in `local`."""
-        local[STATE * N:(STATE + 1) * N] = 0
-        local[DA * N:(DA + 1) * N] = 0
-        for t in range(u.shape[0] - 1, -1, -1):
-            row, step, x, dy_t, drive = tape[order[t]], dt[t], u[t], dy[t], dt[t] * u[t]
-            ddrive, dstep = float32(0.0), float32(0.0)
-            for n in range(N):
-                before, decay = row[BEFORE * N + n], row[DECAY * N + n]
-                dh = local[STATE * N + n] + dy_t * row[C_ * N + n]
-                row[DC * N + n] += dy_t * (decay * before + drive * row[B_ * N + n])
-                row[DB * N + n] += dh * drive
-                ddrive += dh * row[B_ * N + n]
-                dh_before = dh * decay
-                local[STATE * N + n] = dh_before
-                dstep += dh_before * before * local[A_ * N + n]
-                local[DA * N + n] += dh_before * before * step
-            du[t] = ddrive * step + dy_t * skip
-            ddt[t] = dstep + ddrive * x
+@njit(fastmath=FAST)
+def walk_back(u, dt, dy, tape, local, order, skip, du, ddt, lanes):
+    """Walks the row back from its end; adds to dB_t, dC_t on the tape and to dA in `local`."""
+    N = len(lanes)
+    local[STATE * N:(STATE + 1) * N] = 0
+    local[DA * N:(DA + 1) * N] = 0
+    for t in range(u.shape[0] - 1, -1, -1):
+        row, step, x, dy_t, drive = tape[order[t]], dt[t], u[t], dy[t], dt[t] * u[t]
+        ddrive, dstep = float32(0.0), float32(0.0)
+        for n in range(N):
+            before, decay = row[BEFORE * N + n], row[DECAY * N + n]
+            dh = local[STATE * N + n] + dy_t * row[C_ * N + n]
+            row[DC * N + n] += dy_t * (decay * before + drive * row[B_ * N + n])
+            row[DB * N + n] += dh * drive
+            ddrive += dh * row[B_ * N + n]
+            dh_before = dh * decay
+            local[STATE * N + n] = dh_before
+            dstep += dh_before * before * local[A_ * N + n]
+            local[DA * N + n] += dh_before * before * step
+        du[t] = ddrive * step + dy_t * skip
+        ddt[t] = dstep + ddrive * x
 
-    @njit(fastmath=FAST)
-    def new_tape(B, C, slots):
-        """The tape of one (batch, group) with B and C filled in, local rows, and the row order."""
-        length = B.shape[0]
-        tape, local = np.zeros((length, slots * N), np.float32), np.zeros(3 * N, np.float32)
-        tape[:, :N], tape[:, N:2 * N] = B, C
-        return tape, local, np.arange(length)
 
-    @njit(parallel=True, fastmath=FAST, cache=True)
-    def forward(u, dt, A, B, C, D, gate, out):
-        batch, dim, length = u.shape
-        groups = B.shape[1]
-        width = dim // groups
-        for job in prange(batch * groups * CHUNKS):
-            b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
-            tape, local, order = new_tape(B[b, g], C[b, g], 4)
-            for d in range(g * width + width * chunk // CHUNKS,
-                           g * width + width * (chunk + 1) // CHUNKS):
-                local[A_ * N:(A_ + 1) * N] = A[d]
-                walk(u[b, d], dt[b, d], tape, local, order, out[b, d])
-                gate_forward(u[b, d], gate[b, d], D[d], out[b, d])
+@njit(fastmath=FAST)
+def new_tape(B, C, slots, lanes):
+    """The tape of one (batch, group) with B and C filled in, local rows, and the row order."""
+    length, N = B.shape[0], len(lanes)
+    tape, local = np.zeros((length, slots * N), np.float32), np.zeros(3 * N, np.float32)
+    tape[:, :N], tape[:, N:2 * N] = B, C
+    return tape, local, np.arange(length)
 
-    @njit(parallel=True, fastmath=FAST, cache=True)
-    def backward(u, dt, A, B, C, D, gate, dout, du, ddt, dgate, dA, dB, dC, dD):
-        batch, dim, length = u.shape
-        groups = B.shape[1]
-        width = dim // groups
-        for job in prange(batch * groups * CHUNKS):
-            b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
-            tape, local, order = new_tape(B[b, g], C[b, g], 6)
-            y = np.empty(length, np.float32)
-            for d in range(g * width + width * chunk // CHUNKS,
-                           g * width + width * (chunk + 1) // CHUNKS):
-                local[A_ * N:(A_ + 1) * N] = A[d]
-                walk(u[b, d], dt[b, d], tape, local, order, y)
-                dD[b, d] = gate_back(u[b, d], gate[b, d], dout[b, d], D[d], y, dgate[b, d])
-                walk_back(u[b, d], dt[b, d], y, tape, local, order, D[d], du[b, d], ddt[b, d])
-                dA[b, d] = local[DA * N:(DA + 1) * N]
-            dB[b, g, chunk] = tape[:, DB * N:(DB + 1) * N]
-            dC[b, g, chunk] = tape[:, DC * N:(DC + 1) * N]
 
-    return forward, backward
+@njit(parallel=True, fastmath=FAST, cache=True)
+def scan_forward(u, dt, A, B, C, D, gate, out, lanes):
+    """Fills `out`. Rows are (B, D, L); B and C are (B, G, L, N)."""
+    batch, dim, length = u.shape
+    groups, N = B.shape[1], len(lanes)
+    width = dim // groups
+    for job in prange(batch * groups * CHUNKS):
+        b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
+        tape, local, order = new_tape(B[b, g], C[b, g], 4, lanes)
+        for d in range(g * width + width * chunk // CHUNKS,
+                       g * width + width * (chunk + 1) // CHUNKS):
+            local[A_ * N:(A_ + 1) * N] = A[d]
+            walk(u[b, d], dt[b, d], tape, local, order, out[b, d], lanes)
+            gate_forward(u[b, d], gate[b, d], D[d], out[b, d])
+
+
+@njit(parallel=True, fastmath=FAST, cache=True)
+def scan_backward(u, dt, A, B, C, D, gate, dout, du, ddt, dgate, dA, dB, dC, dD, lanes):
+    """Fills the gradients: dA (B, D, N), dD (B, D), dB and dC (B, G, CHUNKS, L, N), the rest (B, D, L)."""
+    batch, dim, length = u.shape
+    groups, N = B.shape[1], len(lanes)
+    width = dim // groups
+    for job in prange(batch * groups * CHUNKS):
+        b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
+        tape, local, order = new_tape(B[b, g], C[b, g], 6, lanes)
+        y = np.empty(length, np.float32)
+        for d in range(g * width + width * chunk // CHUNKS,
+                       g * width + width * (chunk + 1) // CHUNKS):
+            local[A_ * N:(A_ + 1) * N] = A[d]
+            walk(u[b, d], dt[b, d], tape, local, order, y, lanes)
+            dD[b, d] = gate_back(u[b, d], gate[b, d], dout[b, d], D[d], y, dgate[b, d])
+            walk_back(u[b, d], dt[b, d], y, tape, local, order, D[d], du[b, d], ddt[b, d], lanes)
+            dA[b, d] = local[DA * N:(DA + 1) * N]
+        dB[b, g, chunk] = tape[:, DB * N:(DB + 1) * N]
+        dC[b, g, chunk] = tape[:, DC * N:(DC + 1) * N]
 
 
 @njit(parallel=True, fastmath=FAST, cache=True)
@@ -213,20 +218,21 @@ class _Scan(torch.autograd.Function):
         _use_torch_threads()
         out = torch.empty(u.shape, dtype=torch.float32)
         rows = [_array(t) for t in (u, dt, A, B.transpose(2, 3), C.transpose(2, 3), D, z)]
-        _scan_kernels(A.shape[1])[0](*rows, out.numpy())
+        scan_forward(*rows, out.numpy(), (0,) * A.shape[1])
         return out.to(u.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dout):
         u, dt, A, B, C, D, z = ctx.saved_tensors
         _use_torch_threads()
         batch, groups, states, length = B.shape
         du, ddt, dz = (torch.empty(u.shape, dtype=torch.float32) for _ in range(3))
-        dA, dD = torch.empty(batch, *A.shape), torch.empty(batch, D.shape[0])
-        dB, dC = (torch.empty(batch, groups, CHUNKS, length, states) for _ in range(2))
+        dA, dD, dB, dC = (torch.empty(shape, dtype=torch.float32) for shape in (
+            (batch, *A.shape), (batch, *D.shape), *2 * [(batch, groups, CHUNKS, length, states)]))
         rows = [_array(t) for t in (u, dt, A, B.transpose(2, 3), C.transpose(2, 3), D, z, dout)]
         grads = (du, ddt, dz, dA, dB, dC, dD)
-        _scan_kernels(A.shape[1])[1](*rows, *(g.numpy() for g in grads))
+        scan_backward(*rows, *(g.numpy() for g in grads), (0,) * A.shape[1])
         dB, dC = (g.sum(2).transpose(2, 3).to(B.dtype) for g in (dB, dC))
         return du.to(u.dtype), ddt.to(dt.dtype), dA.sum(0), dB, dC, dD.sum(0), dz.to(z.dtype)
 
@@ -241,11 +247,12 @@ class _Conv(torch.autograd.Function):
         return out.to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dout):
         x, weight, bias = ctx.saved_tensors
         _use_torch_threads()
         dx = torch.empty(x.shape, dtype=torch.float32)
-        dweight, dbias = torch.empty(x.shape[0], *weight.shape), torch.empty(x.shape[:2])
+        dweight, dbias = (torch.empty(x.shape[0], *t.shape, dtype=torch.float32) for t in (weight, bias))
         _conv_backward(_array(x), _array(weight), _array(bias), _array(dout),
                        dx.numpy(), dweight.numpy(), dbias.numpy())
         return dx.to(x.dtype), dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
@@ -254,13 +261,13 @@ class _Conv(torch.autograd.Function):
 def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
          z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
     """The `cpu` backend of `selective_scan`; shapes as there, B and C already (B, G, N, L)."""
-    delta = delta if delta_bias is None else delta + delta_bias[:, None].to(delta.dtype)
+    delta = delta.float() if delta_bias is None else delta.float() + delta_bias[:, None]
     delta = F.softplus(delta) if delta_softplus else delta
     skip = u.new_zeros(u.shape[1], dtype=torch.float32) if D is None else D
     if z is not None:
         return _Scan.apply(u, delta, A, B, C, skip, z)
     # Without a gate the kernel's factor z·σ(z) must be 1: it is at this z.
-    return _Scan.apply(u, delta, A, B, C, skip, torch.full_like(u, UNIT_GATE))
+    return _Scan.apply(u, delta, A, B, C, skip, torch.full_like(u, UNIT_GATE, dtype=torch.float32))
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

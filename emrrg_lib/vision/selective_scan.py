@@ -42,15 +42,15 @@ def _announce(device: str, backend: str) -> None:
     log.info("selective scan on %s: backend '%s'", device, backend)
 
 
-def choose_backend(backend: str, device: torch.device) -> str:
+def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Resolves `auto` for `device` and says so once; an explicit choice is checked, never replaced.
 
     Raises:
-        ValueError: unknown name, or the backend does not work on this machine or device.
+        ValueError: unknown name, or the backend does not work on this machine, device or dtype.
     """
     if backend == "auto":
         wanted = "cuda" if device.type == "cuda" else "cpu"
-        usable = device.type in ("cuda", "cpu") and unavailable(wanted) is None
+        usable = device.type in ("cuda", "cpu") and dtype != torch.float64 and unavailable(wanted) is None
         chosen = wanted if usable else "reference"
         _announce(device.type, chosen)
         return chosen
@@ -62,6 +62,8 @@ def choose_backend(backend: str, device: torch.device) -> str:
     if backend != "reference" and backend != device.type:
         raise ValueError(f"scan backend '{backend}' cannot read tensors on '{device.type}'; "
                          "move them or use backend='auto'")
+    if backend != "reference" and dtype == torch.float64:
+        raise ValueError(f"scan backend '{backend}' works in float32; use 'reference' for float64")
     return backend
 
 
@@ -104,14 +106,14 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     """
     _check_shapes(u, delta, A, B, C)
     B, C = (m[:, None] if m.dim() == 3 else m for m in (B, C))
-    backend = choose_backend(backend, u.device)
+    backend = choose_backend(backend, u.device, u.dtype)
     if backend == "cuda":
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
         u, delta, B, C = (t.to(u.dtype).contiguous() for t in (u, delta, B, C))
         z = None if z is None else z.to(u.dtype).contiguous()
         fp32 = [None if t is None else t.float() for t in (A, D, delta_bias)]
         return selective_scan_fn(u, delta, fp32[0], B, C, fp32[1], z, fp32[2], delta_softplus)
-    if backend == "cpu" and u.dtype != torch.float64:
+    if backend == "cpu":
         from .scan_cpu import scan
         return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return _reference_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
@@ -144,12 +146,13 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, backend: str = "auto"
     Returns:
         (B, D, L): SiLU(bias + Σ_k weight[:, k] · x[:, :, t - K + 1 + k]), zeros before the start.
     """
-    backend = choose_backend(backend, x.device)
+    backend = choose_backend(backend, x.device, x.dtype)
     if backend == "cuda":
         from causal_conv1d import causal_conv1d_fn
         return causal_conv1d_fn(x, weight.to(x.dtype), bias.to(x.dtype), activation="silu")
-    if backend == "cpu" and x.dtype != torch.float64:
+    if backend == "cpu":
         from .scan_cpu import conv
         return conv(x, weight, bias)
     padded = F.pad(x, (weight.shape[1] - 1, 0))
-    return F.silu(F.conv1d(padded, weight[:, None], bias, groups=x.shape[1]))
+    weight, bias = weight[:, None].to(x.dtype), bias.to(x.dtype)
+    return F.silu(F.conv1d(padded, weight, bias, groups=x.shape[1]))
