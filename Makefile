@@ -3,6 +3,7 @@
 #   make demo   X-rays -> trained tiny model -> scored reports, in runs/demo/report.html
 #   make lab    JupyterLab on the notebooks
 #   make test   every test not marked slow, gpu or browser
+#   make notebooks   execute the notebooks from their text twins and store the outputs
 #
 # `make PYTHON=python3.12 demo` chooses another Python. The set-up runs again only when a file it depends on
 # changes. Nothing but plain make and a POSIX shell is used.
@@ -23,10 +24,13 @@ lab: .venv/.ready-core
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+notebooks: .venv/.ready-dev
+	$(BIN)/python -m emrrg_lib.course.build
+
 .venv/.ready-core: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh core
 
 .venv/.ready-dev: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
 
-.PHONY: help demo lab test
+.PHONY: help demo lab test notebooks

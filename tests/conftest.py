@@ -53,12 +53,19 @@ def small_config():
 
 @pytest.fixture
 def make_encoder():
-    """`make_encoder(seed=0, scan_backend="auto", **sizes)` → VisionMamba in eval mode."""
+    """`make_encoder(seed=0, scan_backend="auto", **sizes)` → VisionMamba in eval mode.
+
+    Every parameter is moved away from its initial value, so that every part acts visibly.
+    """
     from emrrg_lib.vision.encoder import VisionMamba
 
     def make(seed=0, scan_backend="auto", **sizes):
         torch.manual_seed(seed)
-        return VisionMamba(dataclasses.replace(SMALL_ENCODER, **sizes), scan_backend).eval()
+        encoder = VisionMamba(dataclasses.replace(SMALL_ENCODER, **sizes), scan_backend).eval()
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(torch.randn(parameter.shape) * 0.2)
+        return encoder
 
     return make
 

@@ -1,0 +1,1 @@
+"""The course: what builds and executes the numbered notebooks."""

@@ -1,0 +1,92 @@
+"""Executes notebooks from their text twins: `make notebooks`, or `python -m emrrg_lib.course.build`.
+
+`notebooks/NAME.py` (jupytext, percent format) is the source; `NAME.ipynb` is made from it, with stored
+outputs. What changes from machine to machine is left out, so that a new execution gives a small diff.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import numpy as np
+from nbclient import NotebookClient
+from PIL import Image
+
+from ..files import write_text
+from ..interpret.style import encode_png
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+SHIPPED_RUN = ROOT / "data" / "tiny" / "run"
+COLOURS = 256  # of a stored picture: a third of the size, no difference to the eye
+
+
+def read_twin(twin: Path) -> nbformat.NotebookNode:
+    """The notebook of a text twin, without outputs; cell ids are their numbers, so they stay the same."""
+    notebook = jupytext.read(twin)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02}"
+    # jupytext notes its own version here, which is of no use to a reader of the diff
+    notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300) -> nbformat.NotebookNode:
+    """Executes a notebook in place, in `folder`, with the shipped run and this checkout of the kit.
+
+    The variable EMRRG_RUN, where it is set, names another run folder.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell raised.
+        nbclient.exceptions.CellTimeoutError: a cell took longer than `timeout` seconds.
+    """
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"EMRRG_RUN": str(SHIPPED_RUN), "HF_HUB_OFFLINE": "1", **os.environ,
+                   "PYTHONPATH": os.pathsep.join(paths)}
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False,
+                            coalesce_streams=True, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment)
+    return tidy(notebook)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drops widget state and versions of the machine, and stores pictures with a palette."""
+    notebook.metadata.pop("widgets", None)  # without its state part a code host shows nothing at all
+    notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py"}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            _shrink(output.get("data", {}))
+    return notebook
+
+
+def _shrink(data: dict[str, Any]) -> None:
+    if "image/png" in data:
+        with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+            png = encode_png(np.asarray(image.convert("RGB")), colours=COLOURS)
+        data["image/png"] = base64.b64encode(png).decode("ascii")
+
+
+def execute(twin: Path) -> Path:
+    """Makes `NAME.ipynb` beside `NAME.py`, executed. Raises as `run_cells`, and then writes nothing."""
+    notebook = run_cells(read_twin(twin), twin.parent)
+    return write_text(twin.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
+
+
+def main(names: list[str]) -> None:
+    """Executes the named twins, or all of `notebooks/`."""
+    for twin in [Path(name) for name in names] or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")):
+        print("executing", twin.name, flush=True)
+        path = execute(twin)
+        print(f"wrote {path.name}, {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
