@@ -11,35 +11,39 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Goal.** See the whole of EMRRG at work once: an X-ray goes in, a report comes out, and you can say which word used the
-# image, where it looked, and what the scores of such a model are worth.
+# **Goal.** See the whole of EMRRG at work once: an X-ray goes in, a report comes out, and you can
+# say which word used the image, where it looked, and what the scores of such a model are worth.
 #
 # | | |
 # |---|---|
-# | **You need** | Python at the level of "I can read a function"; what a neural network layer is. No medicine. |
+# | **You need** | to be able to read a Python function; to know what a neural network layer is |
 # | **Time** | about 25 minutes of reading and trying, 25 more for the exercises |
-# | **Machine** | 2 CPU cores and 2 GB of memory: about 1 minute to run, a little more the first time, when the scan is compiled. No GPU needed, no download. |
+# | **CPU** | 2 cores, 2 GB of memory, 1 minute to run (2 the first time: the scan is compiled) |
+# | **GPU** | not needed; nothing is downloaded |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3 and Table 1 |
 #
 # First of 11 notebooks; the course map stands at the end.
 #
-# > **Every X-ray here is synthetic.** PhantomCXR draws it from geometry; there is no patient behind it. The model you meet
-# > has seen nothing else. Nothing in this kit is for clinical use.
+# > **Every X-ray here is synthetic.** PhantomCXR draws it from geometry; there is no patient behind
+# > it. The model you meet has seen nothing else. Nothing in this kit is for clinical use.
 
 # %% [markdown]
 # ## What this kit is
 #
-# EMRRG writes the report of a chest X-ray in three moves: a **Vision Mamba** encoder turns the image into tokens, **Partial
-# LoRA** tunes that encoder with a few weights, and a frozen language model reads the tokens through a **gated
-# cross-attention** and writes. This kit is a course on those three ideas and a laboratory to measure them. It makes three
-# promises:
+# EMRRG writes the report of a chest X-ray in three moves: a **Vision Mamba** encoder turns the
+# image into tokens, **Partial LoRA** tunes that encoder with a few weights, and a frozen language
+# model reads the tokens through a **gated cross-attention** and writes. This kit is a course on
+# those three ideas and a laboratory to measure them. It makes three promises:
 #
-# 1. **The same code at three sizes.** The *tiny* model of this notebook and the paper's GPU model are the same classes with other
-#    numbers; the numbers stand in `config.py` only.
-# 2. **It does what the paper says.** The code released with the paper does not: in it every block runs the last block's mixer,
-#    and the hybrid layers are never switched on. Notebook 10 will show each difference.
-# 3. **It measures honestly.** A model's score stands here beside *controls*: what a constant sentence scores, what is left when
-#    the images are shuffled, what the language model writes blind. You will see below why that matters.
+# 1. **The same code at three sizes.** The *tiny* model of this notebook and the paper's GPU model
+#    are the same classes with other numbers; the numbers stand in `config.py` only. (This version
+#    of the kit brings the tiny preset; the larger ones follow.)
+# 2. **It does what the paper says.** The code released with the paper does not: in it every block
+#    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 will show
+#    each difference.
+# 3. **It measures honestly.** A model's score stands here beside *controls*: what a constant
+#    sentence scores, what is left when the images are shuffled, what the language model writes
+#    blind. You will see below why that matters.
 
 # %%
 import json
@@ -67,9 +71,9 @@ print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.na
 # %% [markdown]
 # ## Is this machine ready?
 #
-# The doctor runs each thing instead of looking for its name. `OK` works; `MISSING` comes with the command that mends it.
-# Lines marked *(optional)* may be missing: on a laptop without a GPU two of them always are. The same list comes from `emrrg
-# doctor` in a terminal.
+# The doctor runs each thing instead of looking for its name. `OK` works; `MISSING` comes with the
+# command that mends it. Lines marked *(optional)* may be missing: on a laptop without a GPU two of
+# them always are. The same list comes from `emrrg doctor` in a terminal.
 
 # %%
 checks = doctor.check()
@@ -79,8 +83,8 @@ print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
 # %% [markdown]
 # ## The picture of the model
 #
-# Follow the arrows once, top left to bottom right. This picture comes back in every notebook, with the part of that lesson
-# lit. Here it carries the sizes of the tiny model.
+# Follow the arrows once, top left to bottom right. This picture comes back in every notebook, with
+# the part of that lesson lit. Here it carries the sizes of the tiny model.
 
 # %%
 from emrrg_lib.interpret import ModelNumbers, model_picture
@@ -92,14 +96,16 @@ llm_sizes = model.llm.config
 model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers))
 
 # %% [markdown]
-# **In words.** ① The X-ray is cut into patches; each becomes a token. ② Mamba blocks let the tokens exchange what they know, by
-# scanning them along rows and columns, both ways. The blocks are frozen: only the orange low-rank pairs learn. ③ A projector
-# brings the tokens to the width of the language model. ④ In the *hybrid* layers of the language model every word asks the tokens a
-# question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The report is written word by word.
+# **In words.** ① The X-ray is cut into patches; each becomes a token. ② Mamba blocks let the tokens
+# exchange what they know, by scanning them along rows and columns, both ways. The blocks are
+# frozen: only the orange low-rank pairs learn. ③ A projector brings the tokens to the width of the
+# language model. ④ In the *hybrid* layers of the language model every word asks the tokens a
+# question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The report is
+# written word by word.
 #
 # | letter in the paper | name in the code | what it is |
 # |---|---|---|
-# | M | `encoder.num_patches` | patches of one view; the encoder returns M + 1 tokens, one of them the *cls* token |
+# | M | `encoder.num_patches` | patches of one view; with the *cls* token the encoder returns M + 1 tokens |
 # | d, D | `embed_dim`, `hidden_size` | width of the encoder, of the language model |
 # | V | `visual_states` | the projected visual tokens |
 # | S | `S` in `GatedCrossAttention` | what self-attention of the language model has found |
@@ -112,10 +118,11 @@ model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_size
 #
 # The heart of the model is one line (paper, Eq. 1 and 2):
 #
-# $$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha), \qquad X' = \mathrm{softmax}(q K^\top / \sqrt{h})\, V_v$$
+# $$X' = \mathrm{softmax}(q K^\top / \sqrt{h})\, V$$
+# $$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha)$$
 #
-# `S` is what the words know, `X′` what the image answers, the two `tanh` are the gate. Here it is with one head, three words and
-# four patches.
+# `S` is what the words know, `X′` what the image answers, the two `tanh` are the gate. Here it is
+# with one head, three words and four patches.
 
 
 # %%
@@ -137,8 +144,8 @@ print("attention, words x patches:\n", attention.numpy().round(2))
 print("gate of each word:", gate.numpy().round(2))
 
 # %% [markdown]
-# **Check.** With α = 0 nothing may change, not even the last bit: that is what "warm-up" means. A word whose gate is 0 must
-# keep its row.
+# **Check.** With α = 0 nothing may change, not even the last bit: that is what "warm-up" means. A
+# word whose gate is 0 must keep its row.
 
 # %%
 untouched, _, closed = gated_look(S, q, K, V, w_g, b_g, torch.tensor(0.0))
@@ -149,8 +156,8 @@ print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
 # %% [markdown]
 # ## The real one is the same
 #
-# `GatedCrossAttention` of the library is this function with several heads, masks and a memory for generation. Given the same weights
-# it gives the same numbers.
+# `GatedCrossAttention` of the library is this function with several heads, masks and a memory for
+# generation. Given the same weights it gives the same numbers.
 
 # %%
 from emrrg_lib.language.cross_attention import GatedCrossAttention
@@ -171,9 +178,9 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # %% [markdown]
 # ## A trained tiny model
 #
-# The model loaded above is a finished run of `make demo`. A run folder holds all that is needed to have it back: `config.json`
-# (sizes and choices), `trained.safetensors` (only what was trained), `run.json` (seed, versions, minutes), `metrics.json` (scores).
-# Its map, part by part:
+# The model loaded above is a finished run of `make demo`. A run folder holds all that is needed to
+# have it back: `config.json` (sizes and choices), `trained.safetensors` (only what was trained),
+# `run.json` (seed, versions, minutes), `metrics.json` (scores). Its map, part by part:
 
 # %%
 from emrrg_lib.info import describe as model_map
@@ -181,19 +188,21 @@ from emrrg_lib.info import describe as model_map
 print(model_map("tiny"))
 
 # %% [markdown]
-# Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the encoder, the projector, and the
-# cross-attention with its gate. In this preset the visual tokens are **not** put into the prompt: the image can reach the report only
-# through the gates. So the gates mean something.
+# Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
+# encoder, the projector, and the cross-attention with its gate. In this preset the visual tokens
+# are **not** put into the prompt: the image can reach the report only through the gates. So the
+# gates mean something.
 #
 # ## One study
 #
-# ![Contact sheet of fifteen synthetic studies, each a frontal and a lateral view: normal, large heart, wide mediastinum, nodule,
-# opacity, oedema, consolidation, atelectasis, pneumothorax, effusion, pleural thickening, fracture, pacemaker, hyperinflation, and
-# three findings together.](../data/phantom_contact_sheet.png)
+# ![Contact sheet of fifteen synthetic studies, each a frontal and a lateral view: normal, large
+# heart, wide mediastinum, nodule, opacity, oedema, consolidation, atelectasis, pneumothorax,
+# effusion, pleural thickening, fracture, pacemaker, hyperinflation, and three findings
+# together.](../data/phantom_contact_sheet.png)
 #
-# PhantomCXR knows thirteen kinds of finding. A study is fixed by two numbers, the seed of the data set and its index. The model was
-# trained on other seeds, so it has never seen the studies below. Study 654 was taken for its findings, before any report was written
-# for it; study 12 has none.
+# PhantomCXR knows thirteen kinds of finding. A study is fixed by two numbers, the seed of the data
+# set and its index. The model was trained on other seeds, so it has never seen the studies below.
+# Study 654 was taken for its findings, before any report was written for it; study 12 has none.
 
 # %%
 from emrrg_lib.data.phantom import draw_study
@@ -212,12 +221,14 @@ pixels, mask = to_tensors(study)
 other_pixels, other_mask = to_tensors(other)
 print("pixel_values", tuple(pixels.shape), "· view_mask", tuple(mask.shape))
 for name, each in (("study", study), ("other", other)):
-    drawn = [" ".join(filter(None, (f["severity"], f["side"], f["place"], f["kind"]))) for f in each.findings]
-    print(f"\n{name}, drawn: {', '.join(drawn) or 'nothing abnormal'}\n  reference: {each.report}")
+    details = [(f["severity"], f["side"], f["place"], f["kind"]) for f in each.findings]
+    drawn = ", ".join(" ".join(filter(None, detail)) for detail in details)
+    print(f"\n{name}, drawn: {drawn or 'nothing abnormal'}\n  reference: {each.report}")
 
 # %% [markdown]
-# Now the model writes, by beam search. `trace=True` also returns a **Trace**: the gate of every word in every hybrid layer, and
-# where each word looked. Every figure reads the trace, none reads the model.
+# Now the model writes, by beam search. `trace=True` also returns a **Trace**: the gate of every
+# word in every hybrid layer, and where each word looked. Every figure reads the trace, none reads
+# the model.
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
@@ -229,29 +240,31 @@ reference = clean_report(study.report, settings.data.cleaning)  # lower case, " 
 study_figure(study.images, reference, report, trace)
 
 # %% [markdown]
-# **How to read it.** *Yellow* marks runs of words that the two reports share. Sharing words is cheap: most reports say that there is
-# no pneumothorax. Ask instead: are the findings named, on the right side? A radiograph is seen from the front, so the patient's right
-# is on your left.
+# **How to read it.** *Yellow* marks runs of words that the two reports share. Sharing words is
+# cheap: most reports say that there is no pneumothorax. Ask instead: are the findings named, on the
+# right side? A radiograph is seen from the front, so the patient's right is on your left.
 #
-# In the gate strip each column is a word, each row a hybrid layer. White is 0: that word was written without the image. Both colours
-# let the image in, only with opposite sign; what counts is the depth of the colour. Words of grammar ("the", "is") follow from the words
-# before them; words that *decide* something need the image. Is that what you see?
+# In the gate strip each column is a word, each row a hybrid layer. White is 0: that word was
+# written without the image. Both colours let the image in, only with opposite sign; what counts is
+# the depth of the colour. Words of grammar ("the", "is") follow from the words before them; words
+# that *decide* something need the image. Is that what you see?
 #
-# The program can read reports too: `label_report` finds 14 observations, as 1 (present), 0 (denied), −1 (uncertain) or None (not
-# mentioned).
+# The program can read reports too: `label_report` finds 14 observations, as 1 (present), 0
+# (denied), −1 (uncertain) or None (not mentioned).
 
 # %%
 from emrrg_lib.evaluation import clinical_scores, label_report
 
 written = label_report(report)
-table = pd.DataFrame({"drawn in the image": study.truth, "reference says": study.labels, "model says": written})
+table = pd.DataFrame({"drawn": study.truth, "reference says": study.labels, "model says": written})
 table = table.astype("Int64")  # whole numbers that may be missing
 table[(table != 0).fillna(False).any(axis=1)]
 
 # %% [markdown]
 # ## The gate of a normal study
 #
-# The same strip for the other study, which has no finding. Compare: do the same kinds of word open the gate?
+# The same strip for the other study, which has no finding. Compare: do the same kinds of word open
+# the gate?
 
 # %%
 from emrrg_lib.interpret import gate_strip
@@ -264,9 +277,10 @@ gate_strip(other_traces[0])
 # %% [markdown]
 # ## Where a word looks
 #
-# Cross-attention gives each word one weight per patch. Below: the first word that names a finding, the mean over the heads of one
-# hybrid layer, with the true place of the finding outlined in cyan. The layer is the one that pointed best on *validation* studies; it
-# is not chosen by looking at this one.
+# Cross-attention gives each word one weight per patch. Below: the first word that names a finding,
+# the mean over the heads of one hybrid layer, with the true place of the finding outlined in cyan.
+# The layer is the one that pointed best on *validation* studies; it is not chosen by looking at
+# this one.
 
 # %%
 from emrrg_lib.interpret import attention_overlay, naming_words
@@ -282,9 +296,10 @@ outline = np.any(drawn, axis=0) if drawn else None  # (view, H, W)
 attention_overlay(study.images, trace, word, layer, masks=outline)
 
 # %% [markdown]
-# One picture proves nothing. The *pointing game* asks the question for all test studies: does the strongest patch lie on the
-# finding, within one patch? Beside it stands what a random patch, the centre of the image, and the finding's usual place would hit. Only
-# a hit rate above the usual place says that the word looked at *this* image.
+# One picture proves nothing. The *pointing game* asks the question for all test studies: does the
+# strongest patch lie on the finding, within one patch? Beside it stands what a random patch, the
+# centre of the image, and the finding's usual place would hit. Only a hit rate above the usual
+# place says that the word looked at *this* image.
 
 # %%
 game = pd.DataFrame(pointing.get("rows", []), columns=["kind", "cases", "hit", "chance", "centre", "place"])
@@ -293,8 +308,8 @@ game.set_index("kind").rename(columns={"place": "usual place"}).round(2)
 # %% [markdown]
 # ## Does it look at all? Two experiments
 #
-# **Close the gates.** With every gate at 0 no image gets in. The report must then be exactly what the frozen language model writes from
-# the prompt alone, for any X-ray.
+# **Close the gates.** With every gate at 0 no image gets in. The report must then be exactly what
+# the frozen language model writes from the prompt alone, for any X-ray.
 
 # %%
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
@@ -321,11 +336,11 @@ print("gates closed, either study:", blind)
 print("\ngates open, this study:    ", report)
 
 # %% [markdown]
-# It is a fine report. It is fluent, it is often right, since many chests are normal, and it has not seen the X-ray. Remember it
-# when you read scores.
+# It is a fine report. It is fluent, it is often right, since many chests are normal, and it has not
+# seen the X-ray. Remember it when you read scores.
 #
-# **Swap the images.** Give the model another study's image and compare with *this* study's reference. A model that looks must get
-# worse; a model that recites stays the same.
+# **Swap the images.** Give the model another study's image and compare with *this* study's
+# reference. A model that looks must get worse; a model that recites stays the same.
 
 # %%
 rows = {"this study's image": report, "another study's image": other_report, "no image (gates closed)": blind}
@@ -333,7 +348,7 @@ swapped = []
 for name, text in rows.items():
     micro = clinical_scores([study.labels], [label_report(text)])["micro"]
     named = [label for label, value in label_report(text).items() if value in (1, -1)]
-    swapped.append({"the model sees": name, "it names": ", ".join(named) or "–", "finding F1": round(micro["F1"], 2)})
+    swapped.append({"the model sees": name, "it names": ", ".join(named), "F1": round(micro["F1"], 2)})
 pd.DataFrame(swapped).set_index("the model sees")
 
 # %% [markdown]
@@ -347,16 +362,20 @@ pd.DataFrame(swapped).set_index("the model sees")
 # | constant report | one sentence for everybody, the best on validation: what comes **for nothing** |
 # | shuffled images | the model's reports of other studies: right style, wrong patient |
 # | gates closed | the language model alone |
-# | oracle re-wording | the true findings in other words: even a perfect reader does not reach 1 in word overlap |
-# | linear head | a supervised classifier on the same frozen encoder: how well the findings *can* be recognised; it writes no text |
+# | oracle re-wording | the true findings in other words: a perfect reader, whose word overlap is far from 1 |
+# | linear head | a supervised classifier on the same frozen encoder: what *can* be recognised; no text |
 #
-# *BLEU-4*, *METEOR* and *CIDEr* compare words. *Finding F1* compares the findings that `label_report` reads in both reports, 13 labels
-# pooled, uncertain counted as present, without "No Finding".
+# *BLEU-4*, *METEOR* and *CIDEr* compare words. *Finding F1* compares the findings that
+# `label_report` reads in both reports, 13 labels pooled, uncertain counted as present, without "No
+# Finding".
 
 # %%
-show = {"Bleu_4": "BLEU-4", "METEOR": "METEOR", "CIDEr": "CIDEr", "CE13_micro_P": "finding precision",
-        "CE13_micro_R": "finding recall", "CE13_micro_F1": "finding F1"}
-scores = pd.DataFrame({row["system"]: row["metrics"] for row in metrics["rows"]}).T.reindex(columns=list(show))
+show = {
+    "Bleu_4": "BLEU-4", "METEOR": "METEOR", "CIDEr": "CIDEr", "CE13_micro_P": "finding precision",
+    "CE13_micro_R": "finding recall", "CE13_micro_F1": "finding F1",
+}
+by_system = {row["system"]: row["metrics"] for row in metrics["rows"]}
+scores = pd.DataFrame(by_system).T.reindex(columns=list(show))
 print(f"{metrics['dataset']}, {metrics['split']} split of this run")
 scores.rename(columns=show).astype(float).round(3)
 
@@ -367,9 +386,12 @@ from emrrg_lib.interpret.style import BLUE, INK, RULE
 
 def score_picture(rows, chosen):
     """Bars with 95 % intervals, one panel a metric; a system without the metric has no bar."""
-    told = [f"{r['system']} {r['metrics'][m]:.2f}" for m in chosen for r in rows if m in r["metrics"]]
-    picture = Picture((9, 0.33 * len(rows) + 0.7), facecolor="white", layout="constrained", alt="Scores: " + ", ".join(told))
-    for axes, (metric, title) in zip(picture.subplots(1, len(chosen), sharey=True), chosen.items(), strict=True):
+    told = [f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
+            for metric, title in chosen.items() for row in rows if metric in row["metrics"]]
+    size = (9, 0.33 * len(rows) + 0.7)
+    picture = Picture(size, facecolor="white", layout="constrained", alt="; ".join(told))
+    panels = picture.subplots(1, len(chosen), sharey=True)
+    for axes, (metric, title) in zip(panels, chosen.items(), strict=True):
         for place, row in enumerate(rows):
             if metric in row["metrics"]:
                 axes.barh(place, row["metrics"][metric], color=BLUE if place == 0 else RULE)
@@ -386,26 +408,29 @@ score_picture(metrics["rows"], {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "fi
 # %% [markdown]
 # **Read it in this order.**
 #
-# 1. *Model against constant report.* The part of the BLEU bar that the constant report already reaches is worth nothing.
-# 2. *Model against shuffled images, and against closed gates.* What is left there does not come from looking.
-# 3. *Model against the ceilings.* The oracle rows say how far word overlap can go, the linear head how far recognition can.
-# 4. *The black lines* are 95 % intervals. Two rows whose difference has an interval that holds 0 are not told apart; the
-#    differences, paired study by study, come next.
+# 1. *Model against constant report.* The part of the BLEU bar that the constant report already
+#    reaches is worth nothing.
+# 2. *Model against shuffled images, and against closed gates.* What is left there does not come
+#    from looking.
+# 3. *Model against the ceilings.* The oracle rows say how far word overlap can go, the linear head
+#    how far recognition can.
+# 4. *The black lines* are 95 % intervals. Two rows whose difference has an interval that holds 0
+#    are not told apart; the differences, paired study by study, come next.
 
 # %%
 for difference in metrics["differences"]:
     if difference["minus"] in ("constant report", "shuffled images", "gates closed"):
         low, high = difference["low"], difference["high"]
-        verdict = "0 lies outside" if low > 0 or high < 0 else "0 lies inside: not told apart"
-        name = show.get(difference["metric"], difference["metric"])
-        print(f"{name:<11} model − {difference['minus']:<16} {difference['value']:+.3f}  [{low:+.3f}, {high:+.3f}]  {verdict}")
+        verdict = "" if low > 0 or high < 0 else "  0 lies inside: not told apart"
+        name = show[difference["metric"]]
+        what = f"{name:<10} model − {difference['minus']:<15}"
+        print(f"{what} {difference['value']:+.3f}  [{low:+.3f}, {high:+.3f}]{verdict}")
 
 # %% [markdown]
-# And by finding: which does it recognise? The number of test studies that have the finding stands beside; an F1 from five studies is
-# a guess.
+# And by finding: which does it recognise? The number of test studies that have the finding stands
+# beside; an F1 from five studies is a guess.
 
 # %%
-by_system = {row["system"]: row["metrics"] for row in metrics["rows"]}
 found = {name.removeprefix("CE_F1 "): value for name, value in by_system[metrics["rows"][0]["system"]].items()
          if name.startswith("CE_F1 ") and not name.endswith("No Finding")}
 per_finding = pd.DataFrame({"studies": metrics["support"], "model": found}).dropna()
@@ -416,36 +441,39 @@ per_finding.sort_values("studies", ascending=False).round(2)
 # %% [markdown]
 # ## What the paper reports
 #
-# The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients), beside one row that the paper does not
-# have. We wrote it down from a measurement with the published protocol: the constant sentence that scores best on validation, given
-# to every test study.
+# The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients),
+# beside one row that the paper does not have. We measured it on the same test split with the
+# published protocol: the one sentence that scores best on validation, given to every test study.
 #
 # | IU X-ray test split | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | METEOR | CIDEr |
 # |---|---|---|---|---|---|---|---|
 # | EMRRG (paper, Table 1) | .487 | .325 | .222 | .167 | .385 | .226 | .476 |
 # | one constant sentence | .492 | .312 | .220 | .158 | .375 | .212 | .487 |
 #
-# The sentence sees no image, and in two of seven columns it is *ahead*. This does not say that EMRRG is blind. It says that these
-# columns cannot tell. So no table of this kit comes without controls, and numbers on PhantomCXR are never set beside numbers on
-# IU X-ray: the data are different and the phantom's language is far simpler.
+# The sentence sees no image, and in two of seven columns it is *ahead*. This does not say that
+# EMRRG is blind. It says that these columns cannot tell. So no table of this kit comes without
+# controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
+# different and the phantom's language is far simpler.
 #
-# What the tiny preset changes against the paper: 96-pixel synthetic images, an encoder and a language model of a few million
-# weights, two views side by side instead of their mean, visual tokens only in the cross-attention instead of also in the prompt.
+# What the tiny preset changes against the paper: 96-pixel synthetic images, an encoder and a
+# language model of about one million weights each, two views side by side instead of their mean,
+# visual tokens only in the cross-attention instead of also in the prompt.
 
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a hint, a self-check and a solution; hint and solution are folded. An untouched stub says "not tried
-# yet", and the notebook runs on.
+# Each has a stub to fill in, a hint, a self-check and a solution; hint and solution are folded. An
+# untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Count the tokens *(easy, 5 minutes)*
 #
-# How many visual tokens does the language model see for one study of two views? Work it out from `settings.encoder` (the picture
-# helps); the check asks the real model.
+# How many visual tokens does the language model see for one study of two views? Work it out from
+# `settings.encoder` (the picture helps); the check asks the real model.
 #
 # <details><summary>Hint</summary>
 #
-# An image of side 96 in patches of side 8 has 12 patches along an edge. And one more token joins the patches of each view.
+# An image of side 96 in patches of side 8 has 12 patches along an edge. And one more token joins
+# the patches of each view.
 #
 # </details>
 
@@ -475,19 +503,20 @@ print("Exercise 1:", check_1(visual_tokens))
 # visual_tokens = settings.data.max_views * (settings.encoder.num_patches + 1)  # 2 · (144 + 1) = 290
 # ```
 #
-# Half of the paper's picture times two: 96 / 8 and 192 / 16 give the same 144 patches. That is why the tiny model is a faithful
-# miniature.
+# The paper's 192-pixel images in patches of 16 make the same 144 patches: the tiny model is small,
+# but not simplified.
 #
 # </details>
 #
 # ### Exercise 2 · Turn the gates *(medium, 10 minutes)*
 #
-# Write a function that writes the study's report with all gates scaled by `scale`. Then try 0, 0.25, 0.5, 1, 1.5: where do the findings
-# appear?
+# Write a function that writes the study's report with all gates scaled by `scale`. Then try 0,
+# 0.25, 0.5, 1, 1.5: where do the findings appear?
 #
 # <details><summary>Hint</summary>
 #
-# `gates_scaled` above took a scale for each layer, all 0. It is a `with` block, so that the gates are as before afterwards.
+# `gates_scaled` above took a scale for each layer, all 0. It is a `with` block, so that the gates
+# are as before afterwards.
 #
 # </details>
 
@@ -508,15 +537,15 @@ def check_2(write):
     if closed is None and opened is None:
         return "not tried yet"
     if not isinstance(closed, str):
-        return f"yours is a {type(closed).__name__}, a str is expected: generate returns a list of reports, take the first."
+        return f"yours is a {type(closed).__name__}, not a str: generate returns a list of them."
     if any(scale != 1.0 for scale in left):
         return f"the gates stay at {left[0]} after the call: use the with block, it puts them back."
     if closed == opened and blind != report:
         return "scale 0 and scale 1 give the same report: does your scale reach every layer?"
     if closed != blind:
-        return f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed, and is the study right?"
+        return f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed?"
     if opened != report:
-        return f"at scale 1 yours is {opened!r:.60}, the report above {report!r:.60}: generate with the preset's own settings."
+        return f"at scale 1 yours is {opened!r:.60}, the report {report!r:.60}: same study, same settings?"
     return "right"
 
 
@@ -535,15 +564,17 @@ print("Exercise 2:", check_2(write_with_gates))
 #     print(scale, write_with_gates(scale))
 # ```
 #
-# Between 0 and 1 the report turns from the blind one into the model's own, often in jumps: a small change of the gate flips one
-# decision and the rest of the sentence follows. Beyond 1 the model is outside of what it was trained for.
+# Between 0 and 1 the report turns from the blind one into the model's own, often in jumps: a small
+# change of the gate flips one decision and the rest of the sentence follows. Beyond 1 the model is
+# outside of what it was trained for.
 #
 # </details>
 #
 # ### Exercise 3 · Score a report yourself *(medium, 10 minutes)*
 #
-# Write micro-F1 for one study. Both arguments map the 14 observations to 1, 0, −1 or None, as `label_report` returns them. Three rules:
-# uncertain (−1) counts as present, "No Finding" does not count, and where nothing is present on either side the score is 0.
+# Write micro-F1 for one study. Both arguments map the 14 observations to 1, 0, −1 or None, as
+# `label_report` returns them. Three rules: uncertain (−1) counts as present, "No Finding" does not
+# count, and where nothing is present on either side the score is 0.
 #
 # F1 = 2 · both / (present in the reference + present in the report)
 #
@@ -570,8 +601,10 @@ def labels_of(**present):
 def check_3(f1):
     cases = [  # reference, report, F1 by hand, likely cause of another value
         (labels_of(Edema=1), labels_of(Edema=1), 1.0, "one finding, named by both"),
-        (labels_of(Edema=1, Fracture=1), labels_of(Edema=1, Pneumonia=1), 0.5, "one shared, one missed, one invented: 2·1 / (2 + 2)"),
-        (labels_of(Edema=1, Fracture=1, Pneumonia=1), labels_of(Edema=1), 0.5, "1 of 3 found, nothing invented: 2·1 / (3 + 1)"),
+        (labels_of(Edema=1, Fracture=1), labels_of(Edema=1, Pneumonia=1), 0.5,
+         "one shared, one missed, one invented: 2·1 / (2 + 2)"),
+        (labels_of(Edema=1, Fracture=1, Pneumonia=1), labels_of(Edema=1), 0.5,
+         "1 of 3 found, nothing invented: 2·1 / (3 + 1)"),
         (labels_of(Edema=-1), labels_of(Edema=1), 1.0, "uncertain counts as present"),
         (labels_of(Edema=0), labels_of(Edema=0), 0.0, "denied findings do not count, and 0 / 0 is 0 here"),
         (labels_of(No_Finding=1), labels_of(No_Finding=1), 0.0, "'No Finding' is left out"),
@@ -606,24 +639,27 @@ print("Exercise 3:", check_3(finding_f1))
 # print("this study:", finding_f1(study.labels, written))
 # ```
 #
-# The rule "0 where nothing is present" has a consequence: in the average over studies, a correct report of a normal chest
-# scores 0. That is why three averages are in use, and notebook 06 is about them.
+# The rule "0 where nothing is present" has a consequence: in the average over studies, a correct
+# report of a normal chest scores 0. That is why three averages are in use, and notebook 06 is about
+# them.
 #
 # </details>
 
 # %% [markdown]
 # ## Summary
 #
-# - EMRRG is an image encoder (Vision Mamba) and a frozen language model, joined by a **gated cross-attention**; few weights are trained.
-# - The gate is `tanh(w_g·S + b_g)·tanh(α)`, one number per word and layer. At α = 0 the language model is untouched, bit for bit.
+# - EMRRG is an image encoder (Vision Mamba) and a frozen language model, joined by a **gated
+#   cross-attention**; few weights are trained.
+# - The gate is `tanh(w_g·S + b_g)·tanh(α)`, one number per word and layer. At α = 0 the language
+#   model is untouched, bit for bit.
 # - A **Trace** holds what a report did: gates and attention. Figures read it.
-# - A fluent report may be a blind one. **Controls** (constant, shuffled, closed gates) and **ceilings** (oracle, linear head) give a score
-#   its meaning.
+# - A fluent report may be a blind one. **Controls** (constant, shuffled, closed gates) and
+#   **ceilings** (oracle, linear head) give a score its meaning.
 #
 # ## Where to go next
 #
-# Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run this notebook again: it then uses your
-# run. Change `654` above to meet other patients.
+# Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run
+# this notebook again: it then uses your run. Change `654` above to meet other patients.
 #
 # The course map. Notebook 00 comes with this version of the kit; the others follow.
 #
@@ -641,7 +677,7 @@ print("Exercise 3:", check_3(finding_f1))
 # | 09 ablations | Tables 5, 6 | find out which part earns its place |
 # | 10 paper and released code | – | show where the two differ, with a number for each |
 #
-# Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py),
-# [the whole model](../emrrg_lib/model.py), [the presets](../emrrg_lib/config.py).
+# Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [the
+# whole model](../emrrg_lib/model.py), [the presets](../emrrg_lib/config.py).
 #
 # **Previous:** none · **Next:** 01 patch embedding (follows)

@@ -168,12 +168,14 @@ class Harmful:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, zipped):
     made, path = tmp_path / "made", tmp_path / "bad.pth"
     torch.save({"model": {"w": torch.zeros(1)}, "x": Harmful(made)}, path,
                _use_new_zipfile_serialization=zipped)
-    with pytest.raises(InputError, match=r"would run code when loaded and is refused \(it needs posix.mkdir\)"):
+    said = "would run code when loaded and is refused (it needs posix.mkdir)"
+    with pytest.raises(InputError, match=re.escape(said)):
         load_vision_encoder(path)
     assert not made.exists()
     path.write_bytes(pickle.dumps(Harmful(made)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from emrrg_lib.config import EncoderConfig, PartialLoRAConfig
 from emrrg_lib.errors import InputError
@@ -166,7 +167,8 @@ for file in sorted(folder.glob("*.pth")):
 print("all equal")
 """
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env,
+                          capture_output=True, text=True)
     assert done.returncode == 0 and "all equal" in done.stdout, done.stderr
 
 
@@ -191,8 +193,8 @@ def test_the_initial_values_are_loras(make_encoder):
 
 
 COUNTS = {  # upstream_audit F, r = 32
-    "X": 589_824, "Z": 589_824, "in_proj": 884_736, "x_proj": 1_302_528, "dt_proj": 1_253_376, "dt": 1_253_376,
-    "B": 1_204_224, "C": 1_204_224, "out_proj": 589_824, "embedding": 49_152,
+    "X": 589_824, "Z": 589_824, "in_proj": 884_736, "x_proj": 1_302_528, "dt_proj": 1_253_376,
+    "dt": 1_253_376, "B": 1_204_224, "C": 1_204_224, "out_proj": 589_824, "embedding": 49_152,
 }
 
 
@@ -207,8 +209,9 @@ def test_parameter_counts_of_the_base_encoder():
     with torch.device("meta"):
         model = apply_partial_lora(VisionMamba(EncoderConfig()), PartialLoRAConfig(tuple(COUNTS), r=32))
     found = dict.fromkeys(COUNTS, 0)
-    for name in adapter_weight_names(model):
-        found[name.split(".")[-2].removeprefix("lora_")] += model.get_parameter(name).numel()
+    for target in COUNTS:
+        names = [n for n in adapter_weight_names(model) if f".{adapter_name(target)}." in n]
+        found[target] = sum(model.get_parameter(name).numel() for name in names)
     assert found == COUNTS
     assert count(("X", "in_proj")) == 589_824 + 884_736 == 1_474_560  # the method as the paper writes it
     assert count(("X",), r=16) == 294_912
@@ -216,6 +219,17 @@ def test_parameter_counts_of_the_base_encoder():
 
 def test_parameter_counts_of_the_large_encoder():
     assert count(("X", "in_proj"), embed_dim=1024, depth=24) == 1_572_864 + 2_359_296
+
+
+def test_no_adapter_is_named_like_a_module_of_peft(make_encoder):
+    """PEFT cuts `.<adapter>` out of the keys it saves: an adapter `lora_B` would empty all the others."""
+    model = apply_partial_lora(make_encoder(), PartialLoRAConfig(ALL, r=2))
+    names = [adapter_name(t) for t in ALL]
+    modules = {part for name, _ in model.named_modules() for part in name.split(".")}
+    adapters = {name.split(".")[-2] for name in adapter_weight_names(model)}
+    assert adapters == set(names) and len(adapters) == len(ALL)
+    assert not (modules - adapters) & adapters and not adapters & {"lora_A", "lora_B"}
+    assert names[:2] == ["lora_X", "lora_Z"] and adapter_name("in_proj") == "lora_in_proj"
 
 
 @pytest.mark.parametrize("config, said", [
@@ -229,6 +243,15 @@ def test_parameter_counts_of_the_large_encoder():
 def test_a_choice_that_cannot_be_is_refused(make_encoder, config, said):
     with pytest.raises(InputError, match=said):
         apply_partial_lora(make_encoder(), config)
+
+
+def test_a_file_that_lacks_matrices_is_refused(make_encoder, tmp_path):
+    apply_partial_lora(make_encoder(), PartialLoRAConfig(("X",), r=4)).save_pretrained(tmp_path)
+    file = tmp_path / "lora_X" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file(dict(list(tensors.items())[1:]), file)
+    with pytest.raises(InputError, match="lora_X lacks 1 matrices, first 'base_model.model.layers.0.mixer"):
+        load_partial_lora(make_encoder(), tmp_path, PartialLoRAConfig(("X",), r=4))
 
 
 def test_a_folder_of_other_adapters_is_refused(make_encoder, tmp_path):

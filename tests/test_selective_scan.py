@@ -79,7 +79,7 @@ def scan_loop(v, softplus, dout):
 def conv_loop(x, weight, bias, dout):
     """SiLU(causal convolution) and its gradients, one position at a time, in float64."""
     x, weight, bias = (np.asarray(a, np.float64) for a in (x, weight, bias))
-    (batch, dim, length), width = x.shape, weight.shape[1]
+    length, width = x.shape[2], weight.shape[1]
     a = np.zeros_like(x)
     for t in range(length):
         for k in range(width):

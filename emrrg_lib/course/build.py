@@ -15,17 +15,14 @@ from typing import Any
 
 import jupytext
 import nbformat
-import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
 
 from ..files import write_text
-from ..interpret.style import encode_png
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SHIPPED_RUN = ROOT / "data" / "tiny" / "run"
-COLOURS = 256  # of a stored picture: a third of the size, no difference to the eye
 
 
 def read_twin(twin: Path) -> nbformat.NotebookNode:
@@ -68,10 +65,15 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _shrink(data: dict[str, Any]) -> None:
+    """Gives a picture a palette of 256 colours: a third of the size, no difference to the eye."""
     if "image/png" in data:
+        buffer = io.BytesIO()
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-            png = encode_png(np.asarray(image.convert("RGB")), colours=COLOURS)
-        data["image/png"] = base64.b64encode(png).decode("ascii")
+            # the default method drops the rare colours of a colour bar; this one is never off by more than 10
+            palette = image.convert("RGB").quantize(
+                256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        palette.save(buffer, "PNG", optimize=True)
+        data["image/png"] = base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def execute(twin: Path) -> Path:

@@ -71,7 +71,8 @@ def encode_png(pixels: np.ndarray, colours: int | None = None) -> bytes:
     """(H, W), (H, W, 3) or (H, W, 4) uint8 -> PNG file content, with a palette of `colours`."""
     image = Image.fromarray(pixels)
     if colours is not None:
-        image = image.quantize(colours, dither=Image.Dither.NONE)
+        # MAXCOVERAGE keeps the rare colours of a colour bar, which the default drops
+        image = image.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -2,7 +2,8 @@
 
 in_proj's rows make X then Z, x_proj's rows make dt, B, then C. `LoRA_p(X)` updates the X rows alone,
 `LoRA(in_proj)` all rows; both together are the paper's default. PEFT does the rest: one adapter per
-target, named `lora_<target>` (an adapter named like a module loses its weights on save).
+target, named `lora_<target>` (an adapter named like a module loses its weights on save; target B is
+`lora_B_rows`, because PEFT keeps every B matrix in a module named `lora_B`).
 """
 
 from __future__ import annotations
@@ -37,10 +38,16 @@ TARGETS = {
     "embedding": r"patch_embed\.proj",
 }
 
+PEFT_MODULES = ("lora_A", "lora_B")
+
 
 def adapter_name(target: str) -> str:
     """PEFT's name of a target's adapter."""
-    return f"lora_{target}"
+    name = f"lora_{target}"
+    return f"{name}_rows" if name in PEFT_MODULES else name
+
+
+TARGET_OF = {adapter_name(target): target for target in TARGETS}
 
 
 class _BlockUp(nn.Linear):
@@ -59,7 +66,7 @@ class RowBlockLoraLinear(LoraLinear):
 
     def update_layer(self, adapter_name: str, r: int, *args, **kwargs) -> None:
         super().update_layer(adapter_name, r, *args, **kwargs)
-        block = self.get_base_layer().row_blocks.get(adapter_name.removeprefix("lora_"))
+        block = self.get_base_layer().row_blocks.get(TARGET_OF[adapter_name])
         if block is not None:
             old = self.lora_B[adapter_name].weight
             up = _BlockUp(r, *block, self.out_features).to(old.device, old.dtype)
@@ -131,7 +138,10 @@ def load_partial_lora(encoder: VisionMamba, folder: str | Path, config: PartialL
         if not file.is_file():
             raise InputError(f"{folder} holds no adapter '{name}'; it was saved for other targets")
         _check_saved(file, config)
-        model.load_adapter(Path(folder) / name, name, is_trainable=True)
+        result = model.load_adapter(Path(folder) / name, name, is_trainable=True)
+        if missing := [key for key in result.missing_keys if f".{name}." in key]:
+            raise InputError(f"{file.parent} lacks {len(missing)} matrices, first '{missing[0]}'; "
+                             "save it again")
     activate(model, config.targets)
     return model
 
