@@ -179,7 +179,7 @@ def _add_demo(subparsers) -> None:
     )
     _out(command, "runs/demo", "run folder to write")
     command.add_argument(
-        "--studies", type=_at_least(40), default=2000, metavar="N",
+        "--studies", type=_at_least(20), default=2000, metavar="N",
         help="phantom studies, split into train, val and test (default: 2000)",
     )
     command.add_argument(

@@ -77,15 +77,15 @@ class TrainConfig:
     """
 
     warm_steps: int = 800
-    steps: int = 60
+    steps: int = 30
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     joint_factor: float = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: float = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
     weight_decay: float = 0.01
     warmup_steps: int = 20
     clip: float = 1.0
-    validations: int = 4  # checkpoints tried on validation, the best is kept
+    validations: int = 3  # checkpoints tried on validation in each part; the best is kept
     seed: int = 0
 
 

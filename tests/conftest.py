@@ -139,7 +139,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory):
-    """A phantom data folder of 12 studies at 32 pixels: 8 train, 1 val, 3 test."""
+    """A phantom data folder of 12 studies at 32 pixels: 8 train, 2 val, 2 test."""
     from emrrg_lib.data.phantom import write_phantom
 
     return write_phantom(tmp_path_factory.mktemp("data") / "phantom", 12, seed=5, size=32, workers=1)

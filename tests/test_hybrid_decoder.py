@@ -160,6 +160,7 @@ def test_padded_positions_get_nothing_from_the_image(kind):
     assert torch.equal(llm(**other).logits, llm(**given).logits)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_gradient_checkpointing_gives_the_same_gradients(kind):
     llm, given = hybrid(kind, alpha=1.0, gate_input="H").train(), prompt()
     labels = given["input_ids"].clone()
@@ -269,6 +270,7 @@ def test_bfloat16():
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_lora_of_the_llm_goes_on_top():
     from peft import LoraConfig, get_peft_model
     llm, given = hybrid(alpha=1.0), prompt()

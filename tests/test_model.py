@@ -137,10 +137,10 @@ def test_the_loss_is_the_mean_over_all_report_tokens(make_model, batch):
 
 def test_padding_on_the_right_does_not_count(make_model, batch):
     model = make_model()
-    total = sum(float(model(**{k: v[i:i + 1] for k, v in batch.items()}, num_items_in_batch=1)["loss"])
+    total = sum(model(**{k: v[i:i + 1] for k, v in batch.items()}, num_items_in_batch=1)["loss"].item()
                 for i in range(3))
     count = int((batch["labels"] != IGNORE).sum())
-    assert float(model(**batch)["loss"]) * count == pytest.approx(total, rel=1e-4)
+    assert model(**batch)["loss"].item() * count == pytest.approx(total, rel=1e-4)
     garbage = batch["input_ids"].clone()
     garbage[batch["attention_mask"] == 0] = 7
     assert torch.allclose(model(**batch | {"input_ids": garbage})["loss"], model(**batch)["loss"], atol=1e-6)
@@ -221,13 +221,13 @@ def test_frozen_parts_stay_in_eval_mode(make_model, small_config):
 def test_a_few_steps_learn_to_tell_two_images_apart(make_model, tokenizer, small_config, images):
     """The report can only come through the gates: the text before it is the same for both."""
     model, pixels = make_model(awake=False).train(), images(2)
-    text = text_batch(tokenizer, small_config.data.prompt, ["the heart .", "no pleural effusion ."], 12)
+    text = text_batch(tokenizer, small_config.data.prompt, ["clear .", "enlarged ."], 12)
     given = {"pixel_values": pixels, "view_mask": torch.ones(2, 2, dtype=torch.bool),
              "input_ids": text.input_ids, "attention_mask": text.attention_mask, "labels": text.labels}
     model.llm.get_input_embeddings().weight.data.mul_(20)  # tied: the random LM can be sure of a word
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.03)
-    before = float(model(**given)["loss"])
-    for _ in range(40):
+    before = model(**given)["loss"].item()
+    for _ in range(80):
         optimizer.zero_grad()
         model(**given)["loss"].backward()
         optimizer.step()
@@ -236,7 +236,8 @@ def test_a_few_steps_learn_to_tell_two_images_apart(make_model, tokenizer, small
         swapped = float(model(**given | {"pixel_values": pixels.flip(0)})["loss"])
         with gates_scaled(model.llm, {0: 0.0, 1: 0.0}):
             closed = float(model(**given)["loss"])
-    assert after < 0.5 * before and after < 0.5 * swapped and closed == pytest.approx(before, rel=1e-4)
+    assert after < 0.2 * before and after < 0.8 * swapped
+    assert closed == pytest.approx(before, rel=1e-4)
 
 
 # ------------------------------------------------------------------------------- prompt and tokens

@@ -122,10 +122,10 @@ def run(values, backend, softplus=True, dtype=torch.float32, half=()):
     out = selective_scan(**leaves, delta_softplus=softplus, backend=backend)
     torch.manual_seed(1)
     dout = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
-    out.backward(dout)
+    out.backward(dout.to(out.device))
     assert all(leaf.grad.dtype == leaf.dtype for leaf in leaves.values())
-    grads = {k: leaf.grad.double().numpy() for k, leaf in leaves.items()}
-    return out.detach().double().numpy(), grads, dout.double().numpy()
+    grads = {k: leaf.grad.double().cpu().numpy() for k, leaf in leaves.items()}
+    return out.detach().double().cpu().numpy(), grads, dout.double().numpy()
 
 
 def close(got, wanted, tolerance):
@@ -239,6 +239,21 @@ for kernel in (scan_cpu.scan_forward, scan_cpu.scan_backward):
     env = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half, tolerance", [((), 1e-3), (("u", "delta", "B", "C", "z"), 2e-2)])
+@pytest.mark.parametrize("length", [1, 37, 145])
+def test_the_cuda_kernel_equals_the_float64_loop(length, half, tolerance):
+    if reason := scan_module.unavailable("cuda"):
+        pytest.skip(f"the mamba-ssm kernel cannot run here: {reason}")
+    values = inputs(length)
+    values = {k: v.bfloat16().double() if k in half else v for k, v in values.items()}
+    out, grads, dout = run({k: v.cuda() for k, v in values.items()}, "cuda", half=half)
+    wanted, wanted_grads = scan_loop(values, True, dout)
+    close(out, wanted, tolerance)
+    for name in grads:
+        close(grads[name], wanted_grads[name], tolerance)
 
 
 # ----------------------------------------------------------------------------------------- choosing

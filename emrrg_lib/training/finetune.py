@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from functools import partial
@@ -26,7 +27,7 @@ from .engine import fit, loss_history
 from .record import run_record
 
 ENCODE_BATCH = 16
-VALIDATION_STUDIES = 100  # enough to rank checkpoints; greedy, so that it takes seconds
+VALIDATION_STUDIES = 80  # enough to rank checkpoints; greedy, so that it takes seconds
 
 
 class StudyCollator:
@@ -116,7 +117,7 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     for name, steps, collator, factor in parts:
         if not steps:
             continue
-        keep.every = max(1, steps // settings.validations)
+        keep.every = math.ceil(steps / settings.validations)
         trainer = fit(
             model, Indices(len(train)), collator(train, model, settings.seed), out / "checkpoints" / name,
             steps=steps, batch_size=settings.batch_size, learning_rate=factor * settings.learning_rate,
