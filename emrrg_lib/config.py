@@ -76,16 +76,17 @@ class TrainConfig:
     hybrid layers on tokens computed once; then `steps` train everything together.
     """
 
-    warm_steps: int = 800
+    warm_steps: int = 1150
     steps: int = 30
     batch_size: int = 16
+    abnormal_factor: int = 2  # a report with a finding is drawn this often: beam search favours normal ones
     learning_rate: float = 3e-3
     joint_factor: float = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: float = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
     weight_decay: float = 0.01
     warmup_steps: int = 20
     clip: float = 1.0
-    validations: int = 3  # checkpoints tried on validation in each part; the best is kept
+    validations: int = 2  # checkpoints tried on validation in each part; the best is kept
     seed: int = 0
 
 

@@ -17,16 +17,20 @@ from .study import Study
 
 
 class Indices(Dataset):
-    """The numbers 0 … n-1: a collator looks everything else up."""
+    """Study numbers, by default 0 … n-1: a collator looks everything else up.
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    Args:
+        repeats: how often each of the n studies stands in an epoch.
+    """
+
+    def __init__(self, length: int, repeats: Sequence[int] | None = None) -> None:
+        self.numbers = [i for i in range(length) for _ in range(repeats[i] if repeats else 1)]
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> int:
-        return index
+        return self.numbers[index]
 
 
 class StudySet:

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from ..config import EMRRGConfig, to_dict
 from ..data.loading import load_annotation
 from ..data.study_set import Indices, StudySet
+from ..evaluation.clinical import label_report
 from ..evaluation.nlg import score_reports
 from ..files import write_json
 from ..inference import write_reports
@@ -95,6 +96,11 @@ class KeepBest(TrainerCallback):
         write_json(self.file, self.history)
 
 
+def is_abnormal(report: str) -> bool:
+    """Whether the report words an observation other than No Finding as present or uncertain."""
+    return any(value in (1, -1) for name, value in label_report(report).items() if name != "No Finding")
+
+
 def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = False) -> Path:
     """Trains on the `train` split of `data_dir` and writes the run folder `out`.
 
@@ -112,6 +118,8 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
         (out / "run.json").unlink(missing_ok=True)
     write_config(out, config)
     keep, history = KeepBest(model, validation, out, resume), []
+    drawn = Indices(len(train), [settings.abnormal_factor if is_abnormal(report) else 1
+                                 for report in train.reports])
     parts = (("warm", settings.warm_steps, TokenCollator, 1.0),
              ("joint", settings.steps, StudyCollator, settings.joint_factor))
     for name, steps, collator, factor in parts:
@@ -119,7 +127,7 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
             continue
         keep.every = math.ceil(steps / settings.validations)
         trainer = fit(
-            model, Indices(len(train)), collator(train, model, settings.seed), out / "checkpoints" / name,
+            model, drawn, collator(train, model, settings.seed), out / "checkpoints" / name,
             steps=steps, batch_size=settings.batch_size, learning_rate=factor * settings.learning_rate,
             warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay, clip=settings.clip,
             seed=settings.seed, resume=resume, callbacks=[keep], groups=partial(

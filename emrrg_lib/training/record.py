@@ -19,10 +19,11 @@ PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
 
 
 def _commit() -> str | None:
-    """The kit's git commit, or None outside a checkout."""
+    """The kit's git commit, with `+changes` where files differ from it; None outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True,
+        done = subprocess.run(["git", "-C", str(folder), "describe", "--always", "--abbrev=40",
+                               "--exclude=*", "--dirty=+changes"], capture_output=True,
                               text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
