@@ -71,3 +71,9 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path):
     resumed = run(tmp_path / "parts", resume=True)
     assert torch.equal(whole.trained.weight, resumed.trained.weight)
     assert torch.equal(whole.trained.bias, resumed.trained.bias)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    first = run(tmp_path)
+    again = run(tmp_path, resume=True)
+    assert torch.equal(first.trained.weight, again.trained.weight)

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from emrrg_lib.config import TrainConfig
 from emrrg_lib.data.loading import load_annotation
 from emrrg_lib.data.study_set import StudySet
-from emrrg_lib.demo import score_run, split_shares
+from emrrg_lib.demo import run_demo, score_run, split_shares
 from emrrg_lib.errors import InputError
 from emrrg_lib.inference import generate_reports
 from emrrg_lib.model import EMRRG
 from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
 from emrrg_lib.vision.checkpoints import save_vision_encoder
+from emrrg_lib.vision.encoder import VisionMamba
 
 TRAIN = TrainConfig(warm_steps=3, steps=2, batch_size=4, validations=1, warmup_steps=1, seed=0)
 
@@ -113,3 +114,18 @@ def test_foreign_weights_are_refused(tmp_path, config, phantom_dir):
 def test_split_shares_of_the_demo():
     assert np.allclose(np.array(split_shares(2000)) * 2000, (1640, 120, 240))
     assert np.allclose(np.array(split_shares(40)) * 40, (25, 5, 10))
+
+
+def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config, monkeypatch):
+    sizes = dataclasses.replace(config.encoder, image_size=32, patch_size=8)
+    small = dataclasses.replace(config, encoder=sizes, encoder_weights=str(tmp_path / "larger.safetensors"))
+    save_vision_encoder(VisionMamba(sizes), tmp_path / "larger.safetensors")
+    monkeypatch.setattr("emrrg_lib.demo.preset", lambda name: small)
+    out = tmp_path / "demo"
+    page = run_demo(out, studies=20, seed=3)
+    metrics, drawn = (out / "metrics.json").read_text(), (out / "data" / "annotation.json").stat().st_mtime_ns
+    assert page == out / "report.html" and page.stat().st_size > 10_000
+    (out / "run.json").unlink()  # as if stopped before the end of the training
+    run_demo(out, studies=20, seed=3)
+    assert (out / "metrics.json").read_text() == metrics
+    assert (out / "data" / "annotation.json").stat().st_mtime_ns == drawn  # the studies were kept

@@ -8,7 +8,6 @@ a linear head on every token, pooled by a smooth maximum over the image or over 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +17,6 @@ from transformers import BertConfig, BertModel
 from ..data.study import OBSERVATIONS
 from ..vision.encoder import VisionMamba
 from .mining import REGIONS
-
-
-@dataclass
-class ContrastiveOutput(dict):
-    """What the Trainer reads: `loss` and its parts."""
 
 
 def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 WEIGHTS = "model.safetensors"
@@ -68,6 +69,15 @@ class KitTrainer(Trainer):
         tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         (model or self.model).load_state_dict(tensors, strict=False)
 
+    def restore_finished(self, checkpoint: str) -> bool:
+        """Loads a checkpoint of the last step and says True; `train` would add a step to it."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        if state.global_step < self.args.max_steps:
+            return False
+        self._load_from_checkpoint(checkpoint)
+        self.state = state
+        return True
+
 
 def split_decay(groups: list[dict], decay: float) -> list[dict]:
     """Gives weight decay to matrices only; vectors and scalars (norms, biases, α, D) get none."""
@@ -109,6 +119,8 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
     trainer = KitTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate,
                          groups=groups, weight_decay=weight_decay, callbacks=callbacks)
     checkpoint = get_last_checkpoint(str(out)) if resume and Path(out).is_dir() else None
+    if checkpoint and trainer.restore_finished(checkpoint):
+        return trainer
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
