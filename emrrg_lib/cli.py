@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from emrrg_lib import __version__, commands
+from emrrg_lib import __version__
+from emrrg_lib.commands import bench, data, evaluate, model, train
 from emrrg_lib.errors import InputError
 
 _REASONS = {
@@ -105,9 +106,6 @@ def _require_writable(out: Path) -> None:
         file.write(b"x" * 4096)
 
 
-# -------------------------------------------------------------------------------------- parser
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emrrg",
@@ -116,175 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_demo(subparsers)
-    _add_train(subparsers)
-    _add_generate(subparsers)
-    _add_evaluate(subparsers)
-    _add_pretrain(subparsers)
-    _add_data(subparsers)
-    _add_info(subparsers)
-    _add(
-        subparsers, "doctor", commands.doctor,
-        "look at this machine: what is OK, what is missing, how to mend it", "emrrg doctor",
-    )
+    for group in (train, data, evaluate, model, bench):
+        group.register(subparsers)
     return parser
-
-
-def _add(subparsers, name: str, function, summary: str, *examples: str) -> argparse.ArgumentParser:
-    """Adds one command; its `writes` names the option holding the folder it writes to, if any."""
-    command = subparsers.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(run_command=function, writes=None)
-    return command
-
-
-def _at_least(low: float, kind: type = int):
-    """An argparse type: a number of this kind that is not below `low`."""
-
-    def parse(text: str):
-        value = kind(text)
-        if not value >= low:
-            raise argparse.ArgumentTypeError(f"{text} is below {low}")
-        return value
-
-    parse.__name__ = "whole number" if kind is int else "number"
-    return parse
-
-
-def _out(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
-    note = " (default: %(default)s)" if default else ""
-    command.add_argument(
-        "--out", type=Path, default=default, required=default is None, metavar="DIR",
-        help=text + note,
-    )
-    command.set_defaults(writes="out")
-
-
-def _seed(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--seed", type=_at_least(0), default=0, help="seed of everything random (default: 0)"
-    )
-
-
-def _add_demo(subparsers) -> None:
-    command = _add(
-        subparsers, "demo", commands.demo,
-        "phantom X-rays -> fine-tuned tiny model -> scored reports in one page",
-        "emrrg demo", "emrrg demo --studies 300 --seed 1 --out runs/small",
-    )
-    _out(command, "runs/demo", "run folder to write")
-    command.add_argument(
-        "--studies", type=_at_least(20), default=2000, metavar="N",
-        help="phantom studies, split into train, val and test (default: 2000)",
-    )
-    command.add_argument(
-        "--steps", type=_at_least(1), metavar="N", help="warm steps of stage 3 (default: the preset's)"
-    )
-    _seed(command)
-
-
-def _add_train(subparsers) -> None:
-    command = _add(
-        subparsers, "train", commands.train,
-        "fine-tune a model on a data folder in the R2Gen layout (stage 3)",
-        "emrrg train --data phantom --out runs/mine",
-        "emrrg train --data phantom --out runs/mine --resume",
-    )
-    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
-    command.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="annotation.json + images/"
-    )
-    _out(command, None, "run folder to write")
-    command.add_argument(
-        "--resume", action="store_true", help="go on from the run's last checkpoint"
-    )
-
-
-def _add_generate(subparsers) -> None:
-    command = _add(
-        subparsers, "generate", commands.generate, "write a report for X-ray files",
-        "emrrg generate --run runs/demo --images frontal.png lateral.png",
-    )
-    _run(command)
-    command.add_argument(
-        "--images", type=Path, nargs="+", required=True, metavar="FILE",
-        help="the views of one study, frontal first",
-    )
-    command.add_argument("--greedy", action="store_true", help="greedy decoding, no beam search")
-
-
-def _add_evaluate(subparsers) -> None:
-    command = _add(
-        subparsers, "evaluate", commands.evaluate,
-        "score a run's predictions.jsonl into metrics.json", "emrrg evaluate --run runs/demo",
-    )
-    _run(command)
-    command.set_defaults(writes="run")
-
-
-def _add_pretrain(subparsers) -> None:
-    command = _add(
-        subparsers, "pretrain", commands.pretrain,
-        "make the shipped tiny encoder, language model and tokenizer again",
-        "emrrg pretrain tiny", "emrrg pretrain tiny --out runs/pretrain --resume",
-    )
-    command.add_argument("what", choices=["tiny"], help="what to pre-train")
-    _out(command, "runs/pretrain", "folder to write")
-    command.add_argument(
-        "--studies", type=_at_least(40), default=12_000, help="phantom studies (default: 12000)"
-    )
-    command.add_argument(
-        "--lm-steps", type=_at_least(1), default=2000, help="language model (default: 2000)"
-    )
-    command.add_argument(
-        "--encoder-steps", type=_at_least(1), default=2000, help="stage 2 (default: 2000)"
-    )
-    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-
-
-def _add_data(subparsers) -> None:
-    data = _add(
-        subparsers, "data", None, "make or check a data folder",
-        "emrrg data phantom --studies 1000 --seed 0 --out phantom", "emrrg data check phantom",
-    )
-    kinds = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    phantom = _add(
-        kinds, "phantom", commands.data_phantom, "draw PhantomCXR studies in the R2Gen layout",
-        "emrrg data phantom --studies 1000 --seed 0 --out phantom",
-    )
-    _out(phantom, None, "folder to write; must be empty or new")
-    phantom.add_argument(
-        "--studies", type=_at_least(1), required=True, metavar="N", help="how many studies"
-    )
-    phantom.add_argument(
-        "--size", type=_at_least(32), default=96, help="side in pixels (default: 96)"
-    )
-    phantom.add_argument(
-        "--workers", type=_at_least(1), default=2, help="processes that draw (default: 2)"
-    )
-    _seed(phantom)
-    check = _add(
-        kinds, "check", commands.data_check, "read every entry and image of a data folder",
-        "emrrg data check phantom",
-    )
-    check.add_argument("data", type=Path, metavar="DIR", help="annotation.json + images/")
-
-
-def _add_info(subparsers) -> None:
-    command = _add(
-        subparsers, "info", commands.info,
-        "print a preset's map: part, paper section, shape, parameters, trained or not",
-        "emrrg info --preset tiny",
-    )
-    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
-
-
-def _run(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="run folder, such as runs/demo"
-    )

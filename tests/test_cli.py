@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emrrg_lib import cli, commands
+from emrrg_lib import cli
+from emrrg_lib.commands import train
 from emrrg_lib.errors import InputError
 
 COMMANDS = ("demo", "train", "generate", "evaluate", "pretrain", "data", "info", "doctor")
@@ -165,13 +166,13 @@ def raising(error):
     ],
 )
 def test_file_errors_become_one_sentence(error, words, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "demo", raising(error))
+    monkeypatch.setattr(train, "demo", raising(error))
     assert cli.main(["demo", "--out", str(tmp_path / "run")]) == 2
     assert words in sentence(capsys)
 
 
 def test_torch_save_on_a_full_disk_is_known_by_the_disk(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "demo", raising(RuntimeError("unexpected pos 576 vs 534")))
+    monkeypatch.setattr(train, "demo", raising(RuntimeError("unexpected pos 576 vs 534")))
     with pytest.raises(RuntimeError):  # there is space: a programming error keeps its traceback
         cli.main(["demo", "--out", str(tmp_path)])
     full = type("Usage", (), {"free": 0})
@@ -181,14 +182,14 @@ def test_torch_save_on_a_full_disk_is_known_by_the_disk(capsys, tmp_path, monkey
 
 
 def test_ctrl_c_ends_with_130_and_tells_how_to_go_on(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "train", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(train, "train", raising(KeyboardInterrupt()))
     assert cli.main(["train", "--data", "x", "--out", str(tmp_path)]) == 130
     assert "--resume" in sentence(capsys)
 
 
 def test_options_reach_the_command(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(commands, "demo", lambda options: seen.update(vars(options)) or 0)
+    monkeypatch.setattr(train, "demo", lambda options: seen.update(vars(options)) or 0)
     words = ["demo", "--out", str(tmp_path), "--studies", "30", "--seed", "4", "--steps", "5"]
     assert cli.main(words) == 0
     assert (seen["out"], seen["studies"], seen["seed"], seen["steps"]) == (tmp_path, 30, 4, 5)

@@ -1,0 +1,66 @@
+"""The pieces that the parsers of all commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from emrrg_lib.errors import InputError
+
+
+def add_command(subparsers, name: str, function: Callable | None, summary: str,
+                *examples: str) -> argparse.ArgumentParser:
+    """Adds one command; its `writes` names the option holding the folder it writes to, if any."""
+    command = subparsers.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.set_defaults(run_command=function, writes=None)
+    return command
+
+
+def add_group(subparsers, name: str, summary: str, *examples: str):
+    """Adds a command that has commands of its own; returns their subparsers."""
+    group = add_command(subparsers, name, None, summary, *examples)
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def at_least(low: float, kind: type = int) -> Callable:
+    """An argparse type: a number of this kind that is not below `low`."""
+
+    def parse(text: str):
+        value = kind(text)
+        if not value >= low:
+            raise argparse.ArgumentTypeError(f"{text} is below {low}")
+        return value
+
+    parse.__name__ = "whole number" if kind is int else "number"
+    return parse
+
+
+def add_out(command: argparse.ArgumentParser, default: str | None, text: str, name: str = "--out") -> None:
+    """The folder a command writes; `main` tests that it can be written before the work begins."""
+    note = " (default: %(default)s)" if default else ""
+    command.add_argument(name, dest="out", type=Path, default=default, required=default is None,
+                         metavar="DIR", help=text + note)
+    command.set_defaults(writes="out")
+
+
+def add_seed(command: argparse.ArgumentParser) -> None:
+    """`--seed`."""
+    command.add_argument("--seed", type=at_least(0), default=0,
+                         help="seed of everything random (default: 0)")
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """`--run`, an existing run folder."""
+    command.add_argument("--run", type=Path, required=True, metavar="DIR",
+                         help="run folder, such as runs/demo")
+
+
+def run_folder(run: Path) -> Path:
+    """`run` itself; InputError if there is no such folder."""
+    if not run.is_dir():
+        raise InputError(f"no run folder at {run}: `emrrg demo` writes runs/demo")
+    return run
