@@ -20,6 +20,7 @@ from emrrg_lib.config import (
     LLMConfig,
     PartialLoRAConfig,
 )
+from emrrg_lib.data import cache
 
 torch.set_num_threads(1)
 
@@ -36,6 +37,14 @@ SMALL = EMRRGConfig(
     partial_lora=PartialLoRAConfig(r=2), llm=LLMConfig(name="none", hybrid_layers=(0, 1)),
     data=DataConfig(max_length=12), generation=GenerationConfig(max_new_tokens=10),
 )
+
+
+@pytest.fixture(autouse=True)
+def own_image_cache(tmp_path_factory, monkeypatch):
+    """Images read in a test are cached in a folder of this run, never at home."""
+    folder = tmp_path_factory.getbasetemp() / "image_cache"
+    own = cache.cache_folder
+    monkeypatch.setattr(cache, "cache_folder", lambda: own() if "EMRRG_CACHE" in os.environ else folder)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Report cleaning against the published rules, artefacts included."""
 
+from random import Random
+
 import pytest
 
 from emrrg_lib.data.cleaning import RULES, clean_report
@@ -60,3 +62,43 @@ def test_bad_input_is_refused():
         clean_report("Clear.", "iu")
     with pytest.raises(InputError, match="NoneType"):
         clean_report(None, "iu_xray")
+
+
+# ------------------------------------- the rules once more, from the audit's words (section G)
+
+
+def restated(text, rule):
+    steps = [("..", ".")] * 3
+    if rule == "mimic_cxr":
+        steps = [("\n", " ")] + [("__", "_")] * 7 + [("  ", " ")] * 6 + [("..", ".")] * 8
+    steps += [("1. ", "")] + [(f"{before}{k}. ", ". ") for before in (". ", " ") for k in (2, 3, 4, 5)]
+    steps += [(":", " :")] if rule == "mimic_cxr" else []
+    for old, new in steps:
+        text = text.replace(old, new)
+    deleted = set(".,?;*!%^&_+()[]{}")
+    if rule == "iu_xray":
+        deleted |= {chr(code) for code in range(ord(":"), ord("[") + 1)}
+    sentences = []
+    for sentence in text.strip().lower().split(". "):
+        plain = "".join(c for c in sentence if c not in "\"/\\'").strip().lower()
+        sentences.append("".join(c for c in plain if c not in deleted))
+    return " . ".join(sentences) + " ."
+
+
+PIECES = [*"_.:[]<>=@AZ`#~$|-'/^(){}%éİß?*+&;,! ", '"', "\\", "\n", "\t", "1. ", "2. ", ". 3. ", " 4. ", "5.",
+          "..", ". ", "__", "  ", "L1. ", "Heart", "no Effusion", "1.2 cm", "XXXX"]
+
+
+@pytest.mark.parametrize("rule", ["iu_xray", "mimic_cxr"])
+def test_random_texts_are_cleaned_as_the_audit_states(rule):
+    random = Random(0)
+    for _ in range(4000):
+        text = "".join(random.choices(PIECES, k=random.randrange(1, 40)))
+        assert clean_report(text, rule) == restated(text, rule), repr(text)
+
+
+def test_iu_cleaning_leaves_no_character_of_its_class():
+    text = "".join(map(chr, range(32, 127))) + " end"
+    kept = set(clean_report(text, "iu_xray"))
+    assert kept == set("abcdefghijklmnopqrstuvwxyz0123456789 -~#$|`.")
+    assert kept | set("<=>@:") == set(clean_report(text, "mimic_cxr"))

@@ -1,13 +1,11 @@
 """The command line: help, exit codes, and one sentence for every kind of bad input."""
 
 import errno
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from emrrg_lib import cli
 from emrrg_lib.commands import train
@@ -124,23 +122,6 @@ def test_a_phantom_is_not_drawn_over_other_files(capsys, tmp_path):
     assert cli.main(["data", "phantom", "--studies", "2", "--out", str(tmp_path)]) == 2
     assert "not empty" in sentence(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_data_check_names_every_bad_image(capsys, tmp_path):
-    names = ["a.png", "b.png", "c.png"]
-    entries = [{"id": name, "report": "x", "image_path": [name]} for name in names]
-    (tmp_path / "annotation.json").write_text(json.dumps({"train": entries}))
-    (tmp_path / "images").mkdir()
-    Image.new("L", (8, 8)).save(tmp_path / "images" / "a.png")
-    (tmp_path / "images" / "b.png").write_text("no picture")
-    assert cli.main(["data", "check", str(tmp_path)]) == 2
-    errors = capsys.readouterr().err
-    assert "2 image(s)" in errors and "b.png is not an image" in errors and "c.png" in errors
-    assert "a.png" not in errors
-    entries[1:] = []
-    (tmp_path / "annotation.json").write_text(json.dumps({"train": entries}))
-    assert cli.main(["data", "check", str(tmp_path)]) == 0
-    assert "1 studies" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------- errors while it runs

@@ -1,6 +1,8 @@
 """The R2Gen reader and the image loader: what is accepted, and the sentence for what is not."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -80,6 +82,13 @@ def test_integer_ids_become_text(tmp_path):
         ({"train": [entry("a", image_path=[3])]}, "must be a text, found 3"),
         ({"train": [entry("a", labels=[1])]}, "'labels' must be a JSON dict"),
         ({"train": [entry("a", findings=[3])]}, "every finding must be an object"),
+        ({"train": [entry("a", views="frontal")]}, "'views' must be a JSON list"),
+        ({"train": [entry("a", views=["frontal", "lateral"])]}, "'views' must give one of"),
+        ({"train": [entry("a", views=["oblique"])]}, "frontal, lateral, other per image"),
+        ({"train": [entry("a", image_path=["C:secret.png"])]}, "leaves the data folder"),
+        ({"train": [entry("a", image_path=["x/.."])]}, "leaves the data folder"),
+        ({"train": [entry("a", image_path=["x\n/../../y"])]}, "leaves the data folder"),
+        ({"train": [entry("a", image_path=["a\0.png"])]}, "leaves the data folder"),
         ({"train": [entry("a")], "test": [entry("a")]}, r"test\[0\]: id 'a' .* train\[0\]"),
         ({"train": [entry("a", image_path=["../../secret.png"])]}, "leaves the data folder"),
         ({"train": [entry("a", image_path=["/etc/secret.png"])]}, "leaves the data folder"),
@@ -110,6 +119,33 @@ def test_a_missing_split_and_an_empty_one(tmp_path):
         load_annotation(tmp_path, "valid")
     with pytest.raises(InputError, match="holds no study in split 'val'"):
         load_annotation(tmp_path, "val")
+
+
+def test_views_and_patient_are_kept(tmp_path):
+    entries = [entry("a", views=["lateral"], patient="p1"), entry("b", subject_id=7), entry("c..d")]
+    a, b, c = load_annotation(write_data(tmp_path, {"train": entries}))
+    assert (a.views, a.patient, b.views, b.patient) == (("lateral",), "p1", None, "7")
+    assert c.patient is None and c.images[0].is_file()  # dots inside a name do not climb
+
+
+def test_problems_are_collected_instead_of_raised(tmp_path):
+    entries = [entry("a"), entry("b", report=" "), entry("a"), 3, entry("c")]
+    (tmp_path / "annotation.json").write_text(json.dumps({"train": entries}))
+    problems = []
+    studies = load_annotation(tmp_path, check_images=False, problems=problems)
+    assert [study.id for study in studies] == ["a", "c"]
+    assert [(p.kind, p.item) for p in problems] == [
+        ("blank report", "train[1]"), ("duplicate id", "a"), ("wrong entry", "train[3]")]
+    with pytest.raises(InputError, match=r"train\[1\].*\(2 more: see `emrrg data check`\)"):
+        load_annotation(tmp_path, check_images=False)
+
+
+@pytest.mark.parametrize("place", ["images", "files", "PNG", "PNG/PNG", "."])
+def test_images_are_found_in_the_folders_of_the_sources(tmp_path, place):
+    (tmp_path / "annotation.json").write_text(json.dumps({"train": [entry("a")]}))
+    (tmp_path / place / "a").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / place / "a" / "0.png")
+    assert load_annotation(tmp_path)[0].images[0] == tmp_path / place / "a" / "0.png"
 
 
 def test_missing_images_are_counted_and_the_first_is_named(tmp_path):
@@ -168,6 +204,15 @@ def test_sixteen_bits_are_scaled_not_wrapped(tmp_path):
     np.testing.assert_array_equal(found, np.round(values.ravel() / 257.0))
 
 
+def test_twelve_bits_in_sixteen_use_the_whole_range(tmp_path):
+    values = np.linspace(500, 4095, 256).astype(np.uint16).reshape(16, 16)
+    found = np.asarray(load_rgb(grey(tmp_path, values)))[..., 0].ravel().astype(int)
+    assert found[0] == 0 and found[-1] == 255 and (np.diff(found) >= 0).all()
+    np.testing.assert_allclose(found, (values.ravel().astype(float) - 500) * 255 / 3595, atol=0.51)
+    flat = np.asarray(load_rgb(grey(tmp_path, np.full((4, 4), 300, dtype=np.uint16))))
+    assert (flat == 0).all()
+
+
 def test_values_that_fit_no_grey_scale_are_refused(tmp_path):
     path = grey(tmp_path, np.full((4, 4), 70_000, dtype=np.int32), "x.tif")
     with pytest.raises(InputError, match="outside 0..65535"):
@@ -223,6 +268,17 @@ def test_a_decompression_bomb_is_refused(tmp_path, side):
     Image.new("1", (side, side)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match=r"bomb.png is too large"):
         load_rgb(tmp_path / "bomb.png")
+
+
+def test_a_picture_of_thirty_thousand_pixels_a_side_is_refused_by_its_header(tmp_path):
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""))
+    with pytest.raises(InputError, match=r"huge.png is too large"):
+        load_rgb(tmp_path / "huge.png")
 
 
 def test_masks_are_boolean_and_keep_their_size(tmp_path):

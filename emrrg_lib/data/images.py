@@ -1,4 +1,4 @@
-"""Images of many studies held as bytes, and the tensors the encoder takes."""
+"""Images of many studies as bytes, and the tensors the encoder takes."""
 
 from __future__ import annotations
 
@@ -7,37 +7,48 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from .loading import IMAGENET_MEAN, IMAGENET_STD, load_rgb
-from .study import Study
+from .cache import SHARD, colour, open_views, read_planes
+from .loading import IMAGENET_MEAN, IMAGENET_STD
+from .study import VIEWS, Study
 
 
 def read_view(path: str | Path, size: int) -> np.ndarray:
     """One image file as uint8 (size, size, 3): straight bicubic resize, no crop (upstream_audit G)."""
-    return np.asarray(load_rgb(path).resize((size, size), Image.Resampling.BICUBIC))
+    return colour(read_planes(path, size))
+
+
+def chosen_views(study: Study, max_views: int | None) -> list[Path]:
+    """The images of a study that are used: frontal first, then lateral; at most `max_views`.
+
+    Where the source does not say what a view is, the file's order stands.
+    """
+    views = study.views or [VIEWS[0]] * len(study.images)
+    order = sorted(range(len(study.images)), key=lambda i: VIEWS.index(views[i]))
+    return [study.images[i] for i in order[:max_views]]
 
 
 class ImageBank:
-    """Every view of every study as uint8 (H, W, 3), read once; 100 kB a view at 192 px.
+    """Every view of every study as uint8 (H, W, 3), decoded once and kept on disk (`cache`).
 
     Args:
         studies: the studies, in order.
         size: pixels; images are resized to (size, size) as in `load_image`.
-        max_views: at most this many views of a study are kept.
+        max_views: at most this many views of a study are kept (`chosen_views`); None keeps all.
     """
 
-    def __init__(self, studies: Sequence[Study], size: int, max_views: int = 2) -> None:
-        self.views = [[read_view(path, size) for path in study.images[:max_views]]
-                      for study in tqdm(studies, desc="reading images", unit="study")]
+    def __init__(self, studies: Sequence[Study], size: int, max_views: int | None = 2) -> None:
+        chosen = [chosen_views(study, max_views) for study in studies]
+        self.starts = np.cumsum([0] + [len(paths) for paths in chosen])
+        self.shards = open_views([path for paths in chosen for path in paths], size)
 
     def __len__(self) -> int:
-        return len(self.views)
+        return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> list[np.ndarray]:
-        return self.views[index]
+        return [colour(self.shards[i // SHARD][i % SHARD])
+                for i in range(self.starts[index], self.starts[index + 1])]
 
 
 def normalise(images: Sequence[np.ndarray]) -> Tensor:

@@ -8,15 +8,16 @@ resize of the 8-bit RGB picture without crop, then ImageNet mean and standard de
 from __future__ import annotations
 
 import json
+import re
 import struct
 import warnings
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from emrrg_lib.data.study import Study
+from emrrg_lib.data.study import VIEWS, Problem, Study
 from emrrg_lib.errors import InputError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
@@ -30,19 +31,25 @@ _BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, s
 
 
 def load_annotation(
-    source: str | Path, split: str | None = None, check_images: bool = True
+    source: str | Path, split: str | None = None, check_images: bool = True,
+    problems: list[Problem] | None = None,
 ) -> list[Study]:
     """Reads an R2Gen annotation into studies, in file order.
 
+    Besides id, report and image_path an entry may hold `views` (one of `VIEWS` per image), `patient`
+    or `subject_id`, and the phantom's labels, truth and findings.
+
     Args:
         source: A data folder (holding `annotation.json` and `images/`) or the JSON file itself;
-            `images/` and `masks/` are looked for beside the file.
+            images and `masks/` are looked for beside the file, see `image_folder`.
         split: One of the file's splits ("train", "val", "test"), or None for all of them.
         check_images: Whether every image file must exist; False for work on reports alone.
+        problems: Where to note entries that cannot be used; None refuses the whole file.
 
     Raises:
-        InputError: The file is missing, not JSON, of another shape (the entry is named) or empty;
-            an id stands twice; an image is missing or its path leaves the data folder.
+        InputError: The file is missing, not JSON, of another shape or empty; and without `problems`,
+            naming the entry: a wrong entry, an id that stands twice, a missing image or a path that
+            leaves the data folder.
     """
     path = Path(source)
     if path.is_dir():
@@ -51,21 +58,52 @@ def load_annotation(
     if split is not None and split not in splits:
         known = ", ".join(splits)
         raise InputError(f"{path} has no split {split!r}: choose one of {known}")
-    studies, seen = [], {}
+    images = image_folder(path.parent, splits)
+    studies, seen, found = [], {}, []
     for name, entries in splits.items():
         for position, entry in enumerate(entries):
             where = f"{path}, {name}[{position}]"
-            study = _study(entry, name, path.parent, where)
+            try:
+                study = _study(entry, name, path.parent, images, where)
+            except InputError as error:
+                blank = "'report'" in str(error)
+                found.append(Problem("blank report" if blank else "wrong entry",
+                                     f"{name}[{position}]", str(error)))
+                continue
             if study.id in seen:
-                raise InputError(f"{where}: id {study.id!r} stands already at {seen[study.id]}")
+                found.append(Problem("duplicate id", study.id,
+                                     f"{where}: id {study.id!r} stands already at {seen[study.id]}"))
+                continue
             seen[study.id] = f"{name}[{position}]"
             if split in (None, name):
                 studies.append(study)
-    if not studies:
+    report_problems(found, problems)
+    if not studies and problems is None:
         raise InputError(f"{path} holds no study in split {split or 'train, val, test'!r}")
     if check_images:
         _require_images(studies, path)
     return studies
+
+
+def report_problems(found: list[Problem], problems: list[Problem] | None) -> None:
+    """Hands what was found to `problems`; without one, raises InputError for the first unusable item."""
+    if problems is not None:
+        problems.extend(found)
+    elif unusable := [problem for problem in found if problem.unusable]:
+        more = f" ({len(unusable) - 1} more: see `emrrg data check`)" if len(unusable) > 1 else ""
+        raise InputError(unusable[0].message + more)
+
+
+def image_folder(folder: Path, splits: dict[str, list]) -> Path:
+    """Where an annotation's images lie: the first usual folder that holds its first image.
+
+    R2Gen's is `images`; MIMIC-CXR-JPG's own is `files`, CheXpert Plus comes as `PNG`.
+    """
+    entry = next(entry for entries in splits.values() for entry in entries)
+    names = entry.get("image_path") if isinstance(entry, dict) else None
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    usual = [folder / sub for sub in ("images", "files", "PNG", "PNGs", "PNG/PNG", ".")]
+    return next((place for place in usual if name and (place / name).is_file()), folder / "images")
 
 
 def _read_splits(path: Path) -> dict[str, list]:
@@ -91,29 +129,34 @@ def _read_splits(path: Path) -> dict[str, list]:
     return value
 
 
-def _study(entry: Any, split: str, folder: Path, where: str) -> Study:
+def _study(entry: Any, split: str, folder: Path, images: Path, where: str) -> Study:
     """One entry of the annotation as a `Study`; InputError names `where` it is wrong."""
     if not isinstance(entry, dict):
         raise InputError(f"{where}: expected an object with id, report and image_path")
-    name, report, images = entry.get("id"), entry.get("report"), entry.get("image_path")
+    name, report, names = entry.get("id"), entry.get("report"), entry.get("image_path")
     if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
         raise InputError(f"{where}: 'id' must be a text or a number, found {name!r}")
     if not isinstance(report, str) or not report.strip():
         raise InputError(f"{where} (id {name}): 'report' must be a text that is not empty")
-    if not isinstance(images, list) or not images:
+    if not isinstance(names, list) or not names:
         raise InputError(f"{where} (id {name}): 'image_path' must list at least one image")
-    for key, kind in (("labels", dict), ("truth", dict), ("findings", list)):
+    for key, kind in (("labels", dict), ("truth", dict), ("findings", list), ("views", list)):
         if not isinstance(entry.get(key), kind | None):
             raise InputError(f"{where} (id {name}): {key!r} must be a JSON {kind.__name__}")
-    findings = entry.get("findings")
+    views, findings = entry.get("views"), entry.get("findings")
+    if views is not None and (len(views) != len(names) or not set(views) <= set(VIEWS)):
+        raise InputError(f"{where} (id {name}): 'views' must give one of {', '.join(VIEWS)} per image")
+    patient = entry.get("patient", entry.get("subject_id"))
     return Study(
         id=str(name),
-        images=tuple(_inside(folder / "images", image, where) for image in images),
+        images=tuple(inside(images, image, where) for image in names),
         report=report,
         split=split,
         labels=entry.get("labels"),
         truth=entry.get("truth"),
         findings=None if findings is None else tuple(_finding(f, folder, where) for f in findings),
+        views=None if views is None else tuple(views),
+        patient=None if patient is None else str(patient),
     )
 
 
@@ -121,17 +164,20 @@ def _finding(finding: Any, folder: Path, where: str) -> dict:
     """A phantom finding with its mask names resolved to paths (None where a view shows nothing)."""
     if not isinstance(finding, dict) or not isinstance(finding.get("masks", []), list):
         raise InputError(f"{where}: every finding must be an object whose 'masks' is a list")
-    masks = [mask and _inside(folder, mask, where) for mask in finding.get("masks", [])]
+    masks = [mask and inside(folder, mask, where) for mask in finding.get("masks", [])]
     return {**finding, "masks": masks}
 
 
-def _inside(folder: Path, name: Any, where: str) -> Path:
+# absolute, a drive, climbing, or a NUL; a pattern, because pathlib takes 9 s for MIMIC-CXR's 270,000 names
+_LEAVES = re.compile(r"[/\\]|[A-Za-z]:|(?:.*[/\\])?\.\.(?:[/\\]|$)|.*\0", re.S)
+
+
+def inside(folder: Path, name: Any, where: str) -> Path:
     """`folder/name`, refused when `name` is absolute or climbs out of the folder."""
     if not isinstance(name, str) or not name:
         raise InputError(f"{where}: an image path must be a text, found {name!r}")
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if path.is_absolute() or path.drive or ".." in path.parts:
-            raise InputError(f"{where}: the path {name!r} leaves the data folder; make it relative")
+    if _LEAVES.match(name):
+        raise InputError(f"{where}: the path {name!r} leaves the data folder; make it relative")
     return folder / name
 
 
@@ -149,12 +195,13 @@ def _require_images(studies: list[Study], path: Path) -> None:
 # --------------------------------------------------------------------------------------- images
 
 
-def load_rgb(path: str | Path) -> Image.Image:
-    """Opens an image file as an 8-bit RGB picture of its own size.
+def load_picture(path: str | Path) -> Image.Image:
+    """Opens an image file as an 8-bit picture of its own size: mode "L" if its file is grey, else "RGB".
 
-    Grey, palette, 1-bit and transparent files are converted (transparency is dropped); 16-bit files
-    are scaled so that 65535 becomes 255, where a plain conversion would clip; the orientation tag
-    of a camera is obeyed.
+    Palette, CMYK, 1-bit and transparent files are converted (transparency is dropped); in files of
+    more than 8 bits the range present, lowest to highest value, is scaled to 0..255 (12 bits stored
+    in 16 would be nearly black otherwise; upstream's cast wraps around, audit E35); the orientation
+    tag of a camera is obeyed.
 
     Raises:
         InputError: Missing, corrupt, not an image, animated, or above `MAX_PIXELS`; names the file.
@@ -167,7 +214,7 @@ def load_rgb(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS
             with Image.open(path, formats=FORMATS) as image:
                 _require_one_picture(image, path)
-                return _to_rgb(ImageOps.exif_transpose(image), path)
+                return _to_8_bits(ImageOps.exif_transpose(image), path)
     except InputError:
         raise
     except Image.DecompressionBombError:
@@ -190,16 +237,22 @@ def _require_one_picture(image: Image.Image, path: Path) -> None:
         raise InputError(f"{path} holds {image.n_frames} pictures; save the one to read by itself")
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB of any still picture; integer files wider than 8 bits are scaled, never wrapped."""
+def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Mode "L" or "RGB" of any still picture; integer files wider than 8 bits are scaled."""
     if image.mode == "F":
         raise InputError(f"{path} holds floating-point values; save it with 8 or 16 bits a pixel")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
+        low, high = values.min(), values.max()
+        if low < 0 or high > 65535:
             raise InputError(f"{path} has values outside 0..65535; save it with 8 or 16 bits")
-        image = Image.fromarray(np.round(values / 257.0).astype(np.uint8))
-    return image.convert("RGB")
+        return Image.fromarray(np.round((values - low) * (255.0 / max(high - low, 1))).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def load_rgb(path: str | Path) -> Image.Image:
+    """`load_picture` in mode "RGB", grey repeated over the channels."""
+    return load_picture(path).convert("RGB")
 
 
 def load_image(path: str | Path, size: int) -> np.ndarray:

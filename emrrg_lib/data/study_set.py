@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from ..errors import InputError
 from .cleaning import clean_report
 from .images import ImageBank, jitter, normalise
 from .study import Study
+
+_log = logging.getLogger(__name__)
 
 
 class Indices(Dataset):
@@ -38,6 +41,7 @@ class StudySet:
 
     Attributes:
         studies: as read. reports: cleaned text, one a study. bank: uint8 images.
+        max_views: views of a study that the model takes; None (views "mean"): any number.
     """
 
     def __init__(self, studies: Sequence[Study], config: EMRRGConfig) -> None:
@@ -45,8 +49,13 @@ class StudySet:
             raise InputError("there is no study in this split; check annotation.json")
         self.studies = list(studies)
         self.reports = [clean_report(study.report, config.data.cleaning) for study in studies]
-        self.bank = ImageBank(studies, config.encoder.image_size, config.data.max_views)
-        self.max_views = config.data.max_views
+        self.max_views = None if config.data.views == "mean" else config.data.max_views
+        self.bank = ImageBank(studies, config.encoder.image_size, self.max_views)
+        lost = [len(study.images) - self.max_views for study in studies
+                if self.max_views is not None and len(study.images) > self.max_views]
+        if lost:
+            _log.warning("%d of %d studies have more than %d views: %d views are not used (frontal, then "
+                         "lateral ones are kept)", len(lost), len(studies), self.max_views, sum(lost))
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -58,10 +67,14 @@ class StudySet:
                             for i in indices], self.max_views)
 
 
-def stack_views(studies: Sequence[Sequence[np.ndarray]], max_views: int) -> tuple[Tensor, Tensor]:
-    """uint8 views of B studies → pixel_values (B, V, 3, H, W), absent views zero, and their mask."""
+def stack_views(studies: Sequence[Sequence[np.ndarray]], max_views: int | None) -> tuple[Tensor, Tensor]:
+    """uint8 views of B studies → pixel_values (B, V, 3, H, W), absent views zero, and their mask.
+
+    V is `max_views`, or the largest number of views where that is None.
+    """
     first = normalise([view for views in studies for view in views])
-    mask = torch.tensor([[v < len(views) for v in range(max_views)] for views in studies])
+    width = max_views or max(len(views) for views in studies)
+    mask = torch.tensor([[v < len(views) for v in range(width)] for views in studies])
     pixels = first.new_zeros(*mask.shape, *first.shape[1:])
     pixels[mask] = first
     return pixels, mask

@@ -163,7 +163,8 @@ def _claims(f: dict) -> set[tuple[str, str]]:
     return {(side, zone) for side in sides for zone in zones}
 
 
-def _draw_one(rng: np.random.Generator, name: str) -> dict:
+def draw_one(rng: np.random.Generator, name: str, **given) -> dict:
+    """One finding of this kind; side, place and severity are drawn where they are not given."""
     kind = KINDS[name]
     f = {
         "kind": name,
@@ -172,12 +173,13 @@ def _draw_one(rng: np.random.Generator, name: str) -> dict:
         "place": _pick(rng, kind.places),
         "severity": _pick(rng, kind.severities),
         "uncertain": bool(rng.random() < 0.1) and name not in ("device", "hyperinflation"),
+        **given,
     }
     if f["side"] == "both" and f["severity"] == "large":
         f["severity"] = "moderate"
     if name == "consolidation" and f["side"] == "left" and f["place"] == "middle":
         f["place"] = "lower"
-    if name == "device" and f["place"] == "pacemaker":
+    if name == "device" and f["place"] == "pacemaker" and "side" not in given:
         f["side"] = "left" if rng.random() < 0.85 else "right"
     if name == "device" and f["place"] == "tube":
         f["side"] = None
@@ -194,7 +196,7 @@ def draw_findings(rng: np.random.Generator) -> list[dict]:
     found: list[dict] = []
     taken: set[tuple[str, str]] = set()
     for _ in range(40):
-        f = _draw_one(rng, names[int(rng.choice(len(names), p=odds / odds.sum()))])
+        f = draw_one(rng, names[int(rng.choice(len(names), p=odds / odds.sum()))])
         present = {g["kind"] for g in found}
         clash = f["kind"] in present or present & set(KINDS[f["kind"]].excludes)
         clash = clash or any(f["kind"] in KINDS[k].excludes for k in present)

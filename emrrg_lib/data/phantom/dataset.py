@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...files import atomic_path, write_json
 from ..study import OBSERVATIONS
 from .anatomy import build
-from .catalogue import KINDS, draw_findings
+from .catalogue import KINDS, draw_findings, draw_one
 from .film import expose
 from .habitus import draw_habitus, views
 from .projection import project
@@ -102,6 +102,24 @@ def draw_study(seed: int, index: int, size: int = 96) -> PhantomStudy:
     images, masks = render(seed, index, findings, size)
     findings = tuple({**f, "masks": mask} for f, mask in zip(findings, masks, strict=True))
     return PhantomStudy(images, report, labels, truth_of(findings), findings)
+
+
+def film_findings(
+    seed: int, index: int, wanted: list[tuple[str, dict]], size: int
+) -> tuple[np.ndarray, list[dict]]:
+    """Films patient (seed, index) with findings that somebody else has chosen.
+
+    Args:
+        seed, index: The patient; the same pair always gives the same films.
+        wanted: (kind, {side, place, severity}); what a dict leaves out is drawn.
+        size: Pixels per side.
+
+    Returns:
+        uint8 (2, size, size), PA and lateral, and the findings as drawn.
+    """
+    rng = _stream(seed, index, 0)
+    findings = [draw_one(rng, kind, **given) for kind, given in wanted]
+    return render(seed, index, findings, size)[0], findings
 
 
 def _write_study(index: int, root: Path, seed: int, size: int) -> dict:

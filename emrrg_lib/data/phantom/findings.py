@@ -215,7 +215,7 @@ def break_rib(h: Habitus, f: dict, rng: np.random.Generator) -> None:
 
 def callus(scene: Scene, h: Habitus, f: dict, rng, tag: int) -> None:
     """Two dense spindles along the broken ends."""
-    ((side, number), (cut, offset)), *_ = h.breaks.items()
+    side, number, cut, offset = next((*k, *v) for k, v in h.breaks.items() if k[0] == f["side"])
     centre = rib_line(h, SIDES[side], number)[cut] + offset / 2
     line = rib_line(h, SIDES[side], number)
     way = np.degrees(np.arctan2(*(line[cut + 1] - line[cut - 1])[1::-1]))

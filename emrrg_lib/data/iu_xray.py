@@ -1,0 +1,142 @@
+"""IU X-ray as Open-i (XML reports) and as Kaggle (two CSV files) hand it out.
+
+The report is the FINDINGS section, as in R2Gen, whose 2,955 studies are those with findings and two
+images or more. A study is named as there: its first image's name in sorted order without the last
+field. Each report is of another patient.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from .archives import is_archive, members
+from .study import Problem, Study
+from .tables import read_table
+
+REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
+ARCHIVE, UNPACKED = "NLMCXR_reports.tgz", "ecgen-radiology"
+_VIEW = {"Frontal": "frontal", "Lateral": "lateral"}
+_PICTURES = (".png", ".jpg", ".jpeg")
+_MAX_XML = 2**20  # bytes; Open-i's largest report has 12 kB
+
+
+@dataclass(frozen=True)
+class OpeniReport:
+    """One XML file. sections: AbstractText by label; images: sorted ids; mesh: major terms."""
+
+    uid: str
+    sections: dict[str, str]
+    images: tuple[str, ...]
+    mesh: tuple[str, ...]
+
+    @property
+    def study_id(self) -> str:
+        """R2Gen's name of the study (checked against all 2,955 of its annotation)."""
+        return self.images[0].rsplit("-", 1)[0] if self.images else self.uid
+
+
+def openi_reports(path: str | Path) -> list[OpeniReport]:
+    """Every report of Open-i's archive (`NLMCXR_reports.tgz`) or of a folder of its XML files, by number.
+
+    Raises:
+        InputError: nothing there, a damaged archive, or a file that is no report of Open-i.
+    """
+    path = Path(path)
+    reports = [_parse(text, name) for name, text in _xml_files(path)]
+    if not reports:
+        raise InputError(f"no XML report in {path}: give {ARCHIVE} or the folder unpacked from it")
+    return sorted(reports, key=lambda report: (len(report.uid), report.uid))
+
+
+def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    if is_archive(path):
+        for name, read in members(path):
+            if name.endswith(".xml"):
+                yield f"{path}, {name}", read()
+    else:
+        for file in path.rglob("*.xml"):
+            yield str(file), file.read_bytes()
+
+
+def _parse(text: bytes, where: str) -> OpeniReport:
+    if len(text) > _MAX_XML or b"<!ENTITY" in text:
+        raise InputError(f"{where} is no report of Open-i: it is too long or defines entities")
+    try:
+        root = ET.fromstring(text)
+    except ET.ParseError as error:
+        raise InputError(f"{where} is not XML ({error}): fetch it again") from error
+    uid = root.find("uId")
+    if uid is None or not uid.get("id"):
+        raise InputError(f"{where} is no report of Open-i: it has no uId")
+    sections = {part.get("Label", ""): " ".join((part.text or "").split())
+                for part in root.iter("AbstractText")}
+    return OpeniReport(uid.get("id"), sections,
+                       tuple(sorted(image.get("id", "") for image in root.iter("parentImage"))),
+                       tuple(term.text or "" for term in root.iter("major")))
+
+
+def read_openi(source: Path, problems: list[Problem]) -> list[Study]:
+    """Open-i's reports with the images found around them; the split is left empty.
+
+    Open-i does not say which view an image is. Studies without findings or images are noted.
+
+    Args:
+        source: the archive, a folder of XML files, or one of its files.
+        problems: where to note them.
+    """
+    reports = openi_reports(source.parent if source.suffix == ".xml" else source)
+    folder = source if source.is_dir() and source.name != UNPACKED else source.parent
+    files = picture_files(folder)
+    return _usable(((report.study_id, report.uid, report.sections.get("FINDINGS", ""),
+                     [(files.get(picture_key(image), folder / "images" / f"{image}.png"), None)
+                      for image in report.images]) for report in reports), problems)
+
+
+def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
+    """Kaggle's two tables (`source` is their folder or one of them) with the images found around them."""
+    folder = source if source.is_dir() else source.parent
+    files, images = picture_files(folder), defaultdict(list)
+    for uid, name, view in read_table(folder / PROJECTIONS, ("uid", "filename", "projection")).to_numpy():
+        key = picture_key(name)
+        path = files.get(key, folder / "images" / Path(name).name)
+        images[uid].append((f"CXR1_{key}" if uid == "1" else f"CXR{key}", path, _VIEW.get(view, "other")))
+    reports, rows = read_table(folder / REPORTS, ("uid", "findings")), []
+    for uid in sorted(images.keys() - set(reports["uid"])):
+        problems.append(Problem("no report", f"CXR{uid}", f"study CXR{uid} is left out: no report", False))
+    for uid, findings in reports.to_numpy():
+        views = sorted(images[uid])
+        name = views[0][0].rsplit("-", 1)[0] if views else f"CXR{uid}"
+        rows.append((name, f"CXR{uid}", " ".join(findings.split()), [view[1:] for view in views]))
+    return _usable(rows, problems)
+
+
+def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
+    """(id, patient, findings, [(path, view)]) rows as studies; what a row lacks is noted by name."""
+    studies = []
+    for name, patient, findings, images in rows:
+        lack = "no findings section" if not findings.strip() else "" if images else "no image"
+        if lack:
+            problems.append(Problem(lack, name, f"study {name} is left out: {lack}", unusable=False))
+            continue
+        views = None if images[0][1] is None else tuple(view for _, view in images)
+        studies.append(Study(name, tuple(path for path, _ in images), findings, "", views=views,
+                             patient=patient))
+    return studies
+
+
+def picture_key(name: str) -> str:
+    """What Open-i's and Kaggle's names of one image have in common ("1_IM-0001-3001")."""
+    stem = re.sub(r"(\.dcm)?(\.(png|jpe?g))?$", "", Path(name).name)
+    return re.sub(r"^1_1_", "1_", stem.removeprefix("CXR"))
+
+
+def picture_files(folder: Path) -> dict[str, Path]:
+    """`picture_key` -> file, for all pictures below a folder."""
+    return {picture_key(path.name): path for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in _PICTURES}

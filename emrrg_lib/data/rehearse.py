@@ -1,0 +1,178 @@
+"""Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
+
+Each report's MeSH terms ("Pulmonary Atelectasis/base/left/mild") become findings of PhantomCXR with the
+side, place and severity they name; what a term leaves open is drawn at random. Text, ids, split and paths
+are the annotation's own. The images are synthetic, and say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from emrrg_lib.data.iu_xray import openi_reports
+from emrrg_lib.data.loading import load_annotation
+from emrrg_lib.data.manifest import Manifest, describe
+from emrrg_lib.data.phantom.catalogue import KINDS
+from emrrg_lib.data.phantom.dataset import film_findings
+from emrrg_lib.errors import InputError
+from emrrg_lib.evaluation.mesh import mesh_observations
+from emrrg_lib.files import atomic_path, write_json
+
+MARK = "SYNTHETIC"
+_KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
+_AIR = {"hyperdistention", "emphysema", "pulmonary emphysema", "bullous emphysema", "lung, hyperlucent",
+        "pulmonary disease, chronic obstructive"}
+_DEVICE = {"catheters, indwelling": "catheter", "tube, inserted": "tube",
+           "implanted medical device": "pacemaker", "medical device": "pacemaker"}
+_ELSEWHERE = {"abdomen", "humerus", "shoulder", "clavicle", "sternum", "spine", "thoracic vertebrae",
+              "cervical vertebrae", "lumbar vertebrae", "breast", "neck", "coronary vessels", "aorta",
+              "aortic valve", "mitral valve", "heart atria", "esophagus"}  # where the phantom draws nothing
+_ZONE = {"apex": "upper", "upper lobe": "upper", "middle lobe": "middle", "lingula": "middle",
+         "hilum": "middle", "lower lobe": "lower", "base": "lower", "costophrenic angle": "lower",
+         "retrocardiac": "lower", "posterior": "posterior", "anterior": "anterior"}
+_IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
+_GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
+
+Wanted = tuple[str, dict]  # kind, and the side, place and severity that the term gives
+
+
+def wanted_findings(terms: Iterable[str]) -> tuple[list[Wanted], list[str]]:
+    """What the phantom shall draw for a report's MeSH terms.
+
+    One finding a kind and side is drawn, the first named; a term whose kind cannot stand beside an
+    earlier one (`Kind.excludes`) is not.
+
+    Returns:
+        Findings in the phantom's order, and the terms not drawn ("normal" is neither).
+    """
+    wanted: dict[tuple[str, str | None], Wanted] = {}
+    left_out = []
+    for term in terms:
+        kinds = _kinds(term)
+        barred = {other for name, _ in wanted.values() for other in KINDS[name].excludes}
+        present = {name for name, _ in wanted.values()}
+        fits = [k for k in kinds if k not in barred and not present & set(KINDS[k].excludes)]
+        for kind in fits:
+            for given in _given(kind, term):
+                wanted.setdefault((kind, given.get("side")), (kind, given))
+        if len(fits) < max(len(kinds), 1) and term.strip().lower() != "normal":
+            left_out.append(term.strip())
+    return sorted(wanted.values(), key=lambda item: list(KINDS).index(item[0])), left_out
+
+
+def _words(term: str) -> list[str]:
+    return [word.strip() for word in term.lower().split("/")]
+
+
+def _kinds(term: str) -> list[str]:
+    """The phantom's kinds of finding that one term names."""
+    heading, *words = _words(term)
+    if _ELSEWHERE & set(words) or heading == "stents":
+        return []
+    air = ["hyperinflation"] if _AIR & {heading, *words} else []
+    return sorted({_KIND[label] for label in mesh_observations(term)}) + air
+
+
+def _given(kind: str, term: str) -> list[dict]:
+    """Side, place and severity of a term, as far as the phantom knows them; one dict a finding."""
+    heading, *words = _words(term)
+    rule, given = KINDS[kind], {}
+    places = [_ZONE.get(word) for word in words] + [_DEVICE.get(heading) if kind == "device" else None]
+    if kind == "pleural thickening":
+        places = ["apical" for place in places if place == "upper"]
+    if known := [place for place in places if place in rule.places and place]:
+        given["place"] = known[0]
+    grades = [_GRADE[word] for word in words if word in _GRADE] + [2] * (heading == "mass")
+    severities = list(rule.severities)
+    if grades and severities != [None]:
+        given["severity"] = severities[min(grades[0], len(severities) - 1)]
+    sides = [side for side in ("right", "left") if side in words or "bilateral" in words]
+    sides = sides or [_IMPLIED_SIDE[word] for word in words if word in _IMPLIED_SIDE]
+    if len(sides) == 2 and "both" in rule.sides:
+        sides = ["both"]
+    return [given | {"side": side} for side in sides if side in rule.sides] or [given]
+
+
+def rehearse_iu_xray(
+    annotation: str | Path, reports: str | Path, folder: str | Path, size: int = 224, seed: int = 0,
+    workers: int = 2,
+) -> dict:
+    """Writes the annotation's data set with drawn images; called again, it goes on where it stopped.
+
+    `folder` gets annotation.json (a copy, last), images/, manifest.json and synthetic.json, which says what
+    the images are and what was asked for in each. Every image has the word SYNTHETIC in a corner.
+
+    Args:
+        annotation: R2Gen's annotation.json of IU X-ray.
+        reports: Open-i's NLMCXR_reports.tgz, or the folder of its XML files.
+        folder: New, empty, or begun earlier with the same options.
+        size: Pixels a side.
+        seed: Of patients, noise and whatever a term leaves open.
+        workers: Processes; the images do not depend on it.
+
+    Returns:
+        {"studies", "drawn": {kind: findings}, "not_drawn": {MeSH term: times}}.
+
+    Raises:
+        InputError: a file that is missing or damaged, ids that are not IU X-ray's, or a folder that
+            holds something else.
+    """
+    annotation, folder = Path(annotation), Path(folder)
+    studies = load_annotation(annotation, check_images=False)
+    terms = {report.study_id: report.mesh for report in openi_reports(reports)}
+    if unknown := [study.id for study in studies if study.id not in terms]:
+        raise InputError(f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
+                         f" not in {reports}: give the annotation and the reports of IU X-ray")
+    plans = {study.id: wanted_findings(terms[study.id]) for study in studies}
+    summary = {
+        "studies": len(studies),
+        "drawn": dict(Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()),
+        "not_drawn": dict(Counter(term for _, terms in plans.values() for term in terms).most_common()),
+    }
+    settings = {"command": "emrrg data rehearse iu-xray", "size": size, "seed": seed,
+                "annotation": describe(annotation)["sha256"]}
+    manifest = Manifest(folder, settings)
+    write_json(folder / "synthetic.json", {
+        "what": "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs",
+        **settings, **summary, "asked_for": {name: wanted for name, (wanted, _) in plans.items() if wanted}})
+    tasks = [(index, plans[study.id][0], [f"images/{study.id}/{k}.png" for k in range(len(study.images))])
+             for index, study in enumerate(studies)]
+    _draw_all([task for task in tasks if not all(map(manifest.has, task[2]))], manifest, seed, size, workers)
+    with atomic_path(folder / "annotation.json") as temporary:
+        temporary.write_bytes(annotation.read_bytes())
+    manifest.finish()
+    return summary
+
+
+def _draw_all(tasks: list, manifest: Manifest, seed: int, size: int, workers: int) -> None:
+    draw = partial(_draw, folder=manifest.folder, seed=seed, size=size)
+    with ProcessPoolExecutor(workers) as pool:
+        running = [pool.submit(draw, *task) for task in tasks]
+        try:
+            for future in tqdm(as_completed(running), total=len(running), desc="drawing", unit="study"):
+                for name, entry in future.result().items():
+                    manifest.add(name, entry)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw(index: int, wanted: list[Wanted], names: list[str], folder: Path, seed: int, size: int) -> dict:
+    """Draws one study's views, PA first; returns the manifest's entries."""
+    films, _ = film_findings(seed, index, wanted, size)
+    entries = {}
+    for k, name in enumerate(names):
+        picture = Image.fromarray(films[k % len(films)])
+        text = ImageFont.load_default(max(9, size // 16))
+        ImageDraw.Draw(picture).text((size // 50, size // 50), MARK, fill=255, font=text, stroke_width=1,
+                                     stroke_fill=0)
+        with atomic_path(folder / name) as temporary:
+            picture.save(temporary, format="PNG")
+        entries[name] = describe(folder / name, "PhantomCXR")
+    return entries
