@@ -23,6 +23,7 @@ from emrrg_lib.interpret import (
     matching_spans,
     model_picture,
     naming_words,
+    shared_marks,
     study_figure,
     word_grid,
 )
@@ -206,6 +207,31 @@ def test_matching_never_overlaps_and_always_agrees():
         for match in matches:
             left, right = texts[0][slice(*match.reference)], texts[1][slice(*match.hypothesis)]
             assert left == right and "." not in left and len(left.split()) == match.words >= 2
+
+
+def test_shared_marks_tell_who_shares_what():
+    """The colours of the paper's Fig. 3: first report alone, second alone, both."""
+    reference = "The heart is enlarged. Small left effusion."
+    reports = ["The heart is normal. Small left effusion.", "The heart is enlarged, effusion is small left."]
+    marks = shared_marks(reference, reports)
+    told = [[(text[m.start : m.stop], m.systems) for m in side]
+            for text, side in zip([reference, *reports], marks, strict=True)]
+    heart, left, effusion = ("The heart is", (0, 1)), ("Small left", (0, 1)), ("effusion", (0,))
+    assert told[0] == [heart, ("enlarged", (1,)), left, effusion]
+    assert told[1] == [heart, left, effusion]
+    assert told[2] == [heart, ("enlarged", (1,)), ("small left", (0, 1))]
+    twins = [{m.twin: told[side][i][0].lower() for i, m in enumerate(marks[side])} for side in range(3)]
+    assert all(twins[0][twin] == text for side in twins[1:] for twin, text in side.items())
+
+
+def test_shared_marks_of_one_report_are_its_matches():
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        texts = [" ".join(rng.choice(list("abcd."), 30)) for _ in range(2)]
+        matches, marks = matching_spans(*texts), shared_marks(texts[0], texts[1:])
+        assert [(m.start, m.stop) for m in marks[1]] == [m.hypothesis for m in matches]
+        assert sorted((m.start, m.stop) for m in marks[0]) == sorted(m.reference for m in matches)
+    assert shared_marks("", ["", "a"]) == [[], [], []]
 
 
 # --- naming words --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,15 +11,31 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from emrrg_lib.config import preset
+from emrrg_lib.data.dataset import read_dataset
+from emrrg_lib.data.phantom import write_phantom
+from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.localization import Pointing
-from emrrg_lib.interpret import Example, Overlay, Trace, overlays_from_trace, write_report_page
+from emrrg_lib.files import write_json
+from emrrg_lib.interpret import (
+    Example,
+    Overlay,
+    SystemReport,
+    Trace,
+    overlays_from_trace,
+    write_report_page,
+)
 from emrrg_lib.interpret.page_example import compare_labels
-from emrrg_lib.interpret.page_html import mask_outline
-from emrrg_lib.interpret.page_tables import metric_name, system_note
+from emrrg_lib.interpret.page_pictures import mask_outline
+from emrrg_lib.interpret.page_tables import metric_name
+from emrrg_lib.pages import write_run_page
+from emrrg_lib.runs import write_config, write_predictions
 
 VOID = {"meta", "img", "input", "br", "image", "use", "path"}
 REFERENCE = "The heart is enlarged. There is a small right pleural effusion <b> & more."
 HYPOTHESIS = "Clear lungs. There is a small right pleural effusion. No pneumothorax."
+LABELS = {"Pleural Effusion": -1, "Pneumothorax": 0, "Edema": 1}
+OTHER = "The heart is enlarged. There is a small left effusion."
 
 
 class Page(HTMLParser):
@@ -68,18 +85,16 @@ def make_example(index=0, side=96, **changes):
         "id": f"study-{index}",
         "images": [rng.integers(0, 255, (side, side)).astype(np.uint8) for _ in range(2)],
         "reference": REFERENCE,
-        "hypothesis": HYPOTHESIS,
-        "labels_reference": {"Cardiomegaly": 1, "Pleural Effusion": 1, "Pneumothorax": None},
-        "labels_hypothesis": {"Pleural Effusion": -1, "Pneumothorax": 0, "Edema": 1},
-        "scores": {"Bleu_4": 0.1 * index, "ROUGE_L": None},
+        "systems": [SystemReport("Generated", HYPOTHESIS, LABELS, {"Bleu_4": 0.1 * index, "ROUGE_L": None})],
+        "labels": {"Cardiomegaly": 1, "Pleural Effusion": 1, "Pneumothorax": None},
         "trace": trace,
         "overlays": overlays_from_trace(trace, masks={"Pleural Effusion": masks}),
     }
     return Example(**{**fields, **changes})
 
 
-def row(system, **metrics):
-    return {"system": system, "metrics": metrics, "ci": {"Bleu_4": [0.1, 0.2]}}
+def row(system, note="", **metrics):
+    return {"system": system, "metrics": metrics, "ci": {"Bleu_4": [0.1, 0.2]}, "note": note}
 
 
 METRICS = {
@@ -87,7 +102,7 @@ METRICS = {
     "rows": [
         row("model", Bleu_4=0.21, METEOR=0.2, CE13_micro_F1=0.6, CE13neg_micro_F1=0.5,
             **{"CE_F1 Edema": 0.5}),
-        row("constant report", Bleu_4=0.11, METEOR=None, CE13_micro_F1=0.0),
+        row("constant report", "the best on validation", Bleu_4=0.11, METEOR=None, CE13_micro_F1=0.0),
         {"system": "linear head", "metrics": {"CE13_micro_F1": 0.8}},
     ],
     "support": {"Edema": 7},
@@ -152,15 +167,15 @@ def test_page_works_by_keyboard_and_without_scripts(page):
 def test_scores_show_intervals_missing_values_and_notes(page):
     text = " ".join(Page(page).words)
     assert "0.210" in text and ".100–.200" in text and "–" in text
-    for word in ("the best on validation", "ceiling for recognition", "BLEU\u20114", "Edema"):
+    for word in ("the best on validation", "BLEU\u20114", "Edema"):
         assert word in text
     assert "Hybrid layer 3, chosen on validation" in text and ".500–.700" in text
-    assert "uncertain as absent" in text and "CE F1" not in text
+    assert "uncertain as absent" in text and "CE F1 Edema" not in text
 
 
 def test_marks_and_chips(page):
     parsed = Page(page)
-    twins = [mark["data-twin"] for mark in parsed.all("mark")]
+    twins = [mark["data-twin"] for mark in parsed.all("mark") if "data-twin" in mark]
     assert len(twins) == 4 and twins.count("0") == 4  # one shared run on both sides, two studies
     text = page.replace('<span aria-hidden="true">', "").replace("</span>", "")
     assert "✓ Pleural Effusion <i>agreed" in text
@@ -179,7 +194,8 @@ def test_page_of_nothing_is_still_a_page(tmp_path):
     text = write(tmp_path / "r.html", [], {}, facts={}, notes=[])
     assert "<section" not in text
     Page(text)
-    bare = make_example(2, trace=None, overlays=(), scores={}, labels_reference=None)
+    system = SystemReport("Generated", HYPOTHESIS)
+    bare = make_example(2, trace=None, overlays=(), systems=[system], labels=None)
     text = write(tmp_path / "s.html", [bare], {"rows": []})
     assert "<details" not in text and '<ul class="chips"' not in text
     Page(text)
@@ -219,11 +235,81 @@ def test_metric_names(key, expected):
     assert metric_name(key) == expected
 
 
-def test_every_control_row_is_explained():
-    for system in ("model (beam 3)", "greedy", "constant report", "shuffled images",
-                   "gates closed", "oracle re-wording", "linear head"):
-        assert system_note(system)
-    assert system_note("something else") == ""
+def pair(index=0):
+    first = SystemReport("one", HYPOTHESIS, LABELS, {"Bleu_4": 0.2, "CIDEr": 1.0})
+    second = SystemReport("two", OTHER, {"Cardiomegaly": 1, "Pleural Effusion": 1}, {"Bleu_4": 0.1})
+    return make_example(index, systems=[first, second])
+
+
+def test_two_systems_stand_side_by_side(tmp_path):
+    """Yellow, cyan and pink of the paper's Fig. 3 are the classes a, b and ab."""
+    text = write(tmp_path / "r.html", [pair()])
+    parsed = Page(text)
+    marks = [mark["class"] for mark in parsed.all("mark")]
+    assert set(marks) == {"a", "b", "ab"} and marks[:3] == ["a", "b", "ab"]  # the legend
+    assert '<mark class="b" data-twin="0">The heart is enlarged</mark>' in text
+    assert '<mark class="ab" data-twin="1">There is a small</mark>' in text
+    assert '<mark class="a" data-twin="2">right pleural effusion</mark>' in text
+    words = " ".join(" ".join(parsed.words).split())
+    assert "7 of 11 words shared with the reference, 4 of these by both systems" in words
+    assert "8 of 10 words shared with the reference, 4 of these by both systems" in words
+    assert "✓ Cardiomegaly <i>agreed" in text.replace('<span aria-hidden="true">', "").replace("</span>", "")
+    options = {option["value"] for option in parsed.all("option")}
+    assert options >= {"id", "length", "differ", "score-0-bleu-4", "score-0-cider", "score-0-ce-f1",
+                       "score-1-bleu-4", "score-1-ce-f1"}
+    article = parsed.all("article")[0]
+    assert float(article["data-score-0-ce-f1"]) == 2 / 4 and float(article["data-score-1-ce-f1"]) == 1
+    assert article["data-differ"] == "1" and article["data-length"] == "13"
+
+
+def test_every_map_of_the_pointing_game_is_shown(tmp_path):
+    maps = [{"map": kind, "token": "own", "layer": layer, "rows": METRICS["pointing"]["rows"]}
+            for layer, kind in enumerate(("attention", "attention x gate"))]
+    pointing = METRICS["pointing"] | {"variants": maps, "chosen": 1}
+    words = " ".join(Page(write(tmp_path / "r.html", [], METRICS | {"pointing": pointing})).words)
+    first, second = (words.index(f"Read from {kind} at its own tokens. Hybrid layer {layer}")
+                     for kind, layer in (("attention x gate", 1), ("attention", 0)))
+    assert first < second
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs on the same phantoms, scored alike, the second without traces."""
+    root = tmp_path_factory.mktemp("runs")
+    write_phantom(root / "data", 8, seed=0, size=32, splits=(0.5, 0.25, 0.25))
+    test = read_dataset(root / "data").split("test")
+    for name in ("one", "two"):
+        run = root / name
+        write_config(run, preset("tiny"))
+        write_json(run / "run.json", {"data": str(root / "data"), "seed": 0, "minutes": 1.0, "commit": None,
+                                      "peak_memory_gib": 1.0, "versions": {}})
+        write_json(run / "metrics.json", METRICS | {"labeler": "rules", "references": "full"})
+        write_predictions(run, [{"id": study.id, "reference": study.report, "hypothesis": f"{name} heart ."}
+                                for study in test])
+    make_trace(views=2).save(root / "one" / "traces" / f"{test[0].id}.npz")
+    return root
+
+
+def test_page_of_a_run_against_another(runs):
+    text = write_run_page(runs / "one", runs / "two").read_text("utf-8")
+    words = " ".join(Page(text).words)
+    assert "one against two" in words and "two: model" in words and "Synthetic images" in words
+    assert "two heart ." in words and words.count("Inside the model: one") == 1
+    alone = write_run_page(runs / "one").read_text("utf-8")
+    assert "two heart" not in alone and "against" not in " ".join(Page(alone).words)
+
+
+@pytest.mark.parametrize(("name", "change", "sentence"), [
+    ("metrics.json", METRICS | {"labeler": "chexbert", "references": "full"}, "differ in 'labeler'"),
+    ("predictions.jsonl", {"id": "x", "reference": "a", "hypothesis": "b"}, "no report of study"),
+])
+def test_runs_that_do_not_compare_are_refused(runs, tmp_path, name, change, sentence):
+    shutil.copytree(runs / "two", tmp_path / "two")
+    (tmp_path / "two" / name).write_text(json.dumps(change), "utf-8")
+    before = sorted(path.name for path in (runs / "one").iterdir())
+    with pytest.raises(InputError, match=sentence):
+        write_run_page(runs / "one", tmp_path / "two")
+    assert sorted(path.name for path in (runs / "one").iterdir()) == before
 
 
 @pytest.mark.browser
@@ -233,7 +319,8 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
         pytest.skip("no Chromium on this machine")
     drive = """<script>
     const form = document.getElementById("controls");
-    form.elements.sort.value = "score-bleu-4:down";
+    form.elements.sort.value = "score-0-bleu-4";
+    form.elements.sort.dispatchEvent(new Event("change"));
     form.elements.words.value = "pneumothorax";
     form.dispatchEvent(new Event("input"));
     </script>"""

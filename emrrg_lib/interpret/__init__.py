@@ -1,9 +1,9 @@
 """Pictures and pages of what the model did, made from a `Trace` or arrays, never from a model."""
 
 from emrrg_lib.interpret.describe import describe
-from emrrg_lib.interpret.example import Example, Overlay, overlays_from_trace
+from emrrg_lib.interpret.example import Example, Overlay, SystemReport, overlays_from_trace
 from emrrg_lib.interpret.figures import attention_overlay, gate_strip, loss_curve, word_grid
-from emrrg_lib.interpret.matching import Match, matching_spans
+from emrrg_lib.interpret.matching import Mark, Match, matching_spans, shared_marks
 from emrrg_lib.interpret.model_picture import PARTS, ModelNumbers, model_picture
 from emrrg_lib.interpret.naming import NamingWord, naming_words
 from emrrg_lib.interpret.report_page import write_report_page
@@ -12,8 +12,8 @@ from emrrg_lib.interpret.style import Picture
 from emrrg_lib.interpret.trace import Trace, Word
 
 __all__ = [
-    "PARTS", "Example", "Match", "ModelNumbers", "NamingWord", "Overlay", "Picture", "Trace",
-    "Word", "attention_overlay", "describe", "gate_strip", "loss_curve", "matching_spans",
-    "model_picture", "naming_words", "overlays_from_trace", "study_figure", "word_grid",
-    "write_report_page"
+    "PARTS", "Example", "Mark", "Match", "ModelNumbers", "NamingWord", "Overlay", "Picture",
+    "SystemReport", "Trace", "Word", "attention_overlay", "describe", "gate_strip", "loss_curve",
+    "matching_spans", "model_picture", "naming_words", "overlays_from_trace", "shared_marks",
+    "study_figure", "word_grid", "write_report_page",
 ]

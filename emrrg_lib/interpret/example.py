@@ -11,6 +11,8 @@ from emrrg_lib.interpret.describe import describe_place, widest_layer
 from emrrg_lib.interpret.naming import naming_words
 from emrrg_lib.interpret.trace import Trace
 
+Labels = Mapping[str, int | None]  # observation -> 1, 0, -1 (uncertain) or None
+
 
 @dataclass(frozen=True)
 class Overlay:
@@ -36,6 +38,16 @@ class Overlay:
 
 
 @dataclass(frozen=True)
+class SystemReport:
+    """One system's report: its name, text, labels read from it (None: there are none), scores."""
+
+    name: str
+    text: str
+    labels: Labels | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Example:
     """One study of the page.
 
@@ -43,22 +55,17 @@ class Example:
         id: the study's name.
         images: one array a view, (H, W), (H, W, 3) or (3, H, W).
         reference: the radiologist's report.
-        hypothesis: the generated report.
-        labels_reference: observation -> 1, 0, -1 (uncertain) or None; None where there are no
-            labels.
-        labels_hypothesis: the same, read from the generated report.
-        scores: name -> value of this study, such as {"Bleu_4": 0.31}.
-        trace: the record of the generated report, for the gate strip.
-        overlays: the words whose attention is drawn.
+        systems: the generated reports to compare with it, one or two, the same on all studies.
+        labels: the reference's labels; None where there are none.
+        trace: the record of the first system's report, for the gate strip.
+        overlays: the words of it whose attention is drawn.
     """
 
     id: str
     images: Sequence[np.ndarray]
     reference: str
-    hypothesis: str
-    labels_reference: Mapping[str, int | None] | None = None
-    labels_hypothesis: Mapping[str, int | None] | None = None
-    scores: Mapping[str, float | None] = field(default_factory=dict)
+    systems: Sequence[SystemReport]
+    labels: Labels | None = None
     trace: Trace | None = None
     overlays: Sequence[Overlay] = ()
 

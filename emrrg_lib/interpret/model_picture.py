@@ -1,9 +1,17 @@
-"""The picture of the whole model, one drawing for every page, with the current part lit."""
+"""The picture of the whole model, one drawing for every page, with the current part lit.
+
+`model_picture.json` is the drawing: what belongs to which parts, one line an element. An element is
+the name of a method of `Canvas` (or of an entry of `_SPECIAL`) with its arguments, places in pixels;
+{names} in a text are numbers of the model.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from matplotlib.patches import FancyArrowPatch
@@ -11,9 +19,11 @@ from matplotlib.patches import FancyArrowPatch
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.interpret.panels import inch_axes
 from emrrg_lib.interpret.picture_canvas import Canvas
-from emrrg_lib.interpret.picture_language import draw_language
-from emrrg_lib.interpret.picture_vision import draw_vision
-from emrrg_lib.interpret.style import INK, MUTED, PAPER, Picture
+from emrrg_lib.interpret.picture_parts import draw_patches, draw_stack, draw_xray
+from emrrg_lib.interpret.style import PAPER, Picture
+
+_DRAWING = Path(__file__).with_name("model_picture.json")
+_SPECIAL = {"xray": draw_xray, "patches": draw_patches, "stack": draw_stack}
 
 # Part -> what it is and where the paper has it; the keys are the names that `lit` takes.
 PARTS: dict[str, str] = {
@@ -58,11 +68,7 @@ class ModelNumbers:
     hybrid_layers: tuple[int, ...] = (0, 6, 12, 18)
 
     def __post_init__(self) -> None:
-        if (
-            self.patch_size < 1
-            or self.image_size < self.patch_size
-            or self.image_size % self.patch_size
-        ):
+        if not 1 <= self.patch_size <= self.image_size or self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}."
             )
@@ -90,6 +96,11 @@ class ModelNumbers:
     def patches(self) -> int:
         """Patches of one view."""
         return self.side**2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one view, the cls token among them."""
+        return self.patches + 1
 
 
 def model_picture(
@@ -119,10 +130,7 @@ def model_picture(
         figure, (size[0] - 9.0 * scale) / 2, (size[1] - 6.1 * scale) / 2, 9.0 * scale, 6.1 * scale
     )
     axes.set_axis_off()
-    canvas = Canvas(axes, parts)
-    draw_vision(canvas, numbers)
-    draw_language(canvas, numbers)
-    _legend(canvas)
+    _draw(Canvas(axes, parts), numbers)
     axes.set(xlim=(0, 900), ylim=(610, 0))
     _scale_type(axes, scale)
     return figure
@@ -147,13 +155,17 @@ def _scale_type(axes: Any, factor: float) -> None:
             line.set_mutation_scale(factor)
 
 
-def _legend(canvas: Canvas) -> None:
-    y = 595
-    canvas.mark(22, y, "trained")
-    canvas.text(34, y, "trained in stage 3", colour=INK, ha="left")
-    canvas.mark(152, y, "frozen")
-    canvas.text(164, y, "frozen", colour=INK, ha="left")
-    canvas.text(890, y, "§ and Eq.: EMRRG paper · shapes: tokens × width", colour=MUTED, ha="right")
+def _draw(canvas: Canvas, numbers: ModelNumbers) -> None:
+    """Draws every element of the table into its parts; what has no part stays in full colour."""
+    known = {name: getattr(numbers, name) for name in dir(numbers) if not name.startswith("_")}
+    for parts, elements in json.loads(_DRAWING.read_text(encoding="utf-8")):
+        with canvas.part(*parts.split()):
+            for name, *given in elements:
+                how = given.pop() if isinstance(given[-1], dict) else {}
+                given = [item.format(**known) if isinstance(item, str) else item for item in given]
+                special = _SPECIAL.get(name)
+                draw = partial(special, canvas, numbers) if special else getattr(canvas, name)
+                draw(*given, **how)
 
 
 def _alt(numbers: ModelNumbers, lit: frozenset[str]) -> str:

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from emrrg_lib.evaluation.labeler import label_report
+from emrrg_lib.evaluation.localization import NAMING, naming_span
 from emrrg_lib.interpret.trace import Trace, Word
 
-# The word that carries a finding inside a sentence, most telling first. Whether the sentence
-# affirms or denies the finding is not decided here but by the labeler.
-CARRIERS: dict[str, tuple[str, ...]] = {
-    "Enlarged Cardiomediastinum": (r"widen\w*|enlarge\w*|prominen\w*", r"mediastin\w*"),
-    "Cardiomegaly": (r"cardiomegal\w*", r"enlarge\w*", r"heart|cardiac|silhouette"),
-    "Lung Lesion": (r"\w*nodul\w*|mass\w*", r"lesions?|tumou?rs?"),
-    "Lung Opacity": (r"opaci\w*|infiltrat\w*", r"densit\w*|haz\w+|interstitial|airspace|markings"),
-    "Edema": (r"o?edema\w*|congesti\w*", r"overload|failure"),
-    "Consolidation": (r"consolid\w*",),
-    "Pneumonia": (r"\w*pneumonia\w*|infecti\w*",),
-    "Atelectasis": (r"\w*atelect\w*", r"collaps\w*"),
-    "Pneumothorax": (r"\w*pneumothora\w*",),
-    "Pleural Effusion": (r"effusions?", r"fluid|blunt\w*"),
-    "Pleural Other": (r"thicken\w*|plaques?|scar\w*|fibro\w*", r"pleural"),
-    "Fracture": (r"\w*fractur\w*",),
-    "Support Devices": (
-        r"catheters?|tubes?|pacemakers?|picc|port|devices?|stents?|valves?",
-        r"lines?|leads?|wires?|tip|drains?",
-    ),
-}
 _ENDS = ".;:!?"
 
 
@@ -102,9 +82,10 @@ def _sentences(words: Sequence[Word]) -> Iterator[list[tuple[int, Word]]]:
 
 
 def _carrier(finding: str, sentence: list[tuple[int, Word]]) -> int | None:
-    """Position of the most telling word for a finding, None where the sentence has none."""
-    for pattern in CARRIERS.get(finding, ()):
-        for index, word in sentence:
-            if re.fullmatch(pattern, word.text, re.IGNORECASE):
-                return index
-    return None
+    """Position of the most telling word for a finding, None where the sentence has none.
+
+    Whether the sentence affirms or denies the finding is the labeler's business, not asked here.
+    """
+    text = " ".join(word.text for _, word in sentence)
+    span = naming_span(text, finding, affirmed=False) if finding in NAMING else None
+    return None if span is None else sentence[text.count(" ", 0, span[0])][0]

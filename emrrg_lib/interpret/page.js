@@ -10,20 +10,19 @@
     normal: (data) => data.abnormal === "0",
     missed: (data) => Number(data.missed) > 0,
     invented: (data) => Number(data.invented) > 0,
+    differ: (data) => data.differ === "1",
   };
-  const value = (card, key) => {
-    const text = card.getAttribute("data-" + key);
-    return text === null ? null : Number(text);
-  };
+  const compare = new Intl.Collator("en", { numeric: true }).compare; // also right for numbers in names
   const update = () => {
-    const [key, way] = form.elements.sort.value.split(":");
-    const sign = way === "up" ? 1 : -1;
+    const key = "data-" + form.elements.sort.value;
+    const sign = form.elements.way.value === "up" ? 1 : -1;
+    const difference = (x, y) => (key === "data-id" ? compare(x, y) : Number(x) - Number(y));
     const words = form.elements.words.value.trim().toLowerCase();
     const label = form.elements.label.value;
     const order = [...all].sort((a, b) => {
-      const [x, y] = [value(a, key), value(b, key)];
+      const [x, y] = [a.getAttribute(key), b.getAttribute(key)];
       if (x === null || y === null) return (x === null) - (y === null); // unknown scores go last
-      return sign * (x - y) || value(a, "order") - value(b, "order");
+      return sign * difference(x, y) || a.dataset.order - b.dataset.order;
     });
     let shown = 0;
     for (const card of order) {
@@ -41,6 +40,10 @@
     const open = fold.textContent.startsWith("Fold");
     for (const part of cards.querySelectorAll("details")) part.open = !open;
     fold.textContent = open ? "Unfold the insides" : "Fold the insides";
+  });
+  form.elements.sort.addEventListener("change", () => { // best first for scores
+    form.elements.way.value = form.elements.sort.value.startsWith("score") ? "down" : "up";
+    update();
   });
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,36 +1,26 @@
-"""The examples of a run's page: X-rays, both reports with shared words marked, labels, gates."""
+"""The examples of a run's page: X-rays, reports with shared words marked, labels, gates."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from emrrg_lib.interpret.describe import view_name
-from emrrg_lib.interpret.example import Example, Overlay
+from emrrg_lib.interpret.example import Example, Labels, Overlay, SystemReport
 from emrrg_lib.interpret.figures import gate_strip
-from emrrg_lib.interpret.matching import Match, count_words, matching_spans
-from emrrg_lib.interpret.page_html import figure_tag, number, overlay_svg, xray_svg
+from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
+from emrrg_lib.interpret.page_pictures import figure_picture, overlay_picture, xray_picture
 from emrrg_lib.interpret.page_tables import metric_name
 
 NORMAL = "No Finding"
+SORTED_BY = ("Bleu_4", "CIDEr", "CE_F1")  # scores that the examples can be sorted by
 _STRIP = 11.6  # inches: the width of a card
 
 
-def example_section(examples: Sequence[Example]) -> str:
-    """All examples under one row of controls, which stay hidden where scripts do not run."""
-    if not examples:
-        return ""
-    cards = "".join(_card(index, example) for index, example in enumerate(examples))
-    return f'{_controls(examples)}<div id="cards">{cards}</div>'
-
-
-def compare_labels(
-    reference: Mapping[str, int | None] | None, hypothesis: Mapping[str, int | None] | None
-) -> dict[str, list[str]] | None:
+def compare_labels(reference: Labels | None, hypothesis: Labels | None) -> dict[str, list[str]] | None:
     """Observations both reports name, only the reference names, only the generated report names.
 
     Uncertain (-1) counts as named. None where either side has no labels.
@@ -49,156 +39,105 @@ def compare_labels(
     }
 
 
-def marked_html(text: str, spans: Sequence[tuple[tuple[int, int], int]]) -> str:
-    """Escaped text with <mark> around each (start, stop) span; the number names its twin."""
-    pieces, at = [], 0
-    for (start, stop), twin in sorted(spans):
-        pieces.append(escape(text[at:start]))
-        pieces.append(f'<mark data-twin="{twin}">{escape(text[start:stop])}</mark>')
-        at = stop
-    return "".join([*pieces, escape(text[at:])])
+def example_cards(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """What the template needs of every study.
+
+    Raises:
+        ValueError: an overlay has not one view an image.
+    """
+    return [_card(index, example) for index, example in enumerate(examples)]
 
 
-def _card(index: int, example: Example) -> str:
-    matches = matching_spans(example.reference, example.hypothesis)
-    labels = compare_labels(example.labels_reference, example.labels_hypothesis)
+def controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the reader can sort by, as data- attribute -> name, and the findings to filter by."""
+    sorts = {"order": "as in the file", "id": "id", "length": "length of the reference"}
+    systems = cards[0]["systems"] if cards else []
+    for system in systems:
+        for key in SORTED_BY:
+            name = _slug(system["number"], key)
+            if any(name in card["data"] for card in cards):
+                sorts[name] = _score_name(key) + (f", {system['name']}" if len(systems) > 1 else "")
+    findings = {name for card in cards for name in card["data"]["labels"].split("|") if name}
+    return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1}
+
+
+def _card(index: int, example: Example) -> dict[str, Any]:
     name = f"x{index}"
-    views = ""
-    for view, image in enumerate(example.images):
-        alt = f"X-ray of study {example.id}, {view_name(view)}"
-        picture = xray_svg(image, f"{name}v{view}", alt)
-        views += f"<figure>{picture}<figcaption>{view_name(view)}</figcaption></figure>"
-    return (
-        f'<article class="example" aria-labelledby="{name}" {_data(index, example, labels)}>'
-        f'<h3 id="{name}">Study {escape(example.id)}</h3>{_scores(example.scores)}{_chips(labels)}'
-        f'<div class="study"><div class="views">{views}</div>{_texts(example, matches)}</div>'
-        f"{_inside(name, example)}</article>"
-    )
+    marks = shared_marks(example.reference, [system.text for system in example.systems])
+    systems = [_system(example, number, system, marks[number + 1])
+               for number, system in enumerate(example.systems)]
+    views = [xray_picture(image, f"{name}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
+             for view, image in enumerate(example.images)]
+    gate = example.trace and example.trace.tokens and figure_picture(gate_strip(example.trace, _STRIP))
+    return {
+        "name": name, "id": example.id, "data": _data(index, example, systems),
+        "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
+        "reference": _pieces(example.reference, marks[0]), "systems": systems, "gate": gate,
+        "overlays": [_overlay(name, example, overlay) for overlay in example.overlays],
+        "outlined": any(overlay.masks is not None for overlay in example.overlays),
+    }
 
 
-def _texts(example: Example, matches: Sequence[Match]) -> str:
-    left = [(match.reference, twin) for twin, match in enumerate(matches)]
-    right = [(match.hypothesis, twin) for twin, match in enumerate(matches)]
-    reference = marked_html(example.reference, left)
-    hypothesis = marked_html(example.hypothesis, right)
-    shared, total = sum(match.words for match in matches), count_words(example.hypothesis)
-    return (
-        f'<div class="texts"><div><h4>Reference</h4><p class="report">{reference}</p></div>'
-        f'<div><h4>Generated</h4><p class="report">{hypothesis}</p>'
-        f'<p class="small">{shared} of {total} words shared in runs of two or more</p></div></div>'
-    )
+def _system(example: Example, number: int, system: SystemReport, marks: Sequence[Mark]) -> dict[str, Any]:
+    labels = compare_labels(example.labels, system.labels)
+    shared = [sum(count_words(system.text[mark.start : mark.stop]) for mark in chosen)
+              for chosen in (marks, [mark for mark in marks if len(mark.systems) > 1])]
+    scores = dict(system.scores)
+    if labels is not None and any(labels.values()):
+        agreed, wrong = len(labels["agreed"]), len(labels["missed"]) + len(labels["invented"])
+        scores["CE_F1"] = 2 * agreed / (2 * agreed + wrong)
+    return {"name": system.name, "pieces": _pieces(system.text, marks), "labels": labels,
+            "shared": shared[0], "both": shared[1], "total": count_words(system.text), "scores": scores,
+            "shown": [(_score_name(key), value) for key, value in scores.items()], "number": number}
 
 
-def _inside(name: str, example: Example) -> str:
-    """The fold with the gate strip and the overlays; nothing where neither was recorded."""
-    parts = []
-    if example.overlays:
-        words = "".join(_overlay(name, example, overlay) for overlay in example.overlays)
-        outlined = any(overlay.masks is not None for overlay in example.overlays)
-        legend = " Outline: where the finding really is." if outlined else ""
-        parts.append(
-            f'<h4>Where the finding words look</h4><div class="overlays">{words}</div>'
-            f'<p class="small">Each word on its own scale, strongest patch brightest.{legend}</p>'
-        )
-    if example.trace is not None and example.trace.tokens:
-        strip = figure_tag(gate_strip(example.trace, _STRIP))
-        parts.append(f"<h4>How far each word opened the gates</h4>{strip}")
-    if not parts:
-        return ""
-    return f"<details open><summary>Inside the model</summary>{''.join(parts)}</details>"
+def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, str]]:
+    """The text cut at its marks: (piece, mark or None, "a", "b" or "ab")."""
+    pieces, at = [], 0
+    for mark in marks:
+        pieces += [(text[at : mark.start], None, ""),
+                   (text[mark.start : mark.stop], mark, "".join("ab"[s] for s in mark.systems))]
+        at = mark.stop
+    return [*pieces, (text[at:], None, "")]
 
 
-def _overlay(name: str, example: Example, overlay: Overlay) -> str:
+def _overlay(name: str, example: Example, overlay: Overlay) -> dict[str, Any]:
     weights = np.asarray(overlay.weights, dtype=np.float32)
     if len(weights) != len(example.images):
         raise ValueError(
             f"The overlay “{overlay.caption}” of study {example.id} has {len(weights)} views, "
             f"but the study has {len(example.images)} images."
         )
-    peak = float(weights.max())
-    pictures = "".join(
-        overlay_svg(
-            image, f"{name}v{view}", weights[view], peak,
+    pictures = [
+        overlay_picture(
+            image, f"{name}v{view}", weights[view], float(weights.max()),
             None if overlay.masks is None else overlay.masks[view],
-            overlay.alt if view == 0 else f"The same word on the {view_name(view)}."
-        )
+            overlay.alt if view == 0 else f"The same word on the {view_name(view)}.")
         for view, image in enumerate(example.images)
-    )
-    note = f" <span>{escape(overlay.note)}</span>" if overlay.note else ""
-    return (
-        f'<figure><div class="pair">{pictures}</div>'
-        f"<figcaption><b>{escape(overlay.caption)}</b>{note}</figcaption></figure>"
-    )
+    ]
+    return {"pictures": pictures, "caption": overlay.caption, "note": overlay.note}
 
 
-def _scores(scores: Mapping[str, float | None]) -> str:
-    if not scores:
-        return ""
-    items = "".join(
-        f"<div><dt>{escape(metric_name(key)[1])}</dt><dd>{number(value)}</dd></div>"
-        for key, value in scores.items()
-    )
-    return f'<dl class="scores">{items}</dl>'
-
-
-def _chips(labels: Mapping[str, Sequence[str]] | None) -> str:
-    """Agreed, missed and invented observations; sign and word say it, not the colour alone."""
-    if labels is None:
-        return ""
-    signs = {"agreed": "✓", "missed": "−", "invented": "+"}
-    chips = "".join(
-        f'<li class="{kind}"><span aria-hidden="true">{sign}</span> '
-        f"{escape(name)} <i>{kind}</i></li>"
-        for kind, sign in signs.items()
-        for name in labels[kind]
-    )
-    return f'<ul class="chips" aria-label="Findings">{chips}</ul>' if chips else ""
-
-
-def _data(index: int, example: Example, labels: Mapping[str, Sequence[str]] | None) -> str:
+def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """data- attributes that the sorting and filtering of the page reads."""
-    labels = labels or {"agreed": [], "missed": [], "invented": []}
-    named = [*labels["agreed"], *labels["missed"], *labels["invented"]]
-    values: dict[str, Any] = {
-        "order": index, "labels": "|".join(named), "missed": len(labels["missed"]),
-        "invented": len(labels["invented"]),
-        "abnormal": int(any(name != NORMAL for name in labels["agreed"] + labels["missed"]))
+    labels = [system["labels"] or {"agreed": [], "missed": [], "invented": []} for system in systems]
+    named = {name for of in labels for names in of.values() for name in names}
+    true = {name for of in labels for name in (*of["agreed"], *of["missed"])}
+    values = {
+        "order": index, "id": example.id, "length": count_words(example.reference),
+        "labels": "|".join(sorted(named)), "abnormal": int(bool(true - {NORMAL})),
+        "missed": len(labels[0]["missed"]), "invented": len(labels[0]["invented"]),
+        "differ": int(any(of != labels[0] for of in labels)),
     }
-    values |= {_slug(key): score for key, score in example.scores.items() if score is not None}
-    return " ".join(f'data-{key}="{escape(str(value))}"' for key, value in values.items())
+    scores = ((_slug(system["number"], key), value) for system in systems
+              for key, value in system["scores"].items())
+    return values | {key: value for key, value in scores if value is not None}
 
 
-def _slug(key: str) -> str:
-    """The name of a score as a data- attribute."""
-    return "score-" + re.sub(r"[^a-z0-9]+", "-", key.lower())
+def _score_name(key: str) -> str:
+    return "CE F1" if key == "CE_F1" else metric_name(key)[1]
 
 
-def _controls(examples: Sequence[Example]) -> str:
-    """Sort and filter; shown by the page's script alone."""
-    sorts = "".join(
-        f'<option value="{_slug(key)}:{way}">{escape(metric_name(key)[1])}, {word} first</option>'
-        for key in dict.fromkeys(key for example in examples for key in example.scores)
-        for way, word in (("down", "highest"), ("up", "lowest"))
-    )
-    names: set[str] = set()
-    for example in examples:
-        labels = compare_labels(example.labels_reference, example.labels_hypothesis) or {}
-        names.update(*labels.values())
-    options = "".join(
-        f'<option value="{escape(name)}">{escape(name)}</option>' for name in sorted(names)
-    )
-    kinds = (
-        ("", "all studies"), ("abnormal", "with findings"), ("normal", "without findings"),
-        ("missed", "something missed"), ("invented", "something invented")
-    )
-    show = "".join(f'<option value="{value}">{text}</option>' for value, text in kinds)
-    return (
-        '<form id="controls" hidden>'
-        '<label>Sort <select name="sort"><option value="order:up">as in the file</option>'
-        f'{sorts}</select></label><label>Show <select name="kind">{show}</select></label>'
-        '<label>Finding <select name="label"><option value="">any</option>'
-        f"{options}</select></label>"
-        '<label>Words <input type="search" name="words" placeholder="in either report"></label>'
-        '<button type="button" name="fold">Fold the insides</button>'
-        '<output aria-live="polite"></output></form>'
-    )
+def _slug(number: int, key: str) -> str:
+    """The name of a system's score as a data- attribute."""
+    return f"score-{number}-" + re.sub(r"[^a-z0-9]+", "-", key.lower())

@@ -1,26 +1,15 @@
-"""The tables of a run's page: scores with controls, F1 of each finding, pointing game, facts."""
+"""The tables of a run's page: scores with controls, F1 of each finding, pointing game."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
-
-from emrrg_lib.interpret.page_html import bar_cell, number, table
 
 Row = Mapping[str, Any]
 
-# What a row of the score table means; the first pattern found in the system's name is taken.
-SYSTEM_NOTES: dict[str, str] = {
-    r"constant": "one report for every study, the best on validation: what comes for nothing",
-    r"shuffl": "the model reads another study's X-rays: what is left comes without looking",
-    r"closed|α|alpha": "the trained model with α = 0: the language model without its image",
-    r"oracle|re-?word": "the true findings in other words: the ceiling for word overlap",
-    r"linear|head|probe": "supervised, on the same encoder: the ceiling for recognition",
-    r"greedy": "the model, always taking the likeliest next word",
-    r"beam|model|emrrg": "the model, by beam search",
-}
 # The columns everybody looks at; every other metric stands in the folded table below.
 MAIN_METRICS = (
     "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr", "CE13_micro_P",
@@ -29,12 +18,28 @@ MAIN_METRICS = (
 FINDING = "CE_F1 "  # begins the name of one observation's F1
 # U+2011 is a hyphen that no line breaks at.
 _NAMES = {"ROUGE_L": "ROUGE\u2011L", **{f"Bleu_{n}": f"BLEU\u2011{n}" for n in range(1, 5)}}
+_INTERVALS = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
 
 
-def system_note(system: str) -> str:
-    """What a row of the score table means, or nothing where its name is unknown."""
-    found = (n for pattern, n in SYSTEM_NOTES.items() if re.search(pattern, system, re.IGNORECASE))
-    return next(found, "")
+@dataclass(frozen=True)
+class Table:
+    """What the template draws.
+
+    Attributes:
+        label: name of the table for screen readers.
+        caption: what its numbers mean.
+        first: heading of the rows' names.
+        columns: the other headings.
+        rows: (name, note, cells); a cell is a whole number or `_score`'s dict.
+        groups: (heading, number of columns) above the columns.
+    """
+
+    label: str
+    caption: str
+    first: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[Any]]]
+    groups: Sequence[tuple[str, int]] = ()
 
 
 def metric_name(key: str) -> tuple[str, str]:
@@ -49,98 +54,78 @@ def metric_name(key: str) -> tuple[str, str]:
     return "Other", key.replace("_", " ")
 
 
-def score_section(rows: Sequence[Row]) -> str:
-    """The table of the main metrics, and a folded one with all others."""
+def score_tables(rows: Sequence[Row]) -> list[Table]:
+    """The table of the main metrics, and the one of all others; fewer where there are none."""
     keys = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
     main = [key for key in MAIN_METRICS if key in keys]
     rest = [key for key in keys if key not in main and not key.startswith(FINDING)]
-    caption = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
-    html = _score_table(rows, main, caption, notes=True) if main else ""
-    if rest:
-        more = _score_table(rows, rest, caption, notes=False)
-        html += f"<details><summary>All other metrics</summary>{more}</details>"
-    return html
+    return [_score_table(rows, chosen, notes) for chosen, notes in ((main, True), (rest, False)) if chosen]
 
 
-def _score_table(rows: Sequence[Row], keys: list[str], caption: str, notes: bool) -> str:
+def _score_table(rows: Sequence[Row], keys: list[str], notes: bool) -> Table:
     """Systems × metrics with intervals; with `notes`, every control row says what it means."""
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        groups.setdefault(metric_name(key)[0], []).append(key)
-    ordered = [key for group in groups.values() for key in group]
-    known = {key: [row["metrics"].get(key) or 0.0 for row in rows] for key in ordered}
-    body = []
-    for row in rows:
-        system, intervals = str(row["system"]), row.get("ci") or {}
-        note = str(row.get("note") or system_note(system)) if notes else ""
-        small = f"<small>{escape(note)}</small>" if note else ""
-        cells = "".join(
-            bar_cell(row["metrics"].get(key), max(known[key]), intervals.get(key))
-            for key in ordered
-        )
-        body.append(f'<tr><th scope="row">{escape(system)}{small}</th>{cells}</tr>')
-    upper = "".join(
-        f'<th scope="colgroup" colspan="{len(members)}">{escape(group)}</th>'
-        for group, members in groups.items()
-    )
-    lower = "".join(f'<th scope="col">{escape(metric_name(key)[1])}</th>' for key in ordered)
-    head = f'<tr><th scope="col" rowspan="2">System</th>{upper}</tr><tr>{lower}</tr>'
-    return table(caption, head, body, "Scores of the model and its controls")
+    order = list(dict.fromkeys(metric_name(key)[0] for key in keys))
+    keys = sorted(keys, key=lambda key: order.index(metric_name(key)[0]))
+    longest = {key: max(row["metrics"].get(key) or 0.0 for row in rows) for key in keys}
+    body = [
+        (str(row["system"]), str(row.get("note", "")) if notes else "",
+         [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in keys])
+        for row in rows
+    ]
+    groups = [(name, len(list(same))) for name, same in groupby(metric_name(key)[0] for key in keys)]
+    columns = [metric_name(key)[1] for key in keys]
+    return Table("Scores of the model and its controls", _INTERVALS, "System", columns, body, groups)
 
 
-def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> str:
-    """F1 of every finding, one column a system; nothing where no row has them."""
+def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | None:
+    """F1 of every finding, one column a system; None where no row has them."""
     keys = list(dict.fromkeys(k for row in rows for k in row["metrics"] if k.startswith(FINDING)))
     systems = [row for row in rows if any(row["metrics"].get(key) is not None for key in keys)]
-    body = []
-    for key in keys:
-        name = key.removeprefix(FINDING)
-        count = f'<td class="num">{int(support[name])}</td>' if name in support else ""
-        cells = "".join(bar_cell(row["metrics"].get(key), 1.0) for row in systems)
-        body.append(f'<tr><th scope="row">{escape(name)}</th>{count}{cells}</tr>')
-    if not body:
-        return ""
-    counted = '<th scope="col">studies</th>' if support else ""
-    head = "".join(f'<th scope="col">{escape(str(row["system"]))}</th>' for row in systems)
-    head = f'<tr><th scope="col">Finding</th>{counted}{head}</tr>'
+    if not keys:
+        return None
+    names = [key.removeprefix(FINDING) for key in keys]
+    body = [
+        (name, "", [int(support.get(name, 0)), *(_score(row["metrics"].get(key), 1.0) for row in systems)])
+        for name, key in zip(names, keys, strict=True)
+    ]
     caption = "F1 of each finding; generated and reference report are read by the same labeler."
-    return table(caption, head, body, "F1 of every finding")
+    columns = ["studies", *(str(row["system"]) for row in systems)]
+    return Table("F1 of every finding", caption, "Finding", columns, body)
 
 
-def pointing_table(pointing: Mapping[str, Any] | None) -> str:
-    """Does the word's strongest patch lie on the finding? Beside it chance and fixed places."""
+def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
+    """Does the word's strongest patch lie on the finding? The map chosen on validation comes first."""
     if not pointing or not pointing.get("rows"):
-        return ""
-    body = []
-    for row in pointing["rows"]:
-        interval = (row["low"], row["high"]) if "low" in row else None
-        cells = bar_cell(row["hit"], 1.0, interval)
-        cells += "".join(bar_cell(row.get(key), 1.0) for key in ("chance", "centre", "place"))
-        name = f'<th scope="row">{escape(str(row["kind"]))}</th>'
-        body.append(f'<tr>{name}<td class="num">{int(row["cases"])}</td>{cells}</tr>')
-    names = ("Finding", "cases", "hit rate", "chance", "centre", "usual place")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    layer = pointing.get("layer")
-    fixed = "" if layer is None else f" Hybrid layer {layer}, chosen on validation."
+        return []
+    variants = list(pointing.get("variants") or [pointing])
+    variants.insert(0, variants.pop(pointing.get("chosen", 0)))
+    return [_pointing_table(variant) for variant in variants]
+
+
+def _pointing_table(pointing: Mapping[str, Any]) -> Table:
+    body = [
+        (str(row["kind"]), "", [
+            int(row["cases"]), _score(row["hit"], 1.0, (row.get("low"), row.get("high"))),
+            *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place"))])
+        for row in pointing["rows"]
+    ]
+    place = {"predicts": "at the token before it", "own": "at its own tokens"}.get(pointing.get("token"), "")
+    read = f" Read from {pointing['map']} {place}." if "map" in pointing else ""
     caption = (
-        "A hit: the strongest patch of the word that names the finding lies within one patch of "
-        f"its mask.{fixed} Usual place: the patch that hits most often on validation."
+        "A hit: the strongest patch of the word that names the finding lies within one patch of its mask."
+        f"{read} Hybrid layer {pointing['layer']}, chosen on validation. Usual place: the patch that "
+        "hits most often on validation."
     )
-    return table(caption, f"<tr>{head}</tr>", body, "Pointing game")
+    names = ["cases", "hit rate", "chance", "centre", "usual place"]
+    return Table("Pointing game", caption, "Finding", names, body)
 
 
-def fact_list(facts: Mapping[str, Any]) -> str:
-    """What, when, seed, versions: names and values."""
-    items = "".join(
-        f"<div><dt>{escape(str(name))}</dt><dd>{_fact(value)}</dd></div>"
-        for name, value in facts.items()
-    )
-    return f'<dl class="facts">{items}</dl>' if items else ""
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{escape(str(name))} {_fact(inner)}" for name, inner in value.items())
-    if isinstance(value, float):
-        return f"{value:g}"
-    return number(None) if value is None else escape(str(value))
+def _score(
+    value: float | None, longest: float, interval: Sequence[float | None] | None = None
+) -> dict[str, Any]:
+    """A cell: the number, the length of its bar in percent of the longest, its interval."""
+    share = 0.0 if value is None or longest <= 0 else max(0.0, min(1.0, value / longest))
+    # Without the leading zero, so that thirteen columns fit.
+    known = interval is not None and None not in interval
+    ends = "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in interval) if known else ""
+    return {"value": value, "share": round(100 * share), "interval": ends}

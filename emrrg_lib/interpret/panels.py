@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,10 +49,8 @@ def inch_text(
 ) -> None:
     """Text whose base line starts at a place in inches from the upper left corner of the figure."""
     width, height = figure.get_size_inches()
-    figure.text(
-        left / width, 1 - top / height, text, fontsize=size, color=colour, weight=weight,
-        parse_math=False,
-    )
+    figure.text(left / width, 1 - top / height, text, fontsize=size, color=colour, weight=weight,
+                parse_math=False)
 
 
 def draw_xray(axes: Axes, image: np.ndarray, title: str = "") -> tuple[int, int]:
@@ -75,14 +75,10 @@ def draw_overlay(
         rows, cols = np.shape(mask)
         x = (np.arange(cols) + 0.5) * width / cols - 0.5
         y = (np.arange(rows) + 0.5) * height / rows - 0.5
-        axes.contour(
-            x, y, np.asarray(mask, dtype=float), levels=[0.5], colors=OUTLINE, linewidths=1.2
-        )
+        axes.contour(x, y, np.asarray(mask, dtype=float), levels=[0.5], colors=OUTLINE, linewidths=1.2)
 
 
-def colour_bar(
-    figure: Picture, axes: Axes, low: float, high: float, label: str, signed: bool
-) -> None:
+def colour_bar(figure: Picture, axes: Axes, low: float, high: float, label: str, signed: bool) -> None:
     """A slim upright colour bar with three ticks in `axes`."""
     mappable = ScalarMappable(Normalize(low, high), SIGNED if signed else HEAT)
     bar = figure.colorbar(mappable, cax=axes, ticks=[low, (low + high) / 2, high])
@@ -102,16 +98,12 @@ def gate_lines(trace: Trace, width: float) -> list[list[Word]]:
     """Breaks the report into equally long lines that fit `width` inches, never inside a word."""
     words = trace.words()
     room = max(8, int((width - GATE_LEFT - GATE_RIGHT) / GATE_CELL))
-    even = -(
-        -len(trace.tokens) // max(1, -(-len(trace.tokens) // room))
-    )  # the fewest lines, equally full
+    fewest = max(1, math.ceil(len(trace.tokens) / room))
+    even = math.ceil(len(trace.tokens) / fewest)
     lines: list[list[Word]] = []
     for word in words:
-        if (
-            not lines
-            or word.start - lines[-1][0].start >= even
-            or word.stop - lines[-1][0].start > room
-        ):
+        first = lines[-1][0].start if lines else 0
+        if not lines or word.start - first >= even or word.stop - first > room:
             lines.append([])
         lines[-1].append(word)
     return lines
@@ -120,10 +112,8 @@ def gate_lines(trace: Trace, width: float) -> list[list[Word]]:
 def gate_height(trace: Trace, width: float) -> float:
     """Inches that `draw_gate` needs."""
     lines = max(1, len(gate_lines(trace, width)))
-    return (
-        lines * (GATE_ROW * max(1, len(trace.layer_ids)) + _words_height(trace))
-        + (lines - 1) * GATE_GAP
-    )
+    line = GATE_ROW * max(1, len(trace.layer_ids)) + _words_height(trace)
+    return lines * (line + GATE_GAP) - GATE_GAP
 
 
 def _words_height(trace: Trace) -> float:
@@ -169,10 +159,8 @@ def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> 
     for word in line:
         centre = (word.start + word.stop) / 2
         if word.stop - word.start > 1:  # a bracket under the tokens that spell one word
-            axes.plot(
-                [word.start + 0.15, word.stop - 0.15], [-0.05, -0.05], transform=below, color=MUTED,
-                linewidth=0.9, clip_on=False
-            )
+            axes.plot([word.start + 0.15, word.stop - 0.15], [-0.05, -0.05], transform=below, color=MUTED,
+                      linewidth=0.9, clip_on=False)
         axes.annotate(
             word.text, (centre, 0), xycoords=below, xytext=(2, -6), textcoords="offset points",
             rotation=60, rotation_mode="anchor", ha="right", va="center", fontsize=GATE_TYPE,
@@ -194,7 +182,8 @@ def draw_marked_text(
     The axes must be `width` inches wide and have their data limits in points, origin at the upper
     left.
     """
-    words, starts = _words_with_starts(text)
+    found = list(re.finditer(r"\S+", text))
+    words, starts = [word.group() for word in found], [word.start() for word in found]
     y = 0.0
     for line in wrap_words(words, size, width * 72):
         x = 0.0
@@ -202,39 +191,18 @@ def draw_marked_text(
             word, start = words[index], starts[index]
             step = text_width(word, size) + text_width(" ", size)
             for low, high in _marked_part(start, len(word), spans):
+                goes_on = _goes_on(start, len(word), high, spans) and index != line[-1]
                 left = x + text_width(word[:low], size)
-                right = x + (
-                    step
-                    if _goes_on(start, len(word), high, spans) and index != line[-1]
-                    else text_width(word[:high], size)
-                )
-                axes.add_patch(
-                    Rectangle(
-                        (left - 0.6, y), right - left + 1.2, size * 1.22, color=MATCH_FILL,
-                        linewidth=0
-                    )
-                )
-            axes.text(
-                x, y + size * 0.98, word, fontsize=size, color=INK, va="baseline", parse_math=False,
-                zorder=3
-            )
+                right = x + (step if goes_on else text_width(word[:high], size))
+                corner, wide = (left - 0.6, y), right - left + 1.2
+                axes.add_patch(Rectangle(corner, wide, size * 1.22, color=MATCH_FILL, linewidth=0))
+            axes.text(x, y + size * 0.98, word, fontsize=size, color=INK, va="baseline",
+                      parse_math=False, zorder=3)
             x += step
         y += size * LINE
 
 
-def _words_with_starts(text: str) -> tuple[list[str], list[int]]:
-    words = text.split()
-    starts, at = [], 0
-    for word in words:
-        at = text.index(word, at)
-        starts.append(at)
-        at += len(word)
-    return words, starts
-
-
-def _marked_part(
-    start: int, length: int, spans: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
+def _marked_part(start: int, length: int, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The parts of the word at `start` inside a span, counted from the word's first letter."""
     parts = [(max(low - start, 0), min(high - start, length)) for low, high in spans]
     return [(low, high) for low, high in parts if low < high]
@@ -245,22 +213,15 @@ def _goes_on(start: int, length: int, high: int, spans: Sequence[tuple[int, int]
     return high == length and any(low < start + length < stop for low, stop in spans)
 
 
-def text_card(
-    figure: Picture, left: float, top: float, width: float, height: float, title: str
-) -> Axes:
+def text_card(figure: Picture, left: float, top: float, width: float, height: float, title: str) -> Axes:
     """A card with a title; returns axes for its body in points, origin at the upper left."""
     frame = inch_axes(figure, left, top, width, height)
     frame.set_axis_off()
     frame.set(xlim=(0, width), ylim=(height, 0))
-    frame.add_patch(
-        FancyBboxPatch(
-            (0.03, 0.03), width - 0.06, height - 0.06, boxstyle="round,pad=0,rounding_size=0.07",
-            facecolor="#f7f9fb", edgecolor=RULE, linewidth=0.9
-        )
-    )
-    frame.text(
-        0.14, 0.22, title, fontsize=8, color=MUTED, weight="bold", va="baseline", parse_math=False
-    )
+    frame.add_patch(FancyBboxPatch(
+        (0.03, 0.03), width - 0.06, height - 0.06, boxstyle="round,pad=0,rounding_size=0.07",
+        facecolor="#f7f9fb", edgecolor=RULE, linewidth=0.9))
+    frame.text(0.14, 0.22, title, fontsize=8, color=MUTED, weight="bold", va="baseline", parse_math=False)
     body = inch_axes(figure, left + 0.14, top + 0.32, width - 0.28, height - 0.42)
     body.set_axis_off()
     body.set(xlim=(0, (width - 0.28) * 72), ylim=((height - 0.42) * 72, 0))

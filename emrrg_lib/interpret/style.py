@@ -16,10 +16,9 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
-BLUE, ORANGE, GREEN, PURPLE = (
-    "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
-)  # told apart in all colour blindness types
-BLUE_FILL, ORANGE_FILL, GREEN_FILL, PURPLE_FILL = "#dce9f5", "#ffe2c4", "#d2efe5", "#e9def2"
+# Told apart in all types of colour blindness.
+BLUE, ORANGE, GREEN, PURPLE = "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
+BLUE_FILL, ORANGE_FILL, GREEN_FILL = "#dce9f5", "#ffe2c4", "#d2efe5"
 MATCH_FILL = "#ffe680"
 OUTLINE = "#39d0ff"  # a finding's mask: cyan stands out on grey and on the warm heat map
 
@@ -89,18 +88,9 @@ def grey_image(image: np.ndarray) -> np.ndarray:
         ValueError: if the shape is none of these or the picture is empty.
     """
     image = np.asarray(image)
-    if image.ndim == 3 and image.shape[-1] == 3:
-        image = (
-            image.mean(axis=-1)
-            if image.dtype != np.uint8
-            else image.mean(axis=-1).round().astype(np.uint8)
-        )
-    elif image.ndim == 3 and image.shape[0] in (1, 3):
-        image = (
-            image.mean(axis=0)
-            if image.dtype != np.uint8
-            else image.mean(axis=0).round().astype(np.uint8)
-        )
+    if image.ndim == 3 and (image.shape[-1] == 3 or image.shape[0] in (1, 3)):
+        mean = image.mean(axis=-1 if image.shape[-1] == 3 else 0)
+        image = mean.round().astype(np.uint8) if image.dtype == np.uint8 else mean
     if image.ndim != 2 or image.size == 0:
         raise ValueError(
             f"an image must be (H, W), (H, W, 3) or (3, H, W), but its shape is {image.shape}."
