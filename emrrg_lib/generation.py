@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .interpret.trace import Trace
 from .language.hybrid_decoder import hybrid_modules, recording
 from .language.prompt import prompt_ids, report_ids
+from .vision.encoder import drop_cls
 
 
 @torch.no_grad()
@@ -29,26 +32,32 @@ def generate_reports(model, pixel_values: Tensor, view_mask: Tensor | None = Non
     chosen = replace(model.settings.generation, **settings)
     if view_mask is None:
         view_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-    tokenizer, device = model.tokenizer, pixel_values.device
-    prompt = torch.tensor([prompt_ids(tokenizer, model.settings.data.prompt)] * len(view_mask), device=device)
+    tokenizer, prompt = model.tokenizer, _prompt(model, len(view_mask), pixel_values.device)
     was_training = model.training
     model.eval()
     try:
         states, mask = model.encode(pixel_values, view_mask)
-        output = model.llm.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), visual_states=states,
-            visual_mask=mask, text_mask=torch.ones_like(prompt, dtype=torch.bool), do_sample=False,
-            num_beams=chosen.num_beams, max_new_tokens=chosen.max_new_tokens,
-            min_new_tokens=chosen.min_new_tokens or None, length_penalty=chosen.length_penalty,
-            repetition_penalty=chosen.repetition_penalty, early_stopping=chosen.num_beams > 1,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        with model.mixed_precision():
+            output = model.llm.generate(
+                **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask), do_sample=False,
+                num_beams=chosen.num_beams, max_new_tokens=chosen.max_new_tokens,
+                min_new_tokens=chosen.min_new_tokens or None, length_penalty=chosen.length_penalty,
+                repetition_penalty=chosen.repetition_penalty, early_stopping=chosen.num_beams > 1,
+                pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     finally:
         model.train(was_training)
-    rows = [_until_end(row, tokenizer.eos_token_id) for row in output[:, prompt.shape[1]:].tolist()]
+    rows = [_until_end(row, tokenizer.eos_token_id) for row in output.tolist()]
     texts = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-    traces = [trace_tokens(model, states[i:i + 1], mask[i:i + 1], view_mask[i], row)
+    traces = [trace_tokens(model, states[i:i + 1], mask[i:i + 1], row)
               for i, row in enumerate(rows)] if trace else None
     return (texts, traces) if trace else texts
+
+
+def _prompt(model, studies: int, device: torch.device) -> Tensor:
+    """The prompt's token ids, one row a study, (B, n)."""
+    settings = model.settings
+    ids = prompt_ids(model.tokenizer, settings.data.prompt, settings.llm.visual_in_prompt != "none")
+    return torch.tensor([ids] * studies, device=device)
 
 
 def _until_end(row: list[int], end: int) -> list[int]:
@@ -56,44 +65,50 @@ def _until_end(row: list[int], end: int) -> list[int]:
 
 
 @torch.no_grad()
-def trace_report(model, pixel_values: Tensor, view_mask: Tensor, report: str) -> Trace:
-    """Teacher-forced trace of a given report for one study: (1, V, 3, H, W), (1, V)."""
+def trace_report(model, pixel_values: Tensor, view_mask: Tensor, report: str,
+                 position: str = "predicts") -> Trace:
+    """Teacher-forced trace of a given report for one study: (1, V, 3, H, W), (1, V); see `trace_tokens`."""
     states, mask = model.encode(pixel_values, view_mask)
     row = report_ids(model.tokenizer, report, model.settings.data.max_length)[:-1]
-    return trace_tokens(model, states, mask, view_mask[0], row)
+    return trace_tokens(model, states, mask, row, position)
 
 
 @torch.no_grad()
-def trace_tokens(model, states: Tensor, mask: Tensor, view_mask: Tensor, row: list[int]) -> Trace:
+def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: str = "predicts") -> Trace:
     """Runs prompt + tokens once with explicit attention weights.
 
-    The gate and the attention of a token are those of the position that predicts it: what the model
-    looked at when it chose the word.
+    Args:
+        position: whose gate and attention stand for a token: "predicts", the position before it, which
+            looked at the image when it chose the word; or "own", the position that reads the word.
+
+    Raises:
+        InputError: the model has no hybrid layers, so there is nothing to trace.
     """
-    head = prompt_ids(model.tokenizer, model.settings.data.prompt)
-    ids = torch.tensor([head + row], device=states.device)
-    with recording(model.llm) as calls:
-        model.llm(input_ids=ids, attention_mask=torch.ones_like(ids), visual_states=states,
-                  visual_mask=mask, text_mask=torch.ones_like(ids, dtype=torch.bool), use_cache=False,
-                  logits_to_keep=1)
+    modules = hybrid_modules(model.llm)
+    if not modules:
+        raise InputError("this model has no hybrid layers: there is no gate and no attention to trace")
+    head = _prompt(model, 1, states.device)
+    ids = torch.cat([head, head.new_tensor([row])], dim=1)
+    inputs = model.llm_inputs(ids, torch.ones_like(ids), states, mask)
+    places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    with recording(model.llm) as calls, model.mixed_precision():
+        model.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=1)
         records = {index: call[0] for index, call in calls.items()}
-    where = slice(len(head) - 1, len(head) - 1 + len(row))
+    start = inputs["inputs_embeds"].shape[1] - len(row) - (position == "predicts")
+    where = slice(start, start + len(row))
     gate = np.stack([g[0, where].float().cpu().numpy() for g, _ in records.values()])
     weights = torch.stack([w[0][:, where] for _, w in records.values()])  # (layer, head, T, V·(M + 1))
-    modules = hybrid_modules(model.llm)
     return Trace(
         tokens=tuple(_pieces(model.tokenizer, row)), gate=gate.astype(np.float32),
         attention=_per_view(weights, model).float().cpu().numpy().astype(np.float32),
-        grid=(model.settings.encoder.side,) * 2, layer_ids=tuple(records),
+        grid=model.grid, layer_ids=tuple(records),
         warm_up=np.array([float(torch.tanh(m.warm_up)) for m in modules.values()], dtype=np.float32))
 
 
 def _per_view(weights: Tensor, model) -> Tensor:
-    """(…, V·(M + 1)) → (…, V, M): the cls token of each view is dropped."""
-    patches = model.settings.encoder.num_patches
-    split = weights.unflatten(-1, (-1, patches + 1))
-    middle = patches // 2
-    return torch.cat([split[..., :middle], split[..., middle + 1:]], dim=-1)
+    """(…, V·(M + 1)) → (…, V, M): the cls token of each view is dropped, where there is one."""
+    tokens = math.prod(model.grid) + (model.cls_index is not None)
+    return drop_cls(weights.unflatten(-1, (-1, tokens)), model.cls_index)
 
 
 def _pieces(tokenizer, row: list[int]) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -13,26 +17,35 @@ from .config import EMRRGConfig, preset
 from .errors import InputError
 from .generation import generate_reports
 from .language.hybrid_decoder import install_hybrid_layers
-from .language.llm import TINY_DIR, load_llm
-from .language.prompt import IGNORE
+from .language.llm import TINY_DIR, build_llm, load_llm
+from .language.prompt import IGNORE, image_slot
 from .tuning.partial_lora import apply_partial_lora
-from .tuning.policy import set_trainable
+from .tuning.policy import add_llm_lora, set_trainable
 from .vision.checkpoints import load_vision_encoder
+from .vision.encoder import VisionMamba, drop_cls
 
-TINY_ENCODER_FILE = TINY_DIR / "encoder" / "encoder.safetensors"
+ENCODER_FILES = {  # entries of `encoder_weights`; MambaXray-VL's are downloaded by the user
+    "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
+    "mambaxray-vl-base": Path("models/MambaXrayCLIP-B.pth"),
+    "mambaxray-vl-large": Path("models/MambaXrayCLIP-L.pth"),
+}
+CHOICES = {"encoder_tuning": ("full", "frozen", "lora"), "data.views": ("concat", "mean"),
+           "llm.visual_in_prompt": ("none", "pooled", "all"), "llm.tuning": ("frozen", "lora"),
+           "llm.dtype": ("float32", "bfloat16"), "encoder.kind": ("mamba", "hf")}
 
 
 class EMRRG(nn.Module):
     """The whole system.
 
     Args:
-        config: sizes and choices. encoder: a VisionMamba. llm, tokenizer: a causal LM and its own.
+        config: sizes and choices. encoder: a VisionMamba or HFBackbone. llm, tokenizer: a causal LM
+            and its own.
 
     Attributes:
         settings: the EMRRGConfig.
-        encoder: the VisionMamba under Partial LoRA, (I, 3, H, W) → (I, M + 1, d).
-        projector, projector_norm: d → D, LayerNorm. view_embedding: (max_views, D), learned.
-        llm: the causal LM with hybrid layers.
+        encoder: under Partial LoRA if that is chosen, (I, 3, H, W) → (I, M + 1, d).
+        projector, projector_norm: d → D, LayerNorm. view_embedding: (max_views, D), with views `concat`.
+        llm: the causal LM with hybrid layers. Weights that train are float32, the LLM's `llm.dtype`.
     """
 
     accepts_loss_kwargs = True  # tells the Trainer to pass num_items_in_batch to forward
@@ -42,25 +55,49 @@ class EMRRG(nn.Module):
         _check_choices(config)
         hidden = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
-        self.encoder = apply_partial_lora(encoder, config.partial_lora)
-        self.projector = nn.Linear(config.encoder.embed_dim, hidden)
+        self.grid, self.cls_index = encoder.grid, encoder.cls_index
+        self.encoder = encoder
+        if config.encoder_tuning == "lora":
+            self.encoder = apply_partial_lora(encoder, config.partial_lora)
+        self.projector = nn.Linear(encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
-        self.view_embedding = nn.Embedding(config.data.max_views, hidden)
-        nn.init.normal_(self.view_embedding.weight, std=0.02)
-        self.llm = install_hybrid_layers(llm, config.llm.hybrid_layers, config.llm.gate_input)
-        set_trainable(self)
+        if config.data.views == "concat":
+            self.view_embedding = nn.Embedding(config.data.max_views, hidden)
+            nn.init.normal_(self.view_embedding.weight, std=0.02)
+        self.llm = _without_dropout(llm)
+        if config.llm.tuning == "lora":
+            add_llm_lora(self.llm, config.llm.lora_r)
+        if config.llm.hybrid_layers:
+            install_hybrid_layers(self.llm, config.llm.hybrid_layers, config.llm.gate_input,
+                                  config.llm.kv_init)
+        set_trainable(self, config)
 
     @classmethod
     def from_preset(cls, name: str | EMRRGConfig = "tiny") -> EMRRG:
-        """Builds a preset with its pre-trained encoder and LLM; adapters and hybrid layers are new."""
+        """Builds a preset with its pre-trained encoder and LLM; adapters and hybrid layers are new.
+
+        Raises:
+            InputError: an unknown preset, or weights that are missing or of another size.
+        """
         config = preset(name) if isinstance(name, str) else name
-        source = TINY_ENCODER_FILE if config.encoder_weights == "tiny" else config.encoder_weights
-        encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
-        if encoder.config != config.encoder:
-            raise InputError(f"the encoder in {source} is {encoder.config}, but the preset asks for "
-                             f"{config.encoder}; choose weights of that size")
+        encoder = _load_encoder(config)
         torch.manual_seed(config.train.seed)
-        return cls(config, encoder, *load_llm(config.llm.name))
+        return cls(config, encoder, *load_llm(config.llm.name, getattr(torch, config.llm.dtype)))
+
+    @classmethod
+    def from_sizes(cls, name: str | EMRRGConfig, tokenizer=None) -> EMRRG:
+        """The same architecture with random weights: nothing is loaded.
+
+        Under `torch.device("meta")` it takes no memory, which is how the ledger counts.
+        """
+        config = preset(name) if isinstance(name, str) else name
+        torch.manual_seed(config.train.seed)
+        if config.encoder.kind == "mamba":
+            encoder = VisionMamba(config.encoder)
+        else:
+            from .vision.hf_backbone import build_hf_backbone  # TMP
+            encoder = build_hf_backbone(config.encoder_weights, config.encoder.image_size)
+        return cls(config, encoder, build_llm(config.llm.name, getattr(torch, config.llm.dtype)), tokenizer)
 
     @classmethod
     def from_run(cls, run: str | Path) -> EMRRG:
@@ -93,10 +130,24 @@ class EMRRG(nn.Module):
         return {k: v for k, v in self.state_dict().items() if k in trained}
 
     def train(self, mode: bool = True) -> EMRRG:
-        """Frozen parts stay in eval mode: upstream trains a frozen encoder with drop-path (audit E39)."""
+        """A frozen encoder stays in eval mode: upstream leaves its drop-path on (audit E39)."""
         super().train(mode)
-        self.llm.eval()
+        if self.settings.encoder_tuning == "frozen":
+            self.encoder.eval()
         return self
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recomputes the LLM's layers in the backward pass: less memory, a third more time."""
+        self.llm.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def untouched_encoder(self) -> AbstractContextManager:
+        """Within it the encoder is as before stage 3, where Partial LoRA keeps it so."""
+        return self.encoder.disable_adapter() if isinstance(self.encoder, PeftModel) else nullcontext()
+
+    def mixed_precision(self) -> torch.autocast:
+        """bfloat16 autocast next to a bfloat16 LLM; else nothing is cast."""
+        half = self.llm.dtype == torch.bfloat16
+        return torch.autocast(self.projector.weight.device.type, torch.bfloat16, enabled=half)
 
     def encode(self, pixel_values: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
@@ -107,7 +158,8 @@ class EMRRG(nn.Module):
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
-        return self.project(self.encoder(pixel_values[view_mask]), view_mask)
+        with self.mixed_precision():
+            return self.project(self.encoder(pixel_values[view_mask]), view_mask)
 
     def project(self, tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder tokens of the I views that exist, (I, M + 1, d), → visual states, see `encode`."""
@@ -132,6 +184,44 @@ class EMRRG(nn.Module):
         if not view_mask.any(dim=1).all():
             raise InputError("a study has no view: give at least one image for each")
 
+    def llm_inputs(self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
+                   ) -> dict[str, Tensor]:
+        """What the LLM reads: text embeddings, the visual tokens of the prompt between them, masks.
+
+        Args:
+            input_ids, attention_mask: (B, n), beginning with the prompt. states, mask: see `encode`.
+
+        Returns:
+            inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
+            visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (audit G).
+        """
+        embeds = self.llm.get_input_embeddings()(input_ids)
+        shown, shown_mask = self.prompt_states(states, mask)
+        slot = image_slot(self.tokenizer) if shown.shape[1] else 0
+        text_mask = attention_mask.bool()
+        inputs = {
+            "inputs_embeds": torch.cat([embeds[:, :slot], shown.to(embeds.dtype), embeds[:, slot:]], dim=1),
+            "attention_mask": torch.cat([text_mask[:, :slot], shown_mask, text_mask[:, slot:]], dim=1).long()}
+        if self.settings.llm.hybrid_layers:
+            off = torch.zeros_like(shown_mask)
+            inputs |= {"visual_states": states, "visual_mask": mask,
+                       "text_mask": torch.cat([text_mask[:, :slot], off, text_mask[:, slot:]], dim=1)}
+        return inputs
+
+    def prompt_states(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The visual tokens of the prompt, (B, P, D), and their mask: none, 2 × 2 means, or all."""
+        shown = self.settings.llm.visual_in_prompt
+        if shown == "none":
+            return states[:, :0], mask[:, :0]
+        if shown == "all":
+            return states, mask
+        tokens = math.prod(self.grid) + (self.cls_index is not None)
+        views, there = states.unflatten(1, (-1, tokens)), mask.unflatten(1, (-1, tokens))
+        patches = drop_cls(views.transpose(2, 3), self.cls_index).unflatten(-1, self.grid)  # (B, V, D, r, c)
+        means = F.avg_pool2d(patches.flatten(0, 1), 2, ceil_mode=True)
+        means = means.flatten(2).transpose(1, 2).unflatten(0, views.shape[:2])
+        return means.flatten(1, 2), there[:, :, :1].expand(-1, -1, means.shape[2]).flatten(1)
+
     def forward(self, view_mask: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor,
                 pixel_values: Tensor | None = None, tokens: Tensor | None = None,
                 num_items_in_batch: Tensor | int | None = None) -> dict[str, Tensor]:
@@ -143,14 +233,16 @@ class EMRRG(nn.Module):
             (I, M + 1, d) of an encoder that has run already, see `project`.
             num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
         """
-        states, mask = (self.encode(pixel_values, view_mask) if tokens is None
-                        else self.project(tokens, view_mask))
-        # logits before the report are not needed; the first token of all has none that predicts it
-        first = max(1, int((labels != IGNORE).any(dim=0).nonzero()[0]))
-        positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
-        logits = self.llm(input_ids=input_ids, attention_mask=attention_mask, visual_states=states,
-                          visual_mask=mask, text_mask=attention_mask.bool(), use_cache=False,
-                          logits_to_keep=positions).logits
+        with self.mixed_precision():
+            states, mask = (self.encode(pixel_values, view_mask) if tokens is None
+                            else self.project(tokens, view_mask))
+            inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
+            shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
+            # logits before the report are not needed; the first token of all has none that predicts it
+            first = max(1, int((labels != IGNORE).any(dim=0).nonzero()[0]))
+            positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
+            places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts
+            logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
         targets = labels[:, first:]
         total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE,
                                 reduction="sum")
@@ -167,10 +259,40 @@ class EMRRG(nn.Module):
         return generate_reports(self, pixel_values, view_mask, trace=trace, **settings)
 
 
+def _without_dropout(llm: nn.Module) -> nn.Module:
+    """Sets the LLM's own dropouts to 0: it stays frozen, also in the train mode of checkpointing."""
+    for module in llm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return llm
+
+
+def _load_encoder(config: EMRRGConfig) -> nn.Module:
+    if config.encoder.kind == "hf":
+        from .vision.hf_backbone import load_hf_backbone  # TMP
+        return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
+    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
+    if config.encoder_weights.startswith("mambaxray") and not source.is_file():
+        raise InputError(f"the encoder weights '{config.encoder_weights}' are not here: download "
+                         f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
+                         f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights")
+    encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
+    if encoder.config != config.encoder:
+        raise InputError(f"the encoder in {source} is {encoder.config}, but the preset asks for "
+                         f"{config.encoder}; choose weights of that size")
+    return encoder
+
+
 def _check_choices(config: EMRRGConfig) -> None:
     """Raises InputError for a choice that the model would otherwise pass over in silence."""
-    if config.data.views not in ("concat", "mean"):
-        raise InputError(f"data.views must be 'concat' or 'mean', got '{config.data.views}'")
-    if config.llm.visual_in_prompt != "none":
-        raise InputError(f"llm.visual_in_prompt '{config.llm.visual_in_prompt}' does not exist; use 'none': "
-                         "visual tokens enter through the hybrid layers")
+    for setting, allowed in CHOICES.items():
+        value = operator.attrgetter(setting)(config)
+        if value not in allowed:
+            raise InputError(f"{setting} must be {' or '.join(allowed)}, not '{value}'")
+    if not config.llm.hybrid_layers and config.llm.visual_in_prompt == "none":
+        raise InputError("the image cannot reach the LLM: choose hybrid_layers, or visual_in_prompt all")
+    if config.encoder.kind == "hf" and config.encoder_tuning == "lora":
+        raise InputError("Partial LoRA acts on Mamba mixers: choose encoder_tuning full or frozen for a "
+                         "Hugging Face backbone")

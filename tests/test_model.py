@@ -211,11 +211,19 @@ def test_a_fresh_model_writes_as_its_llm_alone_and_only_alpha_moves_first(make_m
     assert moved == {n for n in trainable_names() if n.endswith("warm_up")}
 
 
-def test_frozen_parts_stay_in_eval_mode(make_model, small_config):
-    model = make_model(replace(small_config, partial_lora=PartialLoRAConfig(r=2, dropout=0.5))).train()
-    assert model.training and not model.llm.training
-    assert not any(m.training for m in model.llm.modules())
-    assert model.encoder.base_model.model.layers[0].mixer.in_proj.lora_dropout["lora_X"].training
+def test_training_mode_changes_nothing_in_what_is_frozen(make_model, make_encoder, make_llm, tokenizer,
+                                                         small_config, batch):
+    """The LLM's dropouts are 0 (checkpointing needs its train mode); a frozen encoder stays in eval."""
+    llm = make_llm()
+    llm.config.attention_dropout = 0.5
+    for layer in llm.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    config = replace(small_config, encoder_tuning="frozen")
+    model = EMRRG(config, make_encoder(drop_path=0.9), llm, tokenizer).train()
+    assert model.llm.training and not any(m.training for m in model.encoder.modules())
+    assert torch.equal(model(**batch)["loss"], model.eval()(**batch)["loss"])
+    lora = make_model(replace(small_config, partial_lora=PartialLoRAConfig(r=2, dropout=0.5))).train()
+    assert lora.encoder.base_model.model.layers[0].mixer.in_proj.lora_dropout["lora_X"].training
 
 
 def test_a_few_steps_learn_to_tell_two_images_apart(make_model, tokenizer, small_config, images):
@@ -356,13 +364,140 @@ def test_weights_of_another_size_or_nowhere_are_refused(saved, tmp_path, make_en
             load_llm(name)
 
 
-def test_choices_that_would_do_nothing_are_refused(make_model, small_config):
-    with pytest.raises(InputError, match="data.views must be 'concat' or 'mean', got 'sum'"):
-        make_model(with_data(small_config, views="sum"))
-    with pytest.raises(InputError, match="llm.visual_in_prompt 'all' does not exist; use 'none'"):
-        make_model(replace(small_config, llm=LLMConfig(hybrid_layers=(0,), visual_in_prompt="all")))
-    with pytest.raises(InputError, match="hybrid layer index 2 is out of range: the LLM has 2 layers"):
-        make_model(replace(small_config, llm=LLMConfig(hybrid_layers=(0, 2))))
+@pytest.mark.parametrize("change, said", [
+    ({"views": "sum"}, "data.views must be concat or mean, not 'sum'"),
+    ({"visual_in_prompt": "some"}, "llm.visual_in_prompt must be none or pooled or all, not 'some'"),
+    ({"hybrid_layers": (0, 2)}, "hybrid layer index 2 is out of range: the LLM has 2 layers"),
+    ({"hybrid_layers": ()}, "the image cannot reach the LLM: choose hybrid_layers"),
+    ({"encoder_tuning": "half"}, "encoder_tuning must be full or frozen or lora, not 'half'"),
+    ({"dtype": "float16"}, "llm.dtype must be float32 or bfloat16, not 'float16'"),
+])
+def test_choices_that_would_do_nothing_are_refused(make_model, small_config, change, said):
+    inner = {part: replace(getattr(small_config, part), **change) for part in ("data", "llm")
+             if change.keys() <= vars(getattr(small_config, part)).keys()}
+    with pytest.raises(InputError, match=said):
+        make_model(replace(small_config, **(inner or change)))
+
+
+# ------------------------------------------------------------------------ visual tokens in the prompt
+
+
+def shown(config, how, **changes):
+    return replace(config, llm=replace(config.llm, visual_in_prompt=how, **changes))
+
+
+def prompt_batch(model, config, images):
+    text = text_batch(model.tokenizer, config.data.prompt, REPORTS, config.data.max_length,
+                      config.llm.visual_in_prompt != "none")
+    mask = torch.tensor([[True, True], [True, True], [True, False]])
+    return {"pixel_values": images(3), "view_mask": mask, "input_ids": text.input_ids,
+            "attention_mask": text.attention_mask, "labels": text.labels}
+
+
+@pytest.mark.parametrize("how, views, count", [("none", "concat", 0), ("all", "concat", 2 * TOKENS),
+                                               ("all", "mean", TOKENS), ("pooled", "concat", 2 * 4),
+                                               ("pooled", "mean", 4)])
+def test_the_prompt_holds_the_visual_tokens_that_are_asked_for(make_model, small_config, images, how, views,
+                                                               count):
+    model = make_model(shown(with_data(small_config, views=views), how))
+    states, mask = model.encode(images(2), torch.tensor([[True, True], [True, False]]))
+    prompt = torch.tensor([prompt_ids(model.tokenizer, "Say.", how != "none")] * 2)
+    inputs = model.llm_inputs(prompt, torch.ones_like(prompt), states, mask)
+    slot = model.tokenizer("Human: <Img>", add_special_tokens=False, return_length=True).length[0]
+    embeds, table = inputs["inputs_embeds"], model.llm.get_input_embeddings().weight
+    assert embeds.shape[1] == prompt.shape[1] + count
+    assert torch.equal(embeds[:, slot + count:], table[prompt[:, slot:]])
+    assert inputs["text_mask"].sum(1).tolist() == [prompt.shape[1]] * 2
+    absent = count // 2 if views == "concat" else 0
+    assert inputs["attention_mask"].sum(1).tolist() == [embeds.shape[1], embeds.shape[1] - absent]
+    if how == "pooled":
+        rows = model.tokenizer.decode(prompt[0])
+        assert "<Img></Img> Say. \nAssistant:" in rows
+        grid = torch.cat([states[0, :8], states[0, 9:TOKENS]]).view(2, 2, 2, 2, -1)
+        assert torch.allclose(embeds[0, slot:slot + 4], grid.mean(dim=(1, 3)).flatten(0, 1), atol=1e-6)
+    if how == "all":
+        assert torch.equal(embeds[:, slot:slot + count], states)
+
+
+@pytest.mark.parametrize("how", ["pooled", "all"])
+@pytest.mark.parametrize("layers", [(0, 1), ()])
+def test_generation_with_visual_tokens_in_the_prompt(make_model, small_config, images, how, layers):
+    """Cached beams and batches equal a loop that runs everything anew; absent views change nothing."""
+    config = shown(small_config, how, hybrid_layers=layers)
+    model, pixels = make_model(config), images(2)
+    view_mask = torch.tensor([[True, True], [True, False]])
+    head = prompt_ids(model.tokenizer, config.data.prompt, True)
+    wanted = []
+    with torch.no_grad():
+        for i in range(2):
+            states, mask = model.encode(pixels[i:i + 1], view_mask[i:i + 1])
+            row = []
+            while len(row) < 8 and model.tokenizer.eos_token_id not in row:
+                ids = torch.tensor([head + row])
+                inputs = model.llm_inputs(ids, torch.ones_like(ids), states, mask)
+                places = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+                logits = model.llm(**inputs, position_ids=places, use_cache=False).logits
+                row.append(int(logits[0, -1].argmax()))
+            wanted.append(model.tokenizer.decode(row, skip_special_tokens=True).strip())
+    assert model.generate(pixels, view_mask, num_beams=1, max_new_tokens=8) == wanted
+    beams = model.generate(pixels, view_mask, num_beams=3, max_new_tokens=8)
+    assert model.generate(pixels[1:], view_mask[1:], num_beams=3, max_new_tokens=8) == beams[1:]
+    assert model.generate(pixels[1:, :1], num_beams=3, max_new_tokens=8) == beams[1:]
+
+
+@pytest.mark.parametrize("how", ["pooled", "all"])
+def test_loss_is_of_the_report_alone_with_visual_tokens_in_the_prompt(make_model, small_config, images, how):
+    config = shown(small_config, how)
+    model = make_model(config)
+    batch = prompt_batch(model, config, images)
+    loss = model(**batch)["loss"]
+    one = {k: v[2:] for k, v in batch.items()}
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for i in range(3):
+            one = {k: v[i:i + 1] for k, v in batch.items()}
+            tokens = int((one["labels"] != IGNORE).sum())
+            total, count = total + float(model(**one)["loss"]) * tokens, count + tokens
+    assert loss.item() == pytest.approx(total / count, abs=1e-5)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_gradient_checkpointing_changes_nothing(make_model, small_config, images):
+    def gradients(checkpointing):
+        config = shown(small_config, "all")
+        model = make_model(config).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        runs = []
+        hook = model.llm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
+        model(**prompt_batch(model, config, images))["loss"].backward()
+        hook.remove()
+        return len(runs), {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+    (once, plain), (twice, recomputed) = gradients(False), gradients(True)
+    assert (once, twice) == (1, 2)
+    for name, grad in plain.items():
+        assert torch.allclose(grad, recomputed[name], atol=1e-6), name
+
+
+def test_a_bfloat16_llm_trains_float32_parts(make_encoder, make_llm, tokenizer, small_config, images):
+    config = shown(small_config, "all", dtype="bfloat16", tuning="lora")
+    model = EMRRG(config, make_encoder(), make_llm().bfloat16(), tokenizer).train()
+    kinds = {p.requires_grad: set() for p in model.parameters()}
+    for parameter in model.llm.parameters():
+        kinds[parameter.requires_grad].add(parameter.dtype)
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+    exact = EMRRG(shown(config, "all", dtype="float32"), make_encoder(), make_llm(), tokenizer)
+    batch = prompt_batch(model, config, images)
+    loss = model(**batch)["loss"]
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(float(exact(**batch)["loss"]), rel=0.05)
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    assert len(model.generate(images(1), max_new_tokens=3)) == 1
+    assert model.llm.lm_head.weight.dtype == torch.bfloat16
 
 
 def test_phantom_studies_go_through_the_whole_model(make_model, small_config, phantom_dir):

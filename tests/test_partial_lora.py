@@ -15,7 +15,6 @@ from emrrg_lib.errors import InputError
 from emrrg_lib.tuning.partial_lora import (
     TARGETS,
     adapter_name,
-    adapter_weight_names,
     apply_partial_lora,
     load_partial_lora,
 )
@@ -43,6 +42,10 @@ def with_values(model, seed=4):
             if ".lora_B." in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model
+
+
+def adapter_weight_names(model):
+    return [name for name, _ in model.named_parameters() if ".lora_A." in name or ".lora_B." in name]
 
 
 def touched(target):

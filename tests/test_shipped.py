@@ -32,7 +32,7 @@ def test_preset_fits_its_weights_and_the_ledger_adds_up():
     trained = {e.part for e in entries if e.trained}
     assert trained == {"Partial LoRA", "projector, view embedding", "cross-attention W_k, W_v",
                        "dynamic gate, warm-up α"}
-    assert f"{sum(e.trained for e in entries):,}" in describe("tiny")
+    assert f"{sum(e.trained for e in entries):,}" in describe(preset("tiny"))
 
 
 def test_seeds_of_pretraining_and_demo_differ():

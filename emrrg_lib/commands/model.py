@@ -1,21 +1,22 @@
-"""Commands about models and the machine: generate, info, doctor."""
+"""Commands about models and the machine: generate, info, ledger, doctor."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
 
-from .parsing import add_command, add_run, run_folder
+from .parsing import add_command, add_run, add_system, chosen_system, run_folder
 
 
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
-    command = add_command(
-        subparsers, "info", info,
-        "print a preset's map: part, paper section, shape, parameters, trained or not",
-        "emrrg info --preset tiny")
-    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
+    for name, function, summary in (
+            ("info", info, "print a system's map: part, paper section, shape, parameters, trained or not"),
+            ("ledger", count, "count parameters exactly, beside the published counts and how they arise")):
+        command = add_command(subparsers, name, function, summary, f"emrrg {name} --preset iu-xray",
+                              f"emrrg {name} --preset mimic-cxr --encoder large --policy table5-3")
+        add_system(command)
     add_command(subparsers, "doctor", doctor,
                 "look at this machine: what is OK, what is missing, how to mend it", "emrrg doctor")
 
@@ -40,10 +41,18 @@ def generate(options: Namespace) -> int:
 
 
 def info(options: Namespace) -> int:
-    """Prints a preset's map."""
+    """Prints a system's map."""
     from emrrg_lib.info import describe
 
-    print(describe(options.preset))
+    print(describe(chosen_system(options)))
+    return 0
+
+
+def count(options: Namespace) -> int:
+    """Prints the parameter ledger."""
+    from emrrg_lib.info import describe_ledger
+
+    print(describe_ledger(chosen_system(options)))
     return 0
 
 

@@ -64,3 +64,39 @@ def run_folder(run: Path) -> Path:
     if not run.is_dir():
         raise InputError(f"no run folder at {run}: `emrrg demo` writes runs/demo")
     return run
+
+
+def add_system(command: argparse.ArgumentParser) -> None:
+    """The options that choose a system: preset, policy, encoder size and weights, LLM, released settings."""
+    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
+    command.add_argument("--policy", metavar="NAME",
+                         help="what trains: full, frozen, lora-x, lora-x+in_proj, table5-1 ... table6-X")
+    command.add_argument("--encoder", choices=["base", "large"], help="size of a paper preset's encoder")
+    command.add_argument("--encoder-weights", metavar="FILE", help="checkpoint of the encoder")
+    command.add_argument("--llm", metavar="NAME", help="a named LLM, a hub id, a folder or a .gguf file")
+    command.add_argument("--released-code", action="store_true",
+                         help="the released code's settings in place of the paper's")
+
+
+def chosen_system(options: argparse.Namespace):
+    """The EMRRGConfig that the options of `add_system` ask for."""
+    from dataclasses import replace
+
+    from emrrg_lib.config import large_encoder, preset, released_code
+    from emrrg_lib.tuning.policy import apply_policy
+
+    config = preset(options.preset)
+    if options.encoder and (config.encoder.kind, config.encoder.patch_size) != ("mamba", 16):
+        raise InputError(f"preset '{config.preset}' has an encoder of its own; --encoder goes with the paper "
+                         "presets, such as iu-xray")
+    if options.encoder == "large":
+        config = large_encoder(config)
+    if options.released_code:
+        config = released_code(config)
+    if options.policy:
+        config = apply_policy(config, options.policy)
+    if options.encoder_weights:
+        config = replace(config, encoder_weights=options.encoder_weights)
+    if options.llm:
+        config = replace(config, llm=replace(config.llm, name=options.llm))
+    return config

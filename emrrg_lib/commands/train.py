@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from .parsing import add_command, add_out, add_seed, at_least
+from .parsing import add_command, add_group, add_out, add_seed, add_system, at_least, chosen_system
 
 
 def register(subparsers) -> None:
@@ -40,7 +40,7 @@ def _add_train(subparsers) -> None:
     command = add_command(
         subparsers, "train", train, "fine-tune a model on a data folder in the R2Gen layout (stage 3)",
         "emrrg train --data phantom --out runs/mine", "emrrg train --data phantom --out runs/mine --resume")
-    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
+    add_system(command)
     command.add_argument("--data", type=Path, required=True, metavar="DIR", help="annotation.json + images/")
     add_out(command, None, "run folder to write")
     command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -48,33 +48,83 @@ def _add_train(subparsers) -> None:
 
 def train(options: Namespace) -> int:
     """Stage 3 on a data folder."""
-    from emrrg_lib.config import preset
     from emrrg_lib.training.finetune import run_finetune
 
-    run = run_finetune(preset(options.preset), options.data, options.out, options.resume)
+    run = run_finetune(chosen_system(options), options.data, options.out, options.resume)
     print(f"Wrote {run}; next: emrrg evaluate --run {run}")
     return 0
 
 
 def _add_pretrain(subparsers) -> None:
-    command = add_command(
-        subparsers, "pretrain", pretrain, "make the shipped tiny encoder, language model and tokenizer again",
-        "emrrg pretrain tiny", "emrrg pretrain tiny --out runs/pretrain --resume")
-    command.add_argument("what", choices=["tiny"], help="what to pre-train")
-    add_out(command, "runs/pretrain", "folder to write")
-    command.add_argument("--studies", type=at_least(40), default=12_000,
-                         help="phantom studies (default: 12000)")
-    command.add_argument("--lm-steps", type=at_least(1), default=2000, help="language model (default: 2000)")
-    command.add_argument("--encoder-steps", type=at_least(1), default=2000, help="stage 2 (default: 2000)")
-    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    group = add_group(
+        subparsers, "pretrain", "stage 1 (images), stage 2 (images and reports), or the shipped tiny weights",
+        "emrrg pretrain stage1 --data phantom --out runs/stage1",
+        "emrrg pretrain stage2 --data phantom --weights runs/stage1/stage1.pth --out runs/stage2",
+        "emrrg pretrain tiny")
+    tiny = add_command(
+        group, "tiny", pretrain_tiny, "make the shipped tiny encoder, language model and tokenizer again",
+        "emrrg pretrain tiny --out runs/pretrain --resume")
+    add_out(tiny, "runs/pretrain", "folder to write")
+    tiny.add_argument("--studies", type=at_least(40), default=12_000, help="phantom studies (default: 12000)")
+    for name in ("lm", "stage1", "stage2"):
+        tiny.add_argument(f"--{name}-steps", type=at_least(1), metavar="N", help="default: the recipe's")
+    tiny.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    first = add_command(group, "stage1", stage1, "self-supervised pre-training on images alone",
+                        "emrrg pretrain stage1 --data phantom --objective mae --out runs/mae")
+    first.add_argument("--objective", choices=["arg", "eq2", "mae"], default="arg",
+                       help="next cluster's pixels, next token (the paper's Eq. 2), or masked patches")
+    second = add_command(group, "stage2", stage2, "contrastive pre-training on images and reports",
+                         "emrrg pretrain stage2 --data phantom --text-encoder minilm --out runs/stage2")
+    second.add_argument("--text-encoder", metavar="NAME",
+                        help="tiny, minilm, a hub id or a folder (default: the recipe's)")
+    for command, data in ((first, "data folder, or any folder of images"), (second, "data folder")):
+        command.add_argument("--size", choices=["tiny", "base", "large"], default="tiny",
+                             help="encoder and recipe (default: tiny)")
+        command.add_argument("--data", type=Path, required=True, metavar="DIR", help=data)
+        command.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint to start from")
+        command.add_argument("--steps", type=at_least(1), metavar="N", help="default: the recipe's")
+        command.add_argument("--batch-size", type=at_least(1), metavar="N", help="default: the recipe's")
+        add_out(command, None, "folder to write")
+        add_seed(command)
+        command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
-def pretrain(options: Namespace) -> int:
+def pretrain_tiny(options: Namespace) -> int:
     """Makes the tiny weights again."""
-    from emrrg_lib.training.pretrain import PretrainConfig, pretrain_tiny
+    from emrrg_lib.training import pretrain, recipes
 
-    config = PretrainConfig(studies=options.studies, lm_steps=options.lm_steps,
-                            encoder_steps=options.encoder_steps)
-    pretrain_tiny(options.out, config, options.resume)
-    print(f"Wrote {options.out}")
+    config = recipes.PretrainConfig(
+        studies=options.studies, stage1=recipes.chosen(recipes.STAGE1_TINY, steps=options.stage1_steps),
+        stage2=recipes.chosen(recipes.STAGE2_TINY, steps=options.stage2_steps))
+    config = recipes.chosen(config, lm_steps=options.lm_steps)
+    print(f"Wrote {pretrain.pretrain_tiny(options.out, config, options.resume)}")
+    return 0
+
+
+def stage1(options: Namespace) -> int:
+    """Stage 1 on images."""
+    from emrrg_lib.training import pretrain, recipes
+    from emrrg_lib.training.collate import find_images
+
+    recipe = recipes.chosen(recipes.STAGE1[options.size], objective=options.objective, steps=options.steps,
+                            batch_size=options.batch_size)
+    file = pretrain.run_stage1(find_images(options.data), recipes.ENCODERS[options.size], recipe,
+                               options.out, options.seed, options.resume, options.weights)
+    print(f"Wrote {file}; next: emrrg pretrain stage2 --weights {file}")
+    return 0
+
+
+def stage2(options: Namespace) -> int:
+    """Stage 2 on image-report pairs."""
+    from emrrg_lib.data.loading import load_annotation
+    from emrrg_lib.training import pretrain, recipes
+    from emrrg_lib.training.text_encoder import load_text_encoder
+
+    recipe = recipes.chosen(recipes.STAGE2[options.size], text_encoder=options.text_encoder,
+                            steps=options.steps, batch_size=options.batch_size)
+    studies = load_annotation(options.data, "train")
+    encoder = pretrain.stage2_encoder(recipes.ENCODERS[options.size], recipe, options.weights, options.seed)
+    file = pretrain.run_stage2(studies, encoder, *load_text_encoder(recipe.text_encoder), recipe,
+                               options.out, options.seed, options.resume)
+    print(f"Wrote {file}; next: emrrg train --encoder-weights {file}")
     return 0

@@ -9,17 +9,38 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 IGNORE = -100  # label of a position that is not learnt
+BEFORE_IMAGE = "Human: <Img>"
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
-    """Token ids of `Human: {prompt}\\nAssistant:`, after BOS where the tokenizer has one."""
-    ids = tokenizer(f"Human: {prompt}\nAssistant:", add_special_tokens=False).input_ids
-    return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
+def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Token ids of text as text: no BOS, and nothing in it is read as a special symbol."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, image: bool = False) -> list[int]:
+    """Token ids of `Human: {prompt}\\nAssistant:`, after BOS where the tokenizer has one.
+
+    With `image` they are those of `Human: <Img></Img> {prompt} \\nAssistant:`, R2GenGPT's frame for
+    visual tokens, which go in at `image_slot`.
+    """
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    if image:
+        return bos + text_ids(tokenizer, BEFORE_IMAGE) + text_ids(tokenizer, f"</Img> {prompt} \nAssistant:")
+    return bos + text_ids(tokenizer, f"Human: {prompt}\nAssistant:")
+
+
+def image_slot(tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many tokens of a prompt with an image stand before the visual tokens."""
+    return len(text_ids(tokenizer, BEFORE_IMAGE)) + (tokenizer.bos_token_id is not None)
 
 
 def report_ids(tokenizer: PreTrainedTokenizerFast, report: str, max_length: int) -> list[int]:
-    """Token ids of the report, cut to `max_length`, then the end symbol (never cut away)."""
-    ids = tokenizer(" " + report.strip(), add_special_tokens=False).input_ids[:max_length]
+    """Token ids of the report, cut to `max_length`, then the end symbol (never cut away).
+
+    They are those the report has after "Assistant:"; tokenised alone, SentencePiece adds a space.
+    """
+    before = text_ids(tokenizer, ":")
+    ids = text_ids(tokenizer, ": " + report.strip())[len(before):][:max_length]
     return [*ids, tokenizer.eos_token_id]
 
 
@@ -33,9 +54,9 @@ class TextBatch:
 
 
 def text_batch(tokenizer: PreTrainedTokenizerFast, prompt: str, reports: list[str],
-               max_length: int) -> TextBatch:
+               max_length: int, image: bool = False) -> TextBatch:
     """Prompt + report + end symbol per row; only report and end symbol carry labels."""
-    head = prompt_ids(tokenizer, prompt)
+    head = prompt_ids(tokenizer, prompt, image)
     rows = [report_ids(tokenizer, report, max_length) for report in reports]
     width = len(head) + max(len(row) for row in rows)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id)

@@ -9,7 +9,6 @@ target, named `lora_<target>` (an adapter named like a module loses its weights 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -152,10 +151,3 @@ def _check_saved(file: Path, config: PartialLoRAConfig) -> None:
     if rank != config.r or abs(scale - config.scale) > 1e-6:
         raise InputError(f"{file.parent} was saved with r={rank}, scale={scale:g}, but the config says "
                          f"r={config.r}, scale={config.scale:g}; use the saved values")
-
-
-def adapter_weight_names(model: nn.Module) -> list[str]:
-    """Names of the low-rank matrices in `model`."""
-    return [name for name, _ in model.named_parameters() if re.search(r"\.lora_[AB]\.", name)]
-
-
