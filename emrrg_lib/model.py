@@ -23,6 +23,7 @@ from .tuning.partial_lora import apply_partial_lora
 from .tuning.policy import add_llm_lora, set_trainable
 from .vision.checkpoints import load_vision_encoder
 from .vision.encoder import VisionMamba, drop_cls
+from .vision.hf_backbone import build_hf_backbone, load_hf_backbone
 
 ENCODER_FILES = {  # entries of `encoder_weights`; MambaXray-VL's are downloaded by the user
     "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
@@ -92,11 +93,8 @@ class EMRRG(nn.Module):
         """
         config = preset(name) if isinstance(name, str) else name
         torch.manual_seed(config.train.seed)
-        if config.encoder.kind == "mamba":
-            encoder = VisionMamba(config.encoder)
-        else:
-            from .vision.hf_backbone import build_hf_backbone  # TMP
-            encoder = build_hf_backbone(config.encoder_weights, config.encoder.image_size)
+        encoder = (VisionMamba(config.encoder) if config.encoder.kind == "mamba"
+                   else build_hf_backbone(config.encoder_weights, config.encoder.image_size))
         return cls(config, encoder, build_llm(config.llm.name, getattr(torch, config.llm.dtype)), tokenizer)
 
     @classmethod
@@ -239,7 +237,7 @@ class EMRRG(nn.Module):
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
             # logits before the report are not needed; the first token of all has none that predicts it
-            first = max(1, int((labels != IGNORE).any(dim=0).nonzero()[0]))
+            first = max(1, int((labels != IGNORE).any(dim=0).int().argmax()))
             positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
             places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
@@ -271,7 +269,6 @@ def _without_dropout(llm: nn.Module) -> nn.Module:
 
 def _load_encoder(config: EMRRGConfig) -> nn.Module:
     if config.encoder.kind == "hf":
-        from .vision.hf_backbone import load_hf_backbone  # TMP
         return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
     source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
     if config.encoder_weights.startswith("mambaxray") and not source.is_file():

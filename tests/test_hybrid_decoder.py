@@ -1,4 +1,4 @@
-"""Hybrid layers on real architectures: α = 0 identity, cached = uncached, padding, copies, bad input."""
+"""Hybrid layers on real architectures: α = 0 identity, ways of writing, masks, copies, bad input."""
 
 import copy
 
@@ -15,7 +15,9 @@ from emrrg_lib.language.hybrid_decoder import (
     recording,
 )
 
-FITTING = ("Llama", "Qwen2", "Mistral", "Phi3", "Granite")
+# grouped keys and values first, then one key and value per head
+FITTING = [(kind, {}) for kind in ("Llama", "Qwen2", "Mistral", "Phi3", "Granite")] + [
+    (kind, {"num_key_value_heads": 4}) for kind in ("Llama", "Qwen2")]
 SIZES = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0, bos_token_id=1,
              eos_token_id=2)
@@ -36,6 +38,7 @@ def plain(kind="Qwen2", seed=0, **changes):
 
 
 def hybrid(kind="Qwen2", alpha=0.0, gate_input="S", layers=(0, 2), **changes):
+    """Every parameter of the cross-attention random, α as given."""
     llm = install_hybrid_layers(plain(kind, **changes), layers, gate_input)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -74,9 +77,22 @@ def row(given, index, width=None):
         k: cut[k][:, -width:] for k in ("input_ids", "attention_mask", "text_mask")}
 
 
-@pytest.fixture(scope="module", params=FITTING)
+class Architecture:
+    """`plain` and `hybrid` of one architecture."""
+
+    def __init__(self, kind, changes):
+        self.kind, self.changes = kind, changes
+
+    def plain(self, **more):
+        return plain(self.kind, **self.changes, **more)
+
+    def hybrid(self, **more):
+        return hybrid(self.kind, **self.changes, **more)
+
+
+@pytest.fixture(scope="module", params=FITTING, ids=lambda p: p[0] + ("-MHA" if p[1] else "-GQA"))
 def kind(request):
-    return request.param
+    return Architecture(*request.param)
 
 
 # -------------------------------------------------------------------------- every architecture
@@ -84,7 +100,7 @@ def kind(request):
 
 @torch.no_grad()
 def test_at_alpha_zero_logits_and_reports_keep_every_bit(kind):
-    base, llm, given = plain(kind), hybrid(kind, alpha=0.0), prompt()
+    base, llm, given = kind.plain(), kind.hybrid(alpha=0.0), prompt()
     assert base.config._attn_implementation == "sdpa"
     assert torch.equal(llm(**given).logits, base(**text_only(given)).logits)
     for settings in ({"num_beams": 1}, {"num_beams": 3}):
@@ -100,8 +116,8 @@ def test_at_alpha_zero_logits_and_reports_keep_every_bit(kind):
 
 @torch.no_grad()
 def test_cached_and_uncached_generation_write_the_same(kind):
-    llm, given = hybrid(kind, alpha=1.0), prompt()
-    closed = write(hybrid(kind, alpha=0.0), given)
+    llm, given = kind.hybrid(alpha=1.0), prompt()
+    closed = write(kind.hybrid(alpha=0.0), given)
     for settings in ({"num_beams": 1}, {"num_beams": 3}):
         cached = write(llm, given, **settings)
         assert torch.equal(cached, write(llm, given, use_cache=False, **settings))
@@ -111,7 +127,7 @@ def test_cached_and_uncached_generation_write_the_same(kind):
 @torch.no_grad()
 def test_every_cached_step_lets_the_image_in(kind):
     """The released layers add nothing after the prompt (upstream_audit §0, fact 9)."""
-    llm, given = hybrid(kind, alpha=1.0), prompt()
+    llm, given = kind.hybrid(alpha=1.0), prompt()
     with recording(llm) as calls:
         ids = write(llm, given)
     whole = given | {"input_ids": ids[:, :-1], "attention_mask": torch.ones_like(ids[:, :-1]),
@@ -128,7 +144,7 @@ def test_every_cached_step_lets_the_image_in(kind):
 
 @torch.no_grad()
 def test_batch_equals_single_and_left_padding_changes_nothing(kind):
-    llm, given = hybrid(kind, alpha=1.0), prompt(batch=3, length=9)
+    llm, given = kind.hybrid(alpha=1.0), prompt(batch=3, length=9)
     pad = 4
     given["input_ids"][1, :pad] = 0
     given["attention_mask"][1, :pad] = 0
@@ -149,7 +165,7 @@ def test_batch_equals_single_and_left_padding_changes_nothing(kind):
 
 @torch.no_grad()
 def test_padded_positions_get_nothing_from_the_image(kind):
-    llm, given = hybrid(kind, alpha=1.0), prompt()
+    llm, given = kind.hybrid(alpha=1.0), prompt()
     given["text_mask"][1, 6:] = False
     with recording(llm) as calls:
         llm(**given)
@@ -160,9 +176,87 @@ def test_padded_positions_get_nothing_from_the_image(kind):
     assert torch.equal(llm(**other).logits, llm(**given).logits)
 
 
+@torch.no_grad()
+def test_keys_and_values_may_start_as_copies_of_the_layers_own(kind):
+    """Row layout: the copied layer maps a text's hidden states to the keys and values of its own cache."""
+    llm = kind.plain()
+    if kind.kind == "Phi3":  # one matrix for query, key and value
+        with pytest.raises(InputError, match="Phi3Attention has no k_proj and v_proj to copy.*kv_init 'new'"):
+            install_hybrid_layers(llm, (0,), kv_init="copied")
+        return
+    for parameter in (p for n, p in llm.named_parameters() if n.endswith("bias")):
+        torch.nn.init.normal_(parameter)  # Qwen's k_proj and v_proj have one
+    install_hybrid_layers(llm, (1,), kv_init="copied")
+    cache, seen = transformers.DynamicCache(config=llm.config), {}
+    layer, cross = llm.model.layers[1], hybrid_modules(llm)[1]
+    layer.register_forward_pre_hook(lambda m, args, kwargs: seen.update(args=(*args, *kwargs.values())),
+                                    with_kwargs=True)
+    zeros = torch.zeros(1, 5, dtype=torch.long)  # every position 0: RoPE turns nothing
+    llm(input_ids=torch.arange(3, 8)[None], position_ids=zeros, past_key_values=cache)
+    keys, values = cross.keys_values(seen["args"][0])
+    repeat = keys.shape[1] // cross.kv_heads
+    assert torch.allclose(keys[:, ::repeat], cache.layers[1].keys, atol=1e-5)
+    assert torch.allclose(values[:, ::repeat], cache.layers[1].values, atol=1e-5)
+    for head in range(keys.shape[1]):  # consecutive heads share a key/value head
+        assert torch.equal(keys[:, head], keys[:, head - head % repeat])
+
+
+@torch.no_grad()
+def test_a_prompt_read_in_chunks_is_masked_like_one_read_whole(kind):
+    """The mask is longer than a chunk, and shorter than the sequence once words are written."""
+    llm, given = kind.hybrid(alpha=1.0), prompt()
+    given["input_ids"][1, :5] = 0
+    given["attention_mask"][1, :5] = 0
+    given["text_mask"][1, :5] = False  # ends within the second chunk
+    given["text_mask"][0, 4] = False  # as a visual token of the prompt
+    gates = {}
+    for name, settings in {"whole": {}, "chunks": {"prefill_chunk_size": 4}, "uncached": {"use_cache": False},
+                           "static": {"cache_implementation": "static", "disable_compile": True}}.items():
+        with recording(llm) as calls:
+            ids = write(llm, given, **settings)
+        records = [gate for gate, _ in calls[0]]
+        gates[name] = ids, records[-1] if name == "uncached" else torch.cat(records, dim=1)
+    for ids, gate in gates.values():
+        assert torch.equal(ids, gates["whole"][0]) and torch.allclose(gate, gates["whole"][1], atol=1e-5)
+        assert torch.equal(gate[:, :9] != 0, given["text_mask"]) and gate[:, 9:].all()
+
+
+@torch.no_grad()
+def test_a_mask_of_the_step_and_one_of_the_sequence_say_the_same(kind):
+    llm, given = kind.hybrid(alpha=1.0), prompt()
+    given["text_mask"] = torch.rand(2, 9) < 0.5
+    wanted = llm(**given).logits[:, 6:]
+    for width in (9, 3):  # of the whole sequence; of the last three tokens
+        cache = transformers.DynamicCache(config=llm.config)
+        llm(**given | {k: given[k][:, :6] for k in ("input_ids", "attention_mask", "text_mask")},
+            past_key_values=cache)
+        step = {"input_ids": given["input_ids"][:, 6:], "text_mask": given["text_mask"][:, -width:]}
+        assert torch.allclose(llm(**given | step, past_key_values=cache).logits, wanted, atol=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_frozen_model_passes_gradients_to_the_image_through_checkpoints(kind):
+    """What stage 3 does: only the cross-attention and what makes the visual states train."""
+    llm, given = kind.hybrid(alpha=1.0).requires_grad_(False).train(), prompt()
+    for module in hybrid_modules(llm).values():
+        module.requires_grad_(True)
+    given["visual_states"].requires_grad_(True)
+    wanted = [given["visual_states"], *(p for p in llm.parameters() if p.requires_grad)]
+
+    def gradients():
+        logits = llm(**given, use_cache=False).logits.float().log_softmax(-1)
+        return torch.autograd.grad(logits[:, :, 7].sum(), wanted)
+
+    without = gradients()
+    llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for one, other in zip(gradients(), without, strict=True):
+        assert one.abs().max() > 0
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6 + 1e-5 * other.abs().max())
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_gradient_checkpointing_gives_the_same_gradients(kind):
-    llm, given = hybrid(kind, alpha=1.0, gate_input="H").train(), prompt()
+    llm, given = kind.hybrid(alpha=1.0, gate_input="H").train(), prompt()
     labels = given["input_ids"].clone()
 
     def gradients():
@@ -183,9 +277,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(kind):
             assert grad.abs().max() > 0, name
 
 
-# ------------------------------------------------------------------------- ways of calling, on Qwen2
-
-
 @torch.no_grad()
 def test_generation_equals_a_hand_written_loop():
     llm, given = hybrid(alpha=1.0), row(prompt(), 0)
@@ -199,8 +290,8 @@ def test_generation_equals_a_hand_written_loop():
     assert torch.equal(write(llm, given), ids)
 
 
-def test_sampling_is_repeatable_by_its_seed():
-    llm, given, texts = hybrid(alpha=1.0), prompt(), []
+def test_sampling_is_repeatable_by_its_seed(kind):
+    llm, given, texts = kind.hybrid(alpha=1.0), prompt(), []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
         texts.append(write(llm, given, do_sample=True, temperature=1.5, top_k=0, num_return_sequences=2))
@@ -209,8 +300,8 @@ def test_sampling_is_repeatable_by_its_seed():
 
 
 @torch.no_grad()
-def test_embeddings_serve_as_prompt():
-    llm, given = hybrid(alpha=1.0), prompt()
+def test_embeddings_serve_as_prompt(kind):
+    llm, given = kind.hybrid(alpha=1.0), prompt()
     embedded = {k: v for k, v in given.items() if k != "input_ids"}
     embedded["inputs_embeds"] = llm.get_input_embeddings()(given["input_ids"])
     assert torch.equal(llm(**embedded).logits, llm(**given).logits)
@@ -218,8 +309,8 @@ def test_embeddings_serve_as_prompt():
 
 
 @torch.no_grad()
-def test_a_static_cache_writes_the_same():
-    llm, given = hybrid(alpha=1.0), prompt()
+def test_a_static_cache_writes_the_same(kind):
+    llm, given = kind.hybrid(alpha=1.0), prompt()
     static = write(llm, given, cache_implementation="static", disable_compile=True)
     assert torch.equal(static, write(llm, given))
 
@@ -258,24 +349,38 @@ def test_the_gate_reads_what_was_chosen(gate_input):
 
 
 @torch.no_grad()
-def test_bfloat16():
-    llm, given = hybrid(alpha=1.0).bfloat16(), prompt()
-    exact = hybrid(alpha=1.0)(**given).logits
+def test_bfloat16(kind):
+    llm, given = kind.hybrid(alpha=1.0).bfloat16(), prompt()
+    exact = kind.hybrid(alpha=1.0)(**given).logits
     logits = llm(**given).logits  # the visual states may stay in float32
     assert logits.dtype == torch.bfloat16
     assert (logits - exact).abs().mean() < 0.1 * exact.abs().mean()
-    base = plain().bfloat16()
-    assert torch.equal(hybrid().bfloat16()(**given).logits, base(**text_only(given)).logits)
+    base = kind.plain().bfloat16()
+    assert torch.equal(kind.hybrid().bfloat16()(**given).logits, base(**text_only(given)).logits)
+    assert write(llm, given).shape == (2, 17)
+
+
+def test_new_layers_may_train_in_float32_in_a_bfloat16_model(kind):
+    llm, given = kind.hybrid(alpha=1.0, gate_input="H").bfloat16().requires_grad_(False), prompt()
+    half = llm(**given).logits.detach()
+    for module in hybrid_modules(llm).values():
+        module.float().requires_grad_(True)
+    logits = llm(**given).logits
+    assert logits.dtype == torch.bfloat16
+    assert (logits - half).abs().mean() < 0.1 * half.abs().mean()
+    logits.float().square().mean().backward()
+    for module in hybrid_modules(llm).values():
+        assert all(p.grad.dtype == torch.float32 and p.grad.abs().max() > 0 for p in module.parameters())
     assert write(llm, given).shape == (2, 17)
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_lora_of_the_llm_goes_on_top():
+def test_lora_of_the_llm_goes_on_top(kind):
     from peft import LoraConfig, get_peft_model
-    llm, given = hybrid(alpha=1.0), prompt()
+    llm, given = kind.hybrid(alpha=1.0), prompt()
     before = llm(**given).logits
-    lora = LoraConfig(r=2, target_modules=r".*self_attn\.[qv]_proj", init_lora_weights=True)
+    lora = LoraConfig(r=2, target_modules=r".*self_attn\.(q|v|qkv)_proj", init_lora_weights=True)
     wrapped = get_peft_model(llm, lora).eval()
     assert not any("cross_attention" in n and "lora_" in n for n, _ in wrapped.named_parameters())
     assert list(hybrid_modules(wrapped)) == [0, 2]
@@ -283,6 +388,7 @@ def test_lora_of_the_llm_goes_on_top():
     with gates_scaled(wrapped, {0: 0.0, 2: 0.0}), recording(wrapped) as calls:
         assert not torch.equal(wrapped(**given).logits, before)
     assert all(len(c) == 1 for c in calls.values())
+    assert torch.equal(write(wrapped, given), write(wrapped, given, use_cache=False))
 
 
 # ------------------------------------------------------------------ copies, files, context managers
@@ -359,8 +465,13 @@ def test_without_visual_states_it_is_the_plain_model():
 # ---------------------------------------------------------------------------------------- bad input
 
 
+def test_an_unknown_start_of_keys_and_values_is_refused():
+    with pytest.raises(InputError, match="kv_init must be 'new' or 'copied', got 'old'"):
+        install_hybrid_layers(plain(), (0,), kv_init="old")
+
+
 @pytest.mark.parametrize("layers, said", [
-    ((0, 3), r"index 3 is out of range: the LLM has 3 layers; every 1th would be \[0, 1, 2\]"),
+    ((0, 3), r"index 3 is out of range: the LLM has 3 layers; spread evenly would be \[0, 1, 2\]"),
     ((-1,), "index -1 is out of range"), ((1, 1), r"indices repeat: \[1, 1\]")])
 def test_indices_that_do_not_exist_name_valid_ones(layers, said):
     with pytest.raises(InputError, match=said):

@@ -81,7 +81,8 @@ class GatedCrossAttention(nn.Module):
             scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(dim=-1)
             X = weights @ V
-        gate = torch.tanh(self.gate_proj(S if self.gate_input == "S" else hidden))  # (B, n, 1)
+        source = S if self.gate_input == "S" else hidden
+        gate = torch.tanh(self.gate_proj(source.to(self.gate_proj.weight.dtype)))  # (B, n, 1)
         gate = gate * torch.tanh(self.warm_up) * self.gate_scale
         if text_mask is not None:
             gate = gate * text_mask[..., None]

@@ -35,8 +35,6 @@ def hybrid_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     cross = getattr(module, "cross_attention", None)
     if cross is None or visual_states is None:
         return output, weights
-    if text_mask is not None and text_mask.shape[1] != output.shape[1]:
-        text_mask = None  # a cached step: what is being generated is text
     mixed = cross(output.flatten(2), query, visual_states, visual_mask, text_mask, hidden)
     return mixed.unflatten(2, output.shape[2:]), weights
 
@@ -62,27 +60,32 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
     if wrong := [i for i in layers if not 0 <= i < count]:
         step = max(1, count // 4)
         raise InputError(f"hybrid layer index {wrong[0]} is out of range: the LLM has {count} layers; "
-                         f"every {step}th would be {list(range(0, count, step))}")
+                         f"spread evenly would be {list(range(0, count, step))}")
     if len(set(layers)) < len(layers):
         raise InputError(f"hybrid layer indices repeat: {list(layers)}")
 
 
-def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_input: str = "S"
-                          ) -> PreTrainedModel:
+def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_input: str = "S",
+                          kv_init: str = "new") -> PreTrainedModel:
     """Gives the chosen decoder layers a gated cross-attention; at α = 0 outputs are bit-identical.
 
     The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool
-    and `text_mask` (B, n) bool. Existing keys of the state dict stay as they are.
+    and `text_mask` bool: (B, n) for the n tokens of the call, or of any other length for the sequence
+    from its start, cached tokens counted; what lies beyond its end is being generated, hence text.
+    Existing keys of the state dict stay as they are.
 
     Args:
         llm: a causal LM with the attention interface. layers: indices of its decoder layers.
         gate_input: "S" or "H", see `GatedCrossAttention`.
+        kv_init: W_k and W_v start "new" (random) or "copied" from the layer's own k_proj and v_proj.
 
     Raises:
-        InputError: an index out of range or repeated, an unknown gate input, an unfit architecture.
+        InputError: an index out of range or repeated, an unknown choice, an unfit architecture.
     """
     if gate_input not in ("S", "H"):
         raise InputError(f"gate_input must be 'S' or 'H', got '{gate_input}'")
+    if kv_init not in ("new", "copied"):
+        raise InputError(f"kv_init must be 'new' or 'copied', got '{kv_init}'")
     blocks = decoder_layers(llm)
     _check_layers(layers, len(blocks))
     _use_hybrid_attention(llm)
@@ -94,12 +97,25 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         weight = attention.o_proj.weight
         cross = GatedCrossAttention(config.hidden_size, heads, config.num_key_value_heads, head_dim,
                                     blocks[index].input_layernorm, gate_input)
+        if kv_init == "copied":
+            _copy_keys_values(attention, cross)
         attention.cross_attention = cross.to(weight.device, weight.dtype)
         if gate_input == "H":
             attention.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
     _name_visual_keywords(llm)
-    _require_reach(llm)
+    if llm.device.type != "meta":  # there nothing can run; the ledger only counts
+        _require_reach(llm)
     return llm
+
+
+@torch.no_grad()
+def _copy_keys_values(attention: nn.Module, cross: GatedCrossAttention) -> None:
+    """Both have their rows head by head, so that row i is the same feature (upstream mixes them up)."""
+    if not hasattr(attention, "k_proj"):
+        raise InputError(f"{type(attention).__name__} has no k_proj and v_proj to copy; choose kv_init 'new'")
+    for own, new in ((attention.k_proj, cross.k_proj), (attention.v_proj, cross.v_proj)):
+        new.weight.copy_(own.weight)
+        new.bias.zero_() if own.bias is None else new.bias.copy_(own.bias)
 
 
 def _use_hybrid_attention(llm: PreTrainedModel) -> None:
@@ -145,8 +161,11 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
         return
 
     @functools.wraps(kind.forward)
-    def forward(self, *args, **kwargs):
-        return kind.forward(self, *args, **kwargs)
+    def forward(self, *args, text_mask=None, **kwargs):
+        if text_mask is not None:
+            given = signature.bind_partial(self, *args, **kwargs).arguments
+            text_mask = _mask_of_call(text_mask, given)
+        return kind.forward(self, *args, text_mask=text_mask, **kwargs)
 
     named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in VISUAL_KEYWORDS]
     parameters = list(signature.parameters.values())
@@ -156,10 +175,32 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
     llm.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
+def _mask_of_call(text_mask: Tensor, given: dict) -> Tensor:
+    """The columns of a mask of the sequence that belong to this call's tokens, see the installation."""
+    tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
+    length, width, past = tokens.shape[1], text_mask.shape[1], given.get("past_key_values")
+    if length == width:
+        return text_mask
+    columns = torch.arange(length, device=text_mask.device) + (0 if past is None else past.get_seq_length())
+    return text_mask[:, columns.clamp(max=width - 1)] | (columns >= width)
+
+
 def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
     """The installed cross-attentions by layer index."""
     return {i: layer.self_attn.cross_attention for i, layer in enumerate(decoder_layers(llm))
             if hasattr(layer.self_attn, "cross_attention")}
+
+
+@contextmanager
+def _set_for_a_while(modules: dict[int, nn.Module], attribute: str, values: dict) -> Iterator[None]:
+    before = {index: getattr(modules[index], attribute) for index in values}
+    try:
+        for index, value in values.items():
+            setattr(modules[index], attribute, value)
+        yield
+    finally:
+        for index, value in before.items():
+            setattr(modules[index], attribute, value)
 
 
 @contextmanager
@@ -171,25 +212,13 @@ def gates_scaled(llm: nn.Module, scales: dict[int, float]) -> Iterator[None]:
     modules = hybrid_modules(llm)
     if wrong := sorted(set(scales) - set(modules)):
         raise InputError(f"layer {wrong[0]} has no gate; the hybrid layers are {list(modules)}")
-    before = {index: modules[index].gate_scale for index in scales}
-    try:
-        for index, scale in scales.items():
-            modules[index].gate_scale = scale
+    with _set_for_a_while(modules, "gate_scale", scales):
         yield
-    finally:
-        for index, scale in before.items():
-            modules[index].gate_scale = scale
 
 
 @contextmanager
 def recording(llm: nn.Module) -> Iterator[dict[int, list]]:
     """Collects (gate (B, n), weights (B, heads, n, M)) of every call of every hybrid layer."""
-    modules = hybrid_modules(llm)
-    before = {index: module.recorder for index, module in modules.items()}
-    try:
-        for module in modules.values():
-            module.recorder = []
-        yield {index: module.recorder for index, module in modules.items()}
-    finally:
-        for index, module in modules.items():
-            module.recorder = before[index]
+    calls = {index: [] for index in hybrid_modules(llm)}
+    with _set_for_a_while(hybrid_modules(llm), "recorder", calls):
+        yield calls

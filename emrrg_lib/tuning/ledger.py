@@ -11,10 +11,10 @@ from torch import nn
 from ..config import EncoderConfig
 from ..vision.encoder import VisionMamba
 
-OWN = r"^encoder\.(?!backbone\.).*"  # not inside an HFBackbone
+OWN = r"^encoder\.(?!model\.).*"  # not inside an HFBackbone
 # part → (paper section, regular expression over parameter names, what its output looks like)
 MAP = {
-    "Hugging Face backbone": ("§3.2", r"^encoder\.backbone\.", "(B, 3, H, W) → (B, T, d)"),
+    "Hugging Face backbone": ("§3.2", r"^encoder\.model\.", "(B, 3, H, W) → (B, T, d)"),
     "patch embedding": ("§3.2", OWN + r"patch_embed\.(?!.*lora_)", "(B, 3, H, W) → (B, M, d)"),
     "cls token, positions": ("§3.2", OWN + r"(cls_token|pos_embed)", "(B, M, d) → (B, M + 1, d)"),
     "Mamba mixers": ("§3.2", r"^encoder\..*\.mixer\.(?!.*lora_)", "(B, M + 1, d), 4 scan directions"),
