@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .config import EMRRGConfig, preset, to_dict
 from .data.phantom import write_phantom
+from .evaluation.labelers import RULES, Labeler
 from .evaluation.predict import predict_run
 from .evaluation.run import evaluate_run
 from .files import write_json
@@ -49,8 +50,10 @@ def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Pa
     return score_run(out)
 
 
-def score_run(run: Path) -> Path:
+def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
     """Writes predictions (where there are none yet), metrics.json and report.html of a trained run.
+
+    `references` and `labeler` are those of `evaluate_run`.
 
     Returns:
         The page. Raises InputError where `run` is no trained run, or its data is gone.
@@ -58,7 +61,7 @@ def score_run(run: Path) -> Path:
     if not (run / "predictions.jsonl").is_file():
         record = read_json(run / "run.json")
         predict_run(EMRRG.from_run(run), run, Path(record["data"]), record["seed"])
-    evaluate_run(run)
+    evaluate_run(run, references, labeler)
     return write_run_page(run)
 
 

@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 
+from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.localization import (
-    NAMES,
+    MAPS,
+    NAMING,
     Case,
     choose_layer,
     dilate,
     hits,
+    naming_span,
     naming_tokens,
     patch_mask,
     place_priors,
     pointing_game,
+    pointing_tables,
     token_map,
 )
 
@@ -31,30 +35,30 @@ def case(study, kind, peaks, spot):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "kind", "expected"),
+    ("tokens", "observation", "expected"),
     [
-        ([" small", " pleural", " eff", "usion", "."], "effusion", [2, 3]),
-        (["the", " heart", " is", " enlarged", "."], "cardiomegaly", [3]),
-        ([" Card", "iomegaly", " is", " noted"], "cardiomegaly", [0, 1]),
-        ([" no", " nodule", ".", " a", " left", " mass", "."], "nodule", [5]),
-        ([" no", " effusion", "."], "effusion", []),
-        (
-            [" enlarged", " mediastinum", ".", " the", " heart", " is", " enlarged", "."],
-            "cardiomegaly",
-            [6],
-        ),
-        ([" enlargement", " of", " the", " heart"], "cardiomegaly", [0]),
-        ([" portable", " film", ".", " chest", " port", "."], "device", [4]),
-        ([" the", " lungs", " are", " clear"], "fracture", []),
+        ([" small", " pleural", " eff", "usion", "."], "Pleural Effusion", [2, 3]),
+        (["the", " heart", " is", " enlarged", "."], "Cardiomegaly", [3]),
+        ([" Card", "iomegaly", " is", " noted"], "Cardiomegaly", [0, 1]),
+        ([" no", " nodule", ".", " a", " left", " mass", "."], "Lung Lesion", [5]),
+        ([" no", " effusion", "."], "Pleural Effusion", []),
+        ([" enlarged", " mediastinum", ".", " the", " heart", " is", " enlarged", "."], "Cardiomegaly", [6]),
+        ([" enlargement", " of", " the", " heart"], "Cardiomegaly", [0]),
+        ([" portable", " film", ".", " chest", " port", "."], "Support Devices", [4]),
+        ([" the", " lungs", " are", " clear"], "Fracture", []),
     ],
 )
-def test_naming_tokens(tokens, kind, expected):
-    assert naming_tokens(tokens, kind) == expected
+def test_naming_tokens(tokens, observation, expected):
+    assert naming_tokens(tokens, observation) == expected
 
 
-def test_every_kind_of_the_phantom_has_names():
-    phantom = pytest.importorskip("emrrg_lib.data.phantom")
-    assert set(phantom.KINDS) <= set(NAMES)
+def test_a_negated_word_is_found_where_it_is_wanted():
+    assert naming_span("No Effusion.", "Pleural Effusion") is None
+    assert naming_span("No Effusion.", "Pleural Effusion", affirmed=False) == (3, 11)
+
+
+def test_every_observation_has_names():
+    assert set(NAMING) == set(OBSERVATIONS) - {"No Finding"}
 
 
 def test_unknown_kind_is_refused():
@@ -70,7 +74,8 @@ def test_token_map_averages_heads_and_tokens():
     gate = np.zeros((2, 5))
     gate[:, 4] = -0.5  # a closed gate at token 1: only token 4 speaks
     weighted = token_map(attention, [1, 4], gate)
-    assert weighted == pytest.approx(0.5 * attention[:, :, 4].mean(axis=1))
+    single = 0.5 * attention[:, :, 4].mean(axis=1)
+    assert weighted[:2] == pytest.approx(single) and weighted[2] == pytest.approx(single.sum(axis=0))
     with pytest.raises(InputError, match="not named"):
         token_map(attention, [])
 
@@ -127,3 +132,15 @@ def test_table():
     assert total.low == total.high == 0.5
     with pytest.raises(InputError, match="point at"):
         pointing_game([], 0, {})
+
+
+def test_tables_of_every_map_with_the_best_one_on_validation():
+    miss, hit = [35, 35], [35, 14]  # layer 1 points right
+    validation = {key: [case("a", "nodule", hit if key == MAPS[3] else miss, 14)] for key in MAPS}
+    test = {key: [case("b", "nodule", hit, 14)] for key in MAPS}
+    tables = pointing_tables(validation, test, layers=[8, 16])
+    assert [(v["map"], v["token"]) for v in tables["variants"]] == list(MAPS)
+    assert tables["chosen"] == 3 and tables["variants"][3]["layer"] == 16
+    assert tables["variants"][3]["validation"] == 1 and tables["variants"][3]["rows"][-1]["hit"] == 1
+    assert (tables["layer"], tables["position"]) == (8, 0) and tables["rows"][-1]["hit"] == 0
+    assert pointing_tables({key: [] for key in MAPS}, test, [8, 16]) is None

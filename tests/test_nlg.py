@@ -77,8 +77,19 @@ def test_odd_texts_give_finite_scores(reference, hypothesis):
 
 
 def test_ten_thousand_words():
-    scores = score_reports(texts(1, 2), texts(2, 1) + [" ".join(texts(3, 500))], meteor=False)
+    long = [" ".join(texts(seed, 550)) for seed in (3, 4)]
+    assert len(long[0].split()) > 10_000
+    scores = score_reports(texts(1, 2), [texts(2, 1)[0], long[0]], meteor=False)
     assert 0 < scores["Bleu_1"] < 0.1
+    assert 0.2 < score_reports(long[:1], long[1:], meteor=False)["ROUGE_L"] < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rouge_of_long_and_odd_texts_equals_pycocoevalcap(seed):
+    pairs = [(" ".join(texts(seed, 12)), " ".join(texts(seed + 9, 9))), ("a", "b"), ("", ""), (" ", "a  b")]
+    for reference, hypothesis in pairs:
+        ours = score_reports([reference], [hypothesis], meteor=False)["ROUGE_L"]
+        assert ours == pytest.approx(Rouge().calc_score([hypothesis], [reference]), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +139,11 @@ def test_meteor_equals_pycocoevalcap():
     assert score_reports(references, hypotheses)["METEOR"] == pytest.approx(GOLDEN_CORPUS, abs=1e-6)
     each = [scores["METEOR"] for scores in score_each(references, hypotheses)]
     assert each == pytest.approx(GOLDEN_EACH, abs=1e-6)
-    # Separators and line breaks cannot break the line protocol.
-    broken = [text.replace(" ", "\n|||\t") for text in hypotheses]
-    assert score_reports(references, broken)["METEOR"] == pytest.approx(GOLDEN_CORPUS, abs=1e-6)
+    # Separators and line breaks, Unicode's and Java's among them, cannot break the line protocol.
+    for mark in ("\n|||\t", "\u2028", "\x85 \x0b", "\x1c\r\n"):
+        broken = [text.replace(" ", mark) for text in hypotheses]
+        assert score_reports(references, broken)["METEOR"] == pytest.approx(GOLDEN_CORPUS, abs=1e-6)
+    assert score_reports(["a \x00 b \ud800", "x"], ["\x00 b \ud800", "漢字 \u200b"])["METEOR"] is not None
 
 
 @pytest.mark.slow

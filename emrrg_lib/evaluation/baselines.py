@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.nlg import bleu_score, check_texts
@@ -63,12 +64,7 @@ def constant_bleu(candidates: Sequence[str], references: Sequence[str]) -> np.nd
 def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) -> str:
     """The one training report that scores best as everybody's report on validation.
 
-    Args:
-        train_reports: cleaned training reports, the candidates.
-        val_reports: cleaned validation reports.
-
-    Returns:
-        The candidate with the highest corpus BLEU-4; the first one of equals.
+    Both are cleaned. The candidate with the highest corpus BLEU-4 wins; the first one of equals.
 
     Raises:
         InputError: either list is empty or holds what is no text.
@@ -80,37 +76,28 @@ def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) ->
 
 
 def most_frequent_report(train_reports: Sequence[str]) -> str:
-    """The training report that occurs most often, the first one of equals.
-
-    Raises:
-        InputError: there is no training report.
-    """
+    """The training report that occurs most often, the first one of equals; InputError where there is none."""
     check_texts(train_reports, train_reports)
     return Counter(train_reports).most_common(1)[0][0]
 
 
 def random_reports(train_reports: Sequence[str], studies: int, seed: int) -> list[str]:
-    """A random training report for every study.
-
-    Args:
-        train_reports: cleaned training reports.
-        studies: how many to draw, with replacement.
-        seed: of the draw.
-
-    Raises:
-        InputError: there is no training report.
-    """
+    """A random training report for every study, drawn with replacement; InputError where there is none."""
     check_texts(train_reports, train_reports)
     drawn = np.random.default_rng(seed).integers(len(train_reports), size=studies)
     return [train_reports[index] for index in drawn]
 
 
-def derangement(studies: int, seed: int) -> list[int]:
-    """A random permutation of range(studies) in which no study keeps its place (one cycle).
+def text_controls(train_reports: Sequence[str], val_reports: Sequence[str], studies: int, seed: int
+                  ) -> dict[str, list[str]]:
+    """The controls that need no image, by the names of score tables: `studies` reports each."""
+    return {"constant report": [constant_report(train_reports, val_reports)] * studies,
+            "most frequent report": [most_frequent_report(train_reports)] * studies,
+            "random training report": random_reports(train_reports, studies, seed)}
 
-    Raises:
-        InputError: fewer than two studies.
-    """
+
+def derangement(studies: int, seed: int) -> list[int]:
+    """A random permutation of range(studies) in which no study keeps its place (one cycle)."""
     if studies < 2:
         raise InputError("Shuffling between studies needs at least two studies.")
     order = np.random.default_rng(seed).permutation(studies).tolist()
@@ -123,31 +110,18 @@ def derangement(studies: int, seed: int) -> list[int]:
 def shuffled(hypotheses: Sequence, seed: int) -> list:
     """Give every study the report (or prediction, or image) of another one.
 
-    Args:
-        hypotheses: one item a study.
-        seed: of the permutation.
-
-    Returns:
-        The same items; item i is that of another study than i.
-
-    Raises:
-        InputError: fewer than two studies.
+    The same items; item i is that of another study than i. InputError for fewer than two studies.
     """
     return [hypotheses[source] for source in derangement(len(hypotheses), seed)]
 
 
-def nearest_neighbour(
-    features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
-) -> list[str]:
-    """The report of the training image most like the test image (cosine).
+def nearest_neighbour(features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
+                      ) -> list[str]:
+    """The report of the training study most like the test study (cosine), the first one of equals.
 
     Args:
-        features_train: float (N, D), one row a training study.
-        reports_train: N reports.
+        features_train: float (N, D), one row a training study. reports_train: N reports.
         features_test: float (M, D).
-
-    Returns:
-        M reports; the first one of equals.
 
     Raises:
         InputError: the sizes do not fit.
@@ -160,8 +134,8 @@ def nearest_neighbour(
     centre = train.mean(axis=0)  # features of one encoder share a large common part
     train, test = train - centre, test - centre
     norms = np.linalg.norm(train, axis=1)
-    nearest = (test @ (train / np.where(norms == 0, 1, norms)[:, None]).T).argmax(axis=1)
-    return [reports_train[index] for index in nearest]
+    units = (train / np.where(norms == 0, 1, norms)[:, None]).T
+    return [reports_train[(features @ units).argmax()] for features in test]
 
 
 @dataclass(frozen=True)
@@ -169,10 +143,8 @@ class LinearHead:
     """A fitted linear head.
 
     Attributes:
-        weight: float64 (D, L).
-        bias: float64 (L,).
-        mean: float64 (D,), subtracted from the features.
-        scale: float64 (D,), what they are then divided by.
+        weight, bias: float64 (D, L) and (L,).
+        mean, scale: float64 (D,), subtracted from the features, which are then divided.
         thresholds: float64 (L,), on the probability.
         penalty: the L2 strength that won on validation.
     """
@@ -193,37 +165,23 @@ class LinearHead:
         """bool (N, L): which observations the head finds in float (N, D)."""
         return self.probabilities(features) >= self.thresholds
 
-    def labels(
-        self, features: np.ndarray, observations: Sequence[str]
-    ) -> list[dict[str, int | None]]:
+    def labels(self, features: np.ndarray, observations: Sequence[str]) -> list[dict[str, int | None]]:
         """The predictions as labels for ``clinical_scores``: 1, or None where nothing is found."""
-        return [
-            {name: 1 if found else None for name, found in zip(observations, row, strict=True)}
-            for row in self.predict(features)
-        ]
+        return [{name: 1 if found else None for name, found in zip(observations, row, strict=True)}
+                for row in self.predict(features)]
 
 
-def fit_linear_head(
-    features: np.ndarray,
-    targets: np.ndarray,
-    val_features: np.ndarray,
-    val_targets: np.ndarray,
-    penalties: Sequence[float] = PENALTIES,
-) -> LinearHead:
+def fit_linear_head(features: np.ndarray, targets: np.ndarray, val_features: np.ndarray,
+                    val_targets: np.ndarray, penalties: Sequence[float] = PENALTIES) -> LinearHead:
     """Logistic regression on frozen features: the ceiling for finding recognition.
 
     One independent output per observation, L-BFGS, features standardised on training; the L2
     strength is chosen by mean validation F1, the threshold of each output by its validation F1.
 
     Args:
-        features: float (N, D), training.
-        targets: bool (N, L).
-        val_features: float (M, D).
-        val_targets: bool (M, L).
+        features, targets: float (N, D) and bool (N, L), training.
+        val_features, val_targets: float (M, D) and bool (M, L).
         penalties: L2 strengths to try.
-
-    Returns:
-        The best head.
 
     Raises:
         InputError: the sizes do not fit.
@@ -231,10 +189,8 @@ def fit_linear_head(
     x, y = np.asarray(features, float), np.asarray(targets, float)
     val_x, val_y = np.asarray(val_features, float), np.asarray(val_targets, bool)
     if len(x) != len(y) or len(val_x) != len(val_y) or x.shape[1] != val_x.shape[1]:
-        raise InputError(
-            f"Features {x.shape} and targets {y.shape}, or their validation parts {val_x.shape} "
-            f"and {val_y.shape}, do not fit each other."
-        )
+        raise InputError(f"Features {x.shape} and targets {y.shape}, or their validation parts "
+                         f"{val_x.shape} and {val_y.shape}, do not fit each other.")
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
     heads = []
@@ -257,9 +213,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray,
     def closure() -> torch.Tensor:
         solver.zero_grad()
         logits = inputs @ weight + bias
-        entropy = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, targets, reduction="none"
-        )
+        entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         loss = entropy.mean(dim=0).sum() + penalty / 2 * weight.square().sum()
         loss.backward()
         return loss

@@ -17,15 +17,8 @@ from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.labeler import VERSION, label_report
 
-__all__ = [
-    "VERSION",
-    "clinical_row",
-    "clinical_scores",
-    "corpus_efficacy",
-    "label_codes",
-    "label_report",
-    "positive",
-]
+__all__ = ["VERSION", "clinical_row", "clinical_scores", "corpus_efficacy", "label_codes", "label_report",
+           "positive"]
 
 UNCERTAIN = ("positive", "negative")
 NOT_MENTIONED = -2
@@ -55,25 +48,15 @@ def label_codes(labels: Sequence[Labels]) -> np.ndarray:
             if name not in row:
                 raise InputError(f"The labels of study {study} lack the observation {name!r}.")
             if row[name] not in _CODES:
-                raise InputError(
-                    f"{name!r} of study {study} is {row[name]!r}: labels are 1, 0, -1 or None."
-                )
+                raise InputError(f"{name!r} of study {study} is {row[name]!r}: labels are 1, 0, -1 or None.")
             codes[study, column] = _CODES[row[name]]
     return codes
 
 
 def positive(codes: np.ndarray, uncertain: str = "positive") -> np.ndarray:
-    """Which observations count as present.
+    """Which observations count as present: bool (N, 14) from int8 (N, 14) of :func:`label_codes`.
 
-    Args:
-        codes: int8 (N, 14) of :func:`label_codes`.
-        uncertain: whether -1 counts as ``"positive"`` or ``"negative"``.
-
-    Returns:
-        bool (N, 14).
-
-    Raises:
-        InputError: an unknown policy.
+    `uncertain` says whether -1 counts as ``"positive"`` or ``"negative"``; InputError for anything else.
     """
     if uncertain not in UNCERTAIN:
         raise InputError(f"Unknown reading of uncertain {uncertain!r}: positive or negative.")
@@ -86,21 +69,15 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _p_r_f1(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "P": _ratio(both, predicted),
-        "R": _ratio(both, true),
-        "F1": _ratio(2 * both, predicted + true),
-    }
+    return {"P": _ratio(both, predicted), "R": _ratio(both, true), "F1": _ratio(2 * both, predicted + true)}
 
 
-def corpus_efficacy(
-    reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def corpus_efficacy(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray
+                    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Efficacy of weighted sets of studies.
 
     Args:
-        reference: bool (N, L), the observations of the reference.
-        hypothesis: bool (N, L), those of the generated report.
+        reference, hypothesis: bool (N, L), the observations of the reference and of the generated report.
         weights: (R, N) how often each study counts in each of R sets.
 
     Returns:
@@ -126,17 +103,12 @@ def columns(no_finding: bool) -> list[int]:
     return list(range(len(OBSERVATIONS))) if no_finding else list(_FINDINGS)
 
 
-def clinical_scores(
-    reference_labels: Sequence[Labels],
-    hypothesis_labels: Sequence[Labels],
-    uncertain: str = "positive",
-    no_finding: bool = False,
-) -> dict:
+def clinical_scores(reference_labels: Sequence[Labels], hypothesis_labels: Sequence[Labels],
+                    uncertain: str = "positive", no_finding: bool = False) -> dict:
     """Clinical efficacy of a set of generated reports.
 
     Args:
-        reference_labels: labels of N reference reports.
-        hypothesis_labels: labels of the N generated reports, in the same order.
+        reference_labels, hypothesis_labels: labels of N reference and N generated reports, in one order.
         uncertain: how -1 counts, ``"positive"`` or ``"negative"``.
         no_finding: whether "No Finding" is one of the observations (14) or left out (13).
 
@@ -149,10 +121,8 @@ def clinical_scores(
         InputError: unequal or empty lists, missing observations, an unknown policy.
     """
     if len(reference_labels) != len(hypothesis_labels):
-        raise InputError(
-            f"{len(reference_labels)} reference labels but {len(hypothesis_labels)} of reports: "
-            "give one set of labels for every study on both sides."
-        )
+        raise InputError(f"{len(reference_labels)} reference labels but {len(hypothesis_labels)} of reports: "
+                         "give one set of labels for every study on both sides.")
     if len(reference_labels) == 0:
         raise InputError("There is nothing to score: the lists of labels are empty.")
     kept = columns(no_finding)
@@ -166,16 +136,9 @@ def clinical_scores(
     scores["labels"] = {
         OBSERVATIONS[column]: {
             **{name: float(per_label[name][0, i]) for name in ("P", "R", "F1")},
-            "reference": int(reference[:, i].sum()),
-            "hypothesis": int(hypothesis[:, i].sum()),
-        }
-        for i, column in enumerate(kept)
-    }
-    return scores | {
-        "studies": len(reference),
-        "observations": len(kept),
-        "uncertain": uncertain,
-    }
+            "reference": int(reference[:, i].sum()), "hypothesis": int(hypothesis[:, i].sum())}
+        for i, column in enumerate(kept)}
+    return scores | {"studies": len(reference), "observations": len(kept), "uncertain": uncertain}
 
 
 def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray) -> dict:
@@ -186,8 +149,7 @@ def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndar
     of one observation, uncertain counted as present.
 
     Args:
-        reference: int8 (N, 14) of :func:`label_codes`.
-        hypothesis: int8 (N, 14).
+        reference, hypothesis: int8 (N, 14) of :func:`label_codes`.
         weights: (R, N) as in :func:`corpus_efficacy`.
 
     Returns:

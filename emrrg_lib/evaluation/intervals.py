@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,20 +22,22 @@ from emrrg_lib.evaluation.nlg import NlgStatistics, corpus_scores, nlg_statistic
 RESAMPLES = 1000
 LEVEL = 0.95
 
+Labels = Sequence[Mapping[str, int | None]]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class SystemStatistics:
     """What every metric of one system is computed from, one row a study.
 
     Attributes:
         nlg: counts of the word-overlap metrics.
-        reference_labels: int8 (N, 14), codes of :func:`~.clinical.label_codes`.
-        hypothesis_labels: int8 (N, 14).
+        reference_labels, hypothesis_labels: int8 (N, 14), codes of :func:`~.clinical.label_codes`;
+            None for a system without labels, which then has no clinical scores.
     """
 
     nlg: NlgStatistics
     reference_labels: np.ndarray
-    hypothesis_labels: np.ndarray
+    hypothesis_labels: np.ndarray | None
 
     @property
     def studies(self) -> int:
@@ -44,14 +47,7 @@ class SystemStatistics:
 
 @dataclass(frozen=True)
 class Difference:
-    """System a minus system b on the same studies.
-
-    Attributes:
-        metric: its name.
-        value: the difference on the full set.
-        low: lower end of the interval.
-        high: upper end.
-    """
+    """System a minus system b on the same studies: the value on the full set and its interval."""
 
     metric: str
     value: float
@@ -64,24 +60,16 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def system_statistics(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    reference_labels: Sequence[Mapping[str, int | None]] | None = None,
-    hypothesis_labels: Sequence[Mapping[str, int | None]] | None = None,
-    meteor: bool = True,
-) -> SystemStatistics:
+def system_statistics(references: Sequence[str], hypotheses: Sequence[str],
+                      reference_labels: Labels | None = None, hypothesis_labels: Labels | None = None,
+                      meteor: bool = True) -> SystemStatistics:
     """Collect the per-study statistics of one system.
 
     Args:
-        references: N cleaned reference reports.
-        hypotheses: N cleaned generated reports, in the same order.
-        reference_labels: labels of the references; by default ``label_report`` reads them.
-        hypothesis_labels: labels of the generated reports; by default the same.
+        references, hypotheses: N cleaned reports each, in the same order.
+        reference_labels, hypothesis_labels: their labels; by default ``label_report`` reads them. One
+            None among the hypotheses' labels leaves the clinical scores out.
         meteor: whether to compute METEOR (its Java process takes seconds to start).
-
-    Returns:
-        The statistics.
 
     Raises:
         InputError: texts or labels that cannot be scored or are not N long.
@@ -94,47 +82,46 @@ def system_statistics(
     for labels in (reference_labels, hypothesis_labels):
         if len(labels) != len(references):
             raise InputError(f"{len(labels)} sets of labels for {len(references)} reports.")
-    return SystemStatistics(nlg, label_codes(reference_labels), label_codes(hypothesis_labels))
+    codes = None if None in hypothesis_labels else label_codes(hypothesis_labels)
+    return SystemStatistics(nlg, label_codes(reference_labels), codes)
 
 
 def scores_of(system: SystemStatistics, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Every metric of weighted sets of studies.
+    """Every metric of weighted sets of studies, under its name in ``metrics.json``.
 
     Args:
         system: statistics of N studies.
         weights: (R, N) counts; None means the full set once.
 
     Returns:
-        metric -> float64 (R,), with the names of ``metrics.json``.
+        metric -> float64 (R,).
     """
     if weights is None:
         weights = np.ones((1, system.studies))
-    clinical = clinical_row(system.reference_labels, system.hypothesis_labels, weights)
-    return corpus_scores(system.nlg, weights) | clinical
+    scores = corpus_scores(system.nlg, weights)
+    if system.hypothesis_labels is not None:
+        scores |= clinical_row(system.reference_labels, system.hypothesis_labels, weights)
+    return scores
 
 
 def point_scores(system: SystemStatistics) -> dict[str, float | None]:
     """Every metric on the full set; METEOR is None where it cannot be computed."""
-    scores: dict[str, float | None] = {
-        name: float(value[0]) for name, value in scores_of(system).items()
-    }
-    scores.setdefault("METEOR", None)
-    return scores
+    return {"METEOR": None} | {name: float(value[0]) for name, value in scores_of(system).items()}
 
 
 def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Draw studies with replacement.
+    """Draw studies with replacement: float64 (R, N), how often each study was drawn; rows sum to N.
 
-    Args:
-        studies: N.
-        resamples: R.
-        seed: the same seed draws the same studies for every system of the same size.
-
-    Returns:
-        float64 (R, N): how often each study was drawn; every row sums to N.
+    The same seed draws the same studies for every system of the same size.
     """
     rng = np.random.default_rng(seed)
     return rng.multinomial(studies, np.full(studies, 1 / studies), size=resamples).astype(float)
+
+
+@lru_cache(maxsize=32)  # a table's differences need the draws of its intervals again
+def resampled_scores(system: SystemStatistics, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Every metric of every draw: metric -> float64 (R,)."""
+    return scores_of(system, resample(system.studies, resamples, seed))
 
 
 def percentiles(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -144,65 +131,37 @@ def percentiles(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]
     return float(low), float(high)
 
 
-def bootstrap(
-    system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of every metric, by study.
-
-    Args:
-        system: statistics of N studies.
-        resamples: number of draws.
-        seed: of the draws.
-        level: coverage.
-
-    Returns:
-        metric -> (low, high).
-    """
-    drawn = scores_of(system, resample(system.studies, resamples, seed))
+def bootstrap(system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+              ) -> dict[str, tuple[float, float]]:
+    """Percentile intervals (low, high) of every metric, by study."""
+    drawn = resampled_scores(system, resamples, seed)
     return {name: percentiles(values, level) for name, values in drawn.items()}
 
 
-def paired_difference(
-    metric: str,
-    system_a: SystemStatistics,
-    system_b: SystemStatistics,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Difference:
-    """The difference a - b with its interval; both systems see the same drawn studies.
-
-    Args:
-        metric: a name of :func:`scores_of`.
-        system_a: statistics on N studies.
-        system_b: statistics on the same studies in the same order.
-        resamples: number of draws.
-        seed: of the draws.
-        level: coverage.
+def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics, resamples: int = RESAMPLES,
+                       seed: int = 0, level: float = LEVEL) -> list[Difference]:
+    """The differences a - b with intervals; both systems see the same drawn studies.
 
     Returns:
-        The difference.
+        One a metric that both systems have.
 
     Raises:
-        InputError: the systems were not scored on the same references, or the metric is unknown.
+        InputError: the systems were not scored on the same references.
     """
-    same = system_a.studies == system_b.studies and all(
-        np.array_equal(a, b)
-        for a, b in (
-            (system_a.nlg.reference_words, system_b.nlg.reference_words),
-            (system_a.reference_labels, system_b.reference_labels),
-        )
-    )
-    if not same:
-        raise InputError(
-            "The two systems have different reference reports: compare them on the same studies."
-        )
+    if not (np.array_equal(system_a.nlg.reference_words, system_b.nlg.reference_words)
+            and np.array_equal(system_a.reference_labels, system_b.reference_labels)):
+        raise InputError("The two systems have different references: compare them on the same studies.")
     full_a, full_b = scores_of(system_a), scores_of(system_b)
-    for scores in (full_a, full_b):
-        if metric not in scores:
-            raise InputError(f"No metric {metric!r} here: choose one of {', '.join(scores)}.")
-    weights = resample(system_a.studies, resamples, seed)
-    drawn = scores_of(system_a, weights)[metric] - scores_of(system_b, weights)[metric]
-    return Difference(
-        metric, float(full_a[metric][0] - full_b[metric][0]), *percentiles(drawn, level)
-    )
+    drawn_a, drawn_b = (resampled_scores(system, resamples, seed) for system in (system_a, system_b))
+    return [Difference(name, float(full_a[name][0] - full_b[name][0]),
+                       *percentiles(drawn_a[name] - drawn_b[name], level))
+            for name in full_a if name in full_b]
+
+
+def paired_difference(metric: str, system_a: SystemStatistics, system_b: SystemStatistics,
+                      resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> Difference:
+    """One metric of :func:`paired_differences`; InputError where it is unknown."""
+    differences = {d.metric: d for d in paired_differences(system_a, system_b, resamples, seed, level)}
+    if metric not in differences:
+        raise InputError(f"No metric {metric!r} here: choose one of {', '.join(differences)}.")
+    return differences[metric]

@@ -22,7 +22,8 @@ Choices where practice differs: "likely" and "suggestive of" assert (1); "unlike
 "no new X" negates; "upper limits of normal" is normal, "borderline" uncertain; a "stable" heart
 without a size says nothing; sternotomy wires and clips are no support device; calcified granulomas
 and nodules are no lung lesion; a compression deformity is no fracture, a compression fracture is;
-vascular congestion counts as edema; blunted angles alone are no effusion; scars are no opacity.
+vascular congestion counts as edema; what may be due to rotation or technique is uncertain; blunted
+angles alone are no effusion; scars are no opacity.
 """
 
 from __future__ import annotations
@@ -32,19 +33,10 @@ from functools import lru_cache
 
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.errors import InputError
+from emrrg_lib.evaluation import observations as table
 from emrrg_lib.evaluation.cues import compile_cues
-from emrrg_lib.evaluation.observations import (
-    BLOCKERS,
-    BORDERLINE,
-    ENLARGED,
-    NORMAL,
-    NOT_MENTIONED,
-    PHRASES,
-    SUBJECT_AS_PLACE,
-    SUBJECTS,
-)
 
-VERSION = "emrrg-rules-1"
+VERSION = "emrrg-rules-2"
 """Written beside every table made with these rules."""
 
 Cue = tuple[int, int, str]  # start, end, kind
@@ -55,66 +47,46 @@ def _whole_words(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 
-_PHRASES = {name: _whole_words(patterns) for name, patterns in PHRASES.items()}
-_NOT_MENTIONED = {name: _whole_words(patterns) for name, patterns in NOT_MENTIONED.items()}
-_SUBJECTS = {name: _whole_words((pattern,)) for name, pattern in SUBJECTS.items()}
-_BLOCKERS = _whole_words(BLOCKERS)
+_PHRASES = {name: _whole_words(patterns) for name, patterns in table.PHRASES.items()}
+_NOT_MENTIONED = {name: _whole_words(patterns) for name, patterns in table.NOT_MENTIONED.items()}
+_SUBJECTS = {name: _whole_words((pattern,)) for name, pattern in table.SUBJECTS.items()}
+_BLOCKERS = _whole_words(table.BLOCKERS)
 _CUES = compile_cues()
-_ATTRIBUTE = re.compile(
-    rf"(?<!\w)(?:(?P<borderline>{BORDERLINE})|(?P<normal>{NORMAL})|(?P<enlarged>{ENLARGED}))(?!\w)"
-)
+_ATTRIBUTE = _whole_words((rf"(?P<borderline>{table.BORDERLINE})", rf"(?P<normal>{table.NORMAL})",
+                           rf"(?P<enlarged>{table.ENLARGED})"))
 _ATTRIBUTE_VALUE = {"borderline": -1, "normal": 0, "enlarged": 1}
-_PREDICATE = re.compile(
-    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
-    r"(?: not)?(?: \w+ly)? $"
-)
+_PREDICATE = re.compile(r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
+                        r"(?: not)?(?: \w+ly)? $")
 _CLAUSE_END = re.compile(r"(?<!\w)(?:but|however|although|with|there|which)(?!\w)")
 _VERB = re.compile(r" (?:is|are|was|were|has|have|shows?|demonstrates?) ")
 _PRESENT = re.compile(r" (?:,|with|now) ")  # "history of failure with a small effusion"
 _NEW_DOUBT = re.compile(r"(?:possibl|probabl|questionabl|perhaps|suspected)")
-_ALTERNATIVE = re.compile(r"(?<!\w)(?:or|versus|vs)(?!\w)")
+_ALTERNATIVE = re.compile(r"(?<!\w)(?:or|(?P<pair>(?<!, )(?:versus|vs)))(?!\w)")
 
 _SKIPPED_SECTION = re.compile(
     r"\b(?:indications?|(?:clinical )?(?:history|information)|reason for (?:exam\w*|study)|"
     r"comparisons?|techniques?|procedure|examination|exam|study)\s*:"
-    r"(?:.*?(?=\b(?:findings?|impressions?|conclusions?)\s*:)|[^.\n]*)",
-    re.DOTALL,
-)
-_EXPANSIONS = (
-    (re.compile(r"\band ?/? ?or\b"), "or"),
-    (re.compile(r"\bw/o\b"), "without"),
-    (re.compile(r"\bw/"), "with "),
-    (re.compile(r"\br/o\b"), "rule out"),
-    (re.compile(r"\bs/p\b"), "status post"),
-    (re.compile(r"\bh/o\b"), "history of"),
-    (re.compile(r"\bc/w\b"), "consistent with"),
-    (re.compile(r"\bb/l\b"), "bilateral"),
-    (re.compile(r"\bnon[\s-]+(?=[a-z])"), "non"),
-    (re.compile(r"(?<=[a-z])\s*/\s*(?=[a-z])"), " or "),
-    (re.compile(r"(?:(?<=\s)|^)\?\s*(?=\w)"), "questionable "),
-    (re.compile(r"'"), ""),
-)
+    r"(?:.*?(?=\b(?:findings?|impressions?|conclusions?)\s*:)|[^.\n]*)", re.DOTALL)
+_EXPANSIONS = tuple((re.compile(pattern), text) for pattern, text in (
+    (r"\band ?/? ?or\b", "or"), (r"\bw/o\b", "without"), (r"\bw/", "with "), (r"\br/o\b", "rule out"),
+    (r"\bs/p\b", "status post"), (r"\bh/o\b", "history of"), (r"\bc/w\b", "consistent with"),
+    (r"\bb/l\b", "bilateral"), (r"\bnon[\s-]+(?=[a-z])", "non"), (r"(?<=[a-z])\s*/\s*(?=[a-z])", " or "),
+    (r"(?:(?<=\s)|^)\?\s*(?=\w)", "questionable "), (r"'", "")))
 _SENTENCE_END = re.compile(r"(?<!\d)\.|\.(?!\d)|[;!?]|\n\s*\n|\n(?=\s*(?:\d+\.|[-*]))")
 _LONGEST = 100  # words; a longer "sentence" is a runaway text and is read in pieces
 _SEPARATORS = re.compile(r"[^a-z0-9,]+")
 
 
 def normalise(text: str) -> list[str]:
-    """Cut a report into sentences of lower-case words, single spaces and spaced commas.
+    """Cut a raw or cleaned report into sentences of lower-case words, single spaces and spaced commas.
 
-    Args:
-        text: a raw or cleaned report.
-
-    Returns:
-        Its sentences without the sections that hold no findings; empty ones are dropped.
+    Sections that hold no findings and empty sentences are dropped.
     """
     text = _SKIPPED_SECTION.sub(" ", text.lower())
     for pattern, replacement in _EXPANSIONS:
         text = pattern.sub(replacement, text)
-    sentences = (
-        " ".join(_SEPARATORS.sub(" ", sentence).replace(",", " , ").split())
-        for sentence in _SENTENCE_END.split(text)
-    )
+    sentences = (" ".join(_SEPARATORS.sub(" ", sentence).replace(",", " , ").split())
+                 for sentence in _SENTENCE_END.split(text))
     words = (sentence.split(" ") for sentence in sentences if sentence)
     return [" ".join(w[i : i + _LONGEST]) for w in words for i in range(0, len(w), _LONGEST)]
 
@@ -157,10 +129,7 @@ def _stronger(first: int | None, second: int) -> int:
 
 @lru_cache(maxsize=50_000)  # real reports repeat their sentences
 def label_sentence(sentence: str) -> tuple[tuple[tuple[str, int], ...], bool]:
-    """Label one normalised sentence.
-
-    Args:
-        sentence: as :func:`normalise` gives it.
+    """Label one sentence of :func:`normalise`.
 
     Returns:
         (observation, value) for every mention, and whether another disease is asserted.
@@ -188,7 +157,7 @@ def _mentions(sentence: str) -> list[Mention]:
                 mentions.append((name, start, end, 1))
     for name, pattern in _SUBJECTS.items():
         for match in pattern.finditer(sentence):
-            if not SUBJECT_AS_PLACE.search(sentence[: match.start()]):
+            if not table.SUBJECT_AS_PLACE.search(sentence[: match.start()]):
                 mentions += _subject_mention(sentence, name, match.start(), match.end())
     return mentions
 
@@ -275,7 +244,11 @@ def _is_alternative(sentence: str, mention: Mention, cues: list[Cue], named: lis
             continue
         left, right = (other_end, start) if other_end <= start else (end, other_start)
         between = sentence[left:right]
-        if len(between.split()) > 5 or not _ALTERNATIVE.search(between):
+        joined = _ALTERNATIVE.search(between)
+        if len(between.split()) > 5 or not joined:
+            continue
+        # "opacity, atelectasis versus pneumonia": versus joins its two neighbours only
+        if joined["pair"] and any(left <= first and last <= right for _, first, last, _ in named):
             continue
         if not any(left <= cue_start < right for cue_start, _, _ in cues):
             return True

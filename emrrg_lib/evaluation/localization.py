@@ -1,53 +1,51 @@
 """The pointing game: does the model look at a finding while it writes the finding's name?
 
 The reference report is teacher-forced; the query is the tokens of the word that names the finding;
-the map is the mean over heads of one hybrid layer's cross-attention, chosen on validation. A hit:
-the arg-max patch over all views lies within one patch (8-neighbourhood) of the mask. Beside it
-stand *chance* (the share of patches that would hit), a *centre* prior (the middle of the first
-view) and a *place* prior (per finding, the patch that would have hit most often on validation):
-attention that beats only chance may have learnt where such findings usually are.
+the map is the mean over heads of one hybrid layer's cross-attention, or that weighted by the gate, of
+one layer or summed over all; the layer is chosen on validation. A hit: the arg-max patch over all views
+lies within one patch (8-neighbourhood) of the mask. Beside it stand *chance* (the share of patches that
+would hit), a *centre* prior (the middle of the first view) and a *place* prior (per finding, the patch
+that would have hit most often on validation): attention that beats only chance may have learnt where
+such findings usually are.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.intervals import percentiles, resample
 
-NAMES: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": (
-        r"cardiomegal\w*",
-        r"(?:heart|cardiac)\b[^.]*?\b(enlarg\w*)",
-        r"(enlarg\w*)[^.]*?\b(?:heart|cardiac)",
-        r"heart|cardiac",
-    ),
-    "mediastinum": (
-        r"widen\w*",
-        r"mediastin\w*\b[^.]*?\b(enlarg\w*)",
-        r"(enlarg\w*)[^.]*?\bmediastin",
-        r"mediastin\w*",
-    ),
-    "effusion": (r"effusions?", r"fluid", r"blunt\w*"),
-    "pneumothorax": (r"pneumothora\w*",),
-    "consolidation": (r"consolidat\w*",),
-    "opacity": (r"opaci\w*", r"infiltrat\w*", r"airspace", r"haz\w*"),
-    "atelectasis": (r"atelecta\w*", r"collaps\w*", r"volume loss"),
-    "nodule": (r"nodul\w*", r"mass(?:es)?\b", r"lesions?"),
-    "edema": (r"edema\w*", r"congesti\w*"),
-    "pleural thickening": (r"thicken\w*", r"pleural"),
-    "fracture": (r"fractur\w*",),
-    "hyperinflation": (r"hyper\w+", r"emphysem\w*", r"copd", r"flatten\w*"),
-    "device": (r"pacemakers?", r"catheters?", r"tubes?", r"ports?\b", r"lines?\b", r"leads?\b"),
-    "hernia": (r"hernia\w*",),
-    "scoliosis": (r"scolio\w*",),
-    "calcification": (r"calcif\w*", r"granulom\w*"),
+NAMING: dict[str, tuple[str, ...]] = {
+    "Enlarged Cardiomediastinum": (
+        r"widen\w*", r"mediastin\w*\b[^.]*?\b(enlarg\w*)", r"(enlarg\w*)[^.]*?\bmediastin", r"prominen\w*",
+        r"mediastin\w*"),
+    "Cardiomegaly": (
+        r"cardiomegal\w*", r"(?:heart|cardiac)\b[^.]*?\b(enlarg\w*)",
+        r"(enlarg\w*)[^.]*?\b(?:heart|cardiac)", r"heart|cardiac|silhouette"),
+    "Lung Lesion": (r"\w*nodul\w*", r"mass(?:es)?\b", r"lesions?|tumou?rs?"),
+    "Lung Opacity": (r"opaci\w*", r"infiltrat\w*", r"airspace", r"haz\w*",
+                     r"densit\w*|interstitial|markings"),
+    "Edema": (r"o?edema\w*", r"congesti\w*", r"overload|failure"),
+    "Consolidation": (r"consolid\w*",),
+    "Pneumonia": (r"\w*pneumonia\w*", r"infecti\w*"),
+    "Atelectasis": (r"\w*atelect\w*", r"collaps\w*", r"volume loss"),
+    "Pneumothorax": (r"\w*pneumothora\w*",),
+    "Pleural Effusion": (r"effusions?", r"fluid", r"blunt\w*"),
+    "Pleural Other": (r"thicken\w*", r"plaques?|scar\w*|fibro\w*", r"pleural"),
+    "Fracture": (r"\w*fractur\w*",),
+    "Support Devices": (
+        r"pacemakers?", r"catheters?", r"tubes?", r"ports?\b", r"lines?\b", r"leads?\b",
+        r"picc|devices?|stents?|valves?|wires?|tip|drains?"),
 }
-"""Kind of finding -> patterns of the words that name it, best first; a group marks the word."""
+"""Observation -> patterns of the words that name it, most telling first; a group marks the word."""
+
+MAPS = tuple((kind, token) for kind in ("attention", "attention x gate") for token in ("predicts", "own"))
+"""What is read of a trace: which map, at whose position (that predicts the word, or the word's own)."""
 
 _NEGATION = re.compile(r"\b(?:no|not|without|negative for|free of)\b[^.]*$")
 
@@ -57,9 +55,8 @@ class Case:
     """One finding of one study with the attention paid while it is named.
 
     Attributes:
-        study: id of the study.
-        kind: kind of the finding.
-        maps: float (layer, view, patch), attention of the naming tokens.
+        study, kind: id of the study and kind of the finding.
+        maps: float (layer, view, patch), see :func:`token_map`.
         mask: bool (view, rows, cols), patches the finding touches.
     """
 
@@ -74,14 +71,10 @@ class Pointing:
     """One row of the table.
 
     Attributes:
-        kind: the finding, or "all".
-        cases: how many.
-        hit: share of hits.
-        low: lower end of the 95 % interval, resampled by study.
-        high: upper end.
-        chance: expected share for a random patch.
-        centre: share for the middle of the first view.
-        place: share for the kind's most frequent patch on validation.
+        kind: the finding, or "all". cases: how many.
+        hit: share of hits. low, high: its 95 % interval, resampled by study.
+        chance, centre, place: expected share for a random patch, share for the middle of the first view,
+            share for the kind's most frequent patch on validation.
     """
 
     kind: str
@@ -94,50 +87,54 @@ class Pointing:
     place: float
 
 
-def naming_tokens(tokens: Sequence[str], kind: str) -> list[int]:
-    """Positions of the tokens that make up the word naming a finding.
+def naming_span(text: str, observation: str, affirmed: bool = True) -> tuple[int, int] | None:
+    """Where the most telling word that names an observation stands.
+
+    Args:
+        text: a report or sentence. observation: a key of :data:`NAMING`.
+        affirmed: pass over words inside a negation.
+
+    Returns:
+        Start and end of the first such word in `text`; None where there is none.
+
+    Raises:
+        InputError: an unknown observation.
+    """
+    if observation not in NAMING:
+        raise InputError(f"No naming words for {observation!r}: choose one of {', '.join(NAMING)}.")
+    text = text.lower()
+    for pattern in NAMING[observation]:
+        for match in re.finditer(rf"\b(?:{pattern})", text):
+            if not (affirmed and _NEGATION.search(text[: match.start()])):
+                return match.span(match.lastindex or 0)
+    return None
+
+
+def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
+    """Positions of the tokens that spell the affirmed word naming an observation, [] where it is not named.
 
     Args:
         tokens: the report's tokens as text pieces, leading spaces kept.
-        kind: a key of :data:`NAMES`.
-
-    Returns:
-        The tokens of the first word found outside a negation by the best pattern that finds one;
-        empty where the report does not name the finding.
-
-    Raises:
-        InputError: an unknown kind.
+        observation: a key of :data:`NAMING`; InputError for any other.
     """
-    if kind not in NAMES:
-        raise InputError(f"No naming words for {kind!r}: choose one of {', '.join(NAMES)}.")
-    text = "".join(tokens).lower()
+    span = naming_span("".join(tokens), observation)
+    if span is None:
+        return []
     ends = np.cumsum([len(token) for token in tokens])
-    for pattern in NAMES[kind]:
-        for match in re.finditer(rf"\b(?:{pattern})", text):
-            if not _NEGATION.search(text[: match.start()]):
-                start, end = match.span(match.lastindex or 0)
-                first = int(np.searchsorted(ends, start, side="right"))
-                last = int(np.searchsorted(ends, end - 1, side="right"))
-                return list(range(first, last + 1))
-    return []
+    first, last = np.searchsorted(ends, [span[0], span[1] - 1], side="right")
+    return list(range(int(first), int(last) + 1))
 
 
-def token_map(
-    attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None
-) -> np.ndarray:
+def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None) -> np.ndarray:
     """Attention of the naming tokens, averaged over heads and tokens.
 
     Args:
-        attention: float (layer, head, token, view, patch) of a teacher-forced trace.
-        tokens: positions of the naming tokens.
-        gate: (layer, token) to weight every token by how far its gate is open; None weights all
-            tokens alike.
+        attention: float (layer, head, token, view, patch) of a trace. tokens: positions of the naming tokens.
+        gate: (layer, token) to weight every token by how far its gate is open; None: all tokens alike.
 
     Returns:
-        float (layer, view, patch).
-
-    Raises:
-        InputError: there is no token.
+        float (layer, view, patch); with `gate` (layer + 1, view, patch), the last one the sum over layers.
+        InputError where there is no token.
     """
     if len(tokens) == 0:
         raise InputError("The finding is not named: there is no token to read the attention of.")
@@ -145,22 +142,12 @@ def token_map(
     if gate is None:
         return chosen.mean(axis=1)
     weights = np.abs(np.asarray(gate, float)[:, list(tokens)])
-    return np.einsum("lt,ltvp->lvp", weights, chosen)
+    weighted = np.einsum("lt,ltvp->lvp", weights, chosen)
+    return np.concatenate([weighted, weighted.sum(axis=0, keepdims=True)])
 
 
 def patch_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Patches that a pixel mask touches.
-
-    Args:
-        mask: bool (view, H, W).
-        grid: patch grid (rows, cols).
-
-    Returns:
-        bool (view, rows, cols).
-
-    Raises:
-        InputError: the mask is smaller than the grid.
-    """
+    """Patches that a pixel mask touches: bool (view, H, W) -> bool (view, rows, cols), at most (H, W)."""
     mask = np.asarray(mask, bool)
     views, height, width = mask.shape
     if height < grid[0] or width < grid[1]:
@@ -187,11 +174,7 @@ def hits(case: Case) -> np.ndarray:
 
 
 def choose_layer(validation: Sequence[Case]) -> int:
-    """The hybrid layer (index into the trace) that hits most often on validation.
-
-    Raises:
-        InputError: there is no case.
-    """
+    """The layer (index into the maps) that hits most often on validation; InputError without a case."""
     if len(validation) == 0:
         raise InputError("No validation case names a finding: the layer cannot be chosen.")
     return int(np.mean([hits(case) for case in validation], axis=0).argmax())
@@ -205,22 +188,17 @@ def place_priors(validation: Sequence[Case]) -> dict[str, int]:
     return {kind: int(total.argmax()) for kind, total in sums.items()}
 
 
-def pointing_game(
-    cases: Sequence[Case], layer: int, priors: Mapping[str, int], seed: int = 0
-) -> list[Pointing]:
+def pointing_game(cases: Sequence[Case], layer: int, priors: Mapping[str, int], seed: int = 0
+                  ) -> list[Pointing]:
     """The table of the pointing game.
 
     Args:
-        cases: test cases.
-        layer: chosen by :func:`choose_layer` on validation.
+        cases: test cases; InputError if there is none. layer: of :func:`choose_layer` on validation.
         priors: of :func:`place_priors` on validation; a kind without one never hits.
         seed: of the bootstrap.
 
     Returns:
         One row per kind in alphabetical order, then "all".
-
-    Raises:
-        InputError: there is no case.
     """
     if len(cases) == 0:
         raise InputError("No test case names a finding: there is nothing to point at.")
@@ -232,8 +210,35 @@ def pointing_game(
         chosen = np.full(len(kinds), True) if kind == "all" else kinds == kind
         low, high = _interval(values[chosen, 0], studies[chosen], seed)
         means = values[chosen].mean(axis=0).tolist()
-        rows.append(Pointing(kind, int(chosen.sum()), means[0], low, high, *means[1:]))
+        rows.append(Pointing(str(kind), int(chosen.sum()), means[0], low, high, *means[1:]))
     return rows
+
+
+def pointing_tables(validation: Mapping[tuple[str, str], Sequence[Case]],
+                    test: Mapping[tuple[str, str], Sequence[Case]], layers: Sequence[int]) -> dict | None:
+    """The pointing game of every map, each at the layer that points best on validation.
+
+    Args:
+        validation, test: key of :data:`MAPS` -> cases. layers: the LLM's index of each hybrid layer.
+
+    Returns:
+        `layer` (LLM's index, or "all"), `position` (index into a case's maps) and `rows` of plain
+        attention at the predicting position; `variants`, one dict a map with the same keys and map, token
+        and validation (share of hits there); `chosen`, the index of the variant that is best there.
+        None where no finding with a mask is named.
+    """
+    if not all(validation.values()) or not all(test.values()):
+        return None
+    variants = []
+    for key in MAPS:
+        position = choose_layer(validation[key])
+        rows = pointing_game(test[key], position, place_priors(validation[key]))
+        share = float(np.mean([hits(case)[position] for case in validation[key]]))
+        variants.append({"map": key[0], "token": key[1], "layer": [*layers, "all"][position],
+                         "position": position, "validation": share, "rows": [asdict(row) for row in rows]})
+    best = max(range(len(variants)), key=lambda index: variants[index]["validation"])
+    first = {name: variants[0][name] for name in ("layer", "position", "rows")}
+    return first | {"variants": variants, "chosen": best}
 
 
 def _case_values(case: Case, layer: int, priors: Mapping[str, int]) -> list[float]:

@@ -8,40 +8,25 @@ report mentions as present or likely, and have no tag for "negated".
 from __future__ import annotations
 
 HEADINGS: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": ("Cardiomegaly",),
-    "nodule": ("Lung Lesion",),
-    "mass": ("Lung Lesion",),
-    "opacity": ("Lung Opacity",),
-    "infiltrate": ("Lung Opacity",),
-    "airspace disease": ("Lung Opacity",),
-    "pulmonary edema": ("Edema",),
-    "pulmonary congestion": ("Edema",),
-    "heart failure": ("Edema",),
-    "consolidation": ("Consolidation",),
-    "pneumonia": ("Pneumonia",),
-    "pulmonary atelectasis": ("Atelectasis",),
-    "pneumothorax": ("Pneumothorax",),
+    "cardiomegaly": ("Cardiomegaly",), "nodule": ("Lung Lesion",), "mass": ("Lung Lesion",),
+    "opacity": ("Lung Opacity",), "infiltrate": ("Lung Opacity",), "airspace disease": ("Lung Opacity",),
+    "pulmonary edema": ("Edema",), "pulmonary congestion": ("Edema",), "heart failure": ("Edema",),
+    "consolidation": ("Consolidation",), "pneumonia": ("Pneumonia",),
+    "pulmonary atelectasis": ("Atelectasis",), "pneumothorax": ("Pneumothorax",),
     "hydropneumothorax": ("Pneumothorax", "Pleural Effusion"),
     "hemopneumothorax": ("Pneumothorax", "Pleural Effusion"),
-    "hemothorax": ("Pleural Effusion",),
-    "pleural effusion": ("Pleural Effusion",),
-    "fractures, bone": ("Fracture",),
-    "catheters, indwelling": ("Support Devices",),
-    "implanted medical device": ("Support Devices",),
-    "medical device": ("Support Devices",),
-    "stents": ("Support Devices",),
-    "tube, inserted": ("Support Devices",),
+    "hemothorax": ("Pleural Effusion",), "pleural effusion": ("Pleural Effusion",),
+    "fractures, bone": ("Fracture",), "catheters, indwelling": ("Support Devices",),
+    "implanted medical device": ("Support Devices",), "medical device": ("Support Devices",),
+    "stents": ("Support Devices",), "tube, inserted": ("Support Devices",),
 }
 """Main heading -> observations."""
 
 QUALIFIED: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
     (frozenset({"thickening"}), frozenset({"pleura"}), "Pleural Other"),
     (frozenset({"cardiac shadow", "heart"}), frozenset({"enlarged"}), "Cardiomegaly"),
-    (
-        frozenset({"mediastinum"}),
-        frozenset({"enlarged", "prominent", "widened"}),
-        "Enlarged Cardiomediastinum",
-    ),
+    (frozenset({"mediastinum"}), frozenset({"enlarged", "prominent", "widened"}),
+     "Enlarged Cardiomediastinum"),
 )
 """Main headings that need one of these qualifiers, and the observation they then are."""
 

