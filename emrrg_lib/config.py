@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,7 +92,8 @@ class TrainConfig:
     warm_steps: int = 1150
     steps: int = 30
     epochs: int = 0  # where given, these many passes over the training split instead of `steps`
-    batch_size: int = 16
+    batch_size: int = 16  # studies of an optimiser step, over all processes
+    accumulation: int = 1  # the step's studies are taken in this many parts: less memory, the same training
     abnormal_factor: int = 2  # a report with a finding is drawn this often: beam search favours normal ones
     learning_rate: float = 3e-3
     joint_factor: float = 0.25  # the learning rates of the joint steps are this much smaller
@@ -101,6 +104,9 @@ class TrainConfig:
     clip: float = 1.0
     gradient_checkpointing: bool = False
     validations: int = 2  # checkpoints tried on validation in each part; the best is kept
+    validation_studies: int = 80  # enough to rank checkpoints, greedy; 0: all
+    patience: int = 0  # a part ends after so many validations without a better one; 0: never
+    save_steps: int = 250  # steps between checkpoints to resume from
     seed: int = 0
 
     def joint_steps(self, studies: int) -> int:
@@ -125,7 +131,7 @@ class EMRRGConfig:
 
     preset: str = "tiny"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    encoder_weights: str = "tiny"  # an entry of model.ENCODER_FILES, a path; kind "hf": id, folder or name
+    encoder_weights: str = "tiny"  # an entry of vision.named, a path; kind "hf": id, folder or name
     encoder_tuning: str = "lora"  # full | frozen | lora (Partial LoRA)
     partial_lora: PartialLoRAConfig = field(default_factory=PartialLoRAConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
@@ -145,7 +151,7 @@ TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 PAPER_TRAIN = TrainConfig(
     warm_steps=0, epochs=30, batch_size=20, abnormal_factor=1, learning_rate=1e-4, joint_factor=1.0,
     gate_learning_rate=1e-3, schedule="cosine", warmup_steps=0, clip=0.0, gradient_checkpointing=True,
-    validations=30)  # every epoch
+    validations=30, validation_studies=0)  # every epoch, on the whole split
 IU_XRAY = EMRRGConfig(
     preset="iu-xray", encoder_weights="mambaxray-vl-base",
     llm=LLMConfig(name="qwen1.5-1.8b", dtype="bfloat16",  # §4.2: Qwen1.5-1.8B; the release: Llama-2-chat
@@ -215,6 +221,28 @@ def preset(name: str) -> EMRRGConfig:
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise InputError(f"unknown preset '{name}': {hint}there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def with_values(config: EMRRGConfig, assignments: Sequence[str]) -> EMRRGConfig:
+    """The config with settings such as "train.batch_size=4"; values are JSON, or words as they stand.
+
+    Raises:
+        InputError: no such setting, or a value of the wrong type.
+    """
+    values = to_dict(config)
+    for assignment in assignments:
+        path, _, text = assignment.partition("=")
+        *parents, last = path.split(".")
+        inner = values
+        for parent in parents:
+            inner = inner.setdefault(parent, {})  # an unknown one is refused by from_dict
+            if not isinstance(inner, dict):
+                raise InputError(f"{path} is no setting: {parent} has none of its own")
+        try:
+            inner[last] = json.loads(text)
+        except ValueError:
+            inner[last] = text
+    return from_dict(values)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

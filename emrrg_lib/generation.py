@@ -31,8 +31,8 @@ def generate_reports(model, pixel_values: Tensor, view_mask: Tensor | None = Non
     """
     chosen = replace(model.settings.generation, **settings)
     if view_mask is None:
-        view_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-    tokenizer, prompt = model.tokenizer, _prompt(model, len(view_mask), pixel_values.device)
+        view_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool)
+    tokenizer, prompt = model.tokenizer, _prompt(model, len(view_mask))
     was_training = model.training
     model.eval()
     try:
@@ -53,11 +53,11 @@ def generate_reports(model, pixel_values: Tensor, view_mask: Tensor | None = Non
     return (texts, traces) if trace else texts
 
 
-def _prompt(model, studies: int, device: torch.device) -> Tensor:
+def _prompt(model, studies: int) -> Tensor:
     """The prompt's token ids, one row a study, (B, n)."""
     settings = model.settings
     ids = prompt_ids(model.tokenizer, settings.data.prompt, settings.llm.visual_in_prompt != "none")
-    return torch.tensor([ids] * studies, device=device)
+    return torch.tensor([ids] * studies, device=model.device)
 
 
 def _until_end(row: list[int], end: int) -> list[int]:
@@ -87,7 +87,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     modules = hybrid_modules(model.llm)
     if not modules:
         raise InputError("this model has no hybrid layers: there is no gate and no attention to trace")
-    head = _prompt(model, 1, states.device)
+    head = _prompt(model, 1)
     ids = torch.cat([head, head.new_tensor([row])], dim=1)
     inputs = model.llm_inputs(ids, torch.ones_like(ids), states, mask)
     places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)

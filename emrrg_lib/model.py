@@ -16,20 +16,15 @@ from torch import Tensor, nn
 from .config import EMRRGConfig, preset
 from .errors import InputError
 from .generation import generate_reports
+from .language.frozen import compute_in_float32, without_dropout
 from .language.hybrid_decoder import install_hybrid_layers
-from .language.llm import TINY_DIR, build_llm, load_llm
+from .language.llm import build_llm, load_llm
 from .language.prompt import IGNORE, image_slot
 from .tuning.partial_lora import apply_partial_lora
 from .tuning.policy import add_llm_lora, set_trainable
-from .vision.checkpoints import load_vision_encoder
-from .vision.encoder import VisionMamba, drop_cls
-from .vision.hf_backbone import build_hf_backbone, load_hf_backbone
+from .vision.encoder import drop_cls
+from .vision.named import build_encoder, load_encoder
 
-ENCODER_FILES = {  # entries of `encoder_weights`; MambaXray-VL's are downloaded by the user
-    "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
-    "mambaxray-vl-base": Path("models/MambaXrayCLIP-B.pth"),
-    "mambaxray-vl-large": Path("models/MambaXrayCLIP-L.pth"),
-}
 CHOICES = {"encoder_tuning": ("full", "frozen", "lora"), "data.views": ("concat", "mean"),
            "llm.visual_in_prompt": ("none", "pooled", "all"), "llm.tuning": ("frozen", "lora"),
            "llm.dtype": ("float32", "bfloat16"), "encoder.kind": ("mamba", "hf")}
@@ -65,13 +60,14 @@ class EMRRG(nn.Module):
         if config.data.views == "concat":
             self.view_embedding = nn.Embedding(config.data.max_views, hidden)
             nn.init.normal_(self.view_embedding.weight, std=0.02)
-        self.llm = _without_dropout(llm)
+        self.llm = without_dropout(llm)
         if config.llm.tuning == "lora":
             add_llm_lora(self.llm, config.llm.lora_r)
         if config.llm.hybrid_layers:
             install_hybrid_layers(self.llm, config.llm.hybrid_layers, config.llm.gate_input,
                                   config.llm.kv_init)
         set_trainable(self, config)
+        compute_in_float32(self.llm)
 
     @classmethod
     def from_preset(cls, name: str | EMRRGConfig = "tiny") -> EMRRG:
@@ -81,7 +77,7 @@ class EMRRG(nn.Module):
             InputError: an unknown preset, or weights that are missing or of another size.
         """
         config = preset(name) if isinstance(name, str) else name
-        encoder = _load_encoder(config)
+        encoder = load_encoder(config)
         torch.manual_seed(config.train.seed)
         return cls(config, encoder, *load_llm(config.llm.name, getattr(torch, config.llm.dtype)))
 
@@ -93,16 +89,17 @@ class EMRRG(nn.Module):
         """
         config = preset(name) if isinstance(name, str) else name
         torch.manual_seed(config.train.seed)
-        encoder = (VisionMamba(config.encoder) if config.encoder.kind == "mamba"
-                   else build_hf_backbone(config.encoder_weights, config.encoder.image_size))
-        return cls(config, encoder, build_llm(config.llm.name, getattr(torch, config.llm.dtype)), tokenizer)
+        llm = build_llm(config.llm.name, getattr(torch, config.llm.dtype))
+        return cls(config, build_encoder(config), llm, tokenizer)
 
     @classmethod
     def from_run(cls, run: str | Path) -> EMRRG:
-        """Rebuilds the model of a run folder: its config, the base weights, what was trained."""
+        """Rebuilds the model of a run folder: its config, the base weights, what was trained; on a GPU if
+        there is one."""
         from .runs import read_config
         model = cls.from_preset(read_config(run))
-        return model.load_trained(Path(run) / "trained.safetensors").eval()
+        model.load_trained(Path(run) / "trained.safetensors")
+        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def load_trained(self, path: str | Path) -> EMRRG:
         """Reads trained tensors (names of `state_dict()`); InputError if they are not this model's."""
@@ -136,16 +133,23 @@ class EMRRG(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes the LLM's layers in the backward pass: less memory, a third more time."""
-        self.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5.20 renamed it
+        enable = getattr(self.llm, "activation_checkpointing_enable", self.llm.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
 
     def untouched_encoder(self) -> AbstractContextManager:
         """Within it the encoder is as before stage 3, where Partial LoRA keeps it so."""
         return self.encoder.disable_adapter() if isinstance(self.encoder, PeftModel) else nullcontext()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; images are moved there."""
+        return self.projector.weight.device
+
     def mixed_precision(self) -> torch.autocast:
-        """bfloat16 autocast next to a bfloat16 LLM; else nothing is cast."""
-        half = self.llm.dtype == torch.bfloat16
-        return torch.autocast(self.projector.weight.device.type, torch.bfloat16, enabled=half)
+        """On a GPU next to a bfloat16 LLM bfloat16 autocast; else nothing is cast."""
+        half = self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def encode(self, pixel_values: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
@@ -156,6 +160,7 @@ class EMRRG(nn.Module):
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
+        pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
         with self.mixed_precision():
             return self.project(self.encoder(pixel_values[view_mask]), view_mask)
 
@@ -176,7 +181,7 @@ class EMRRG(nn.Module):
         return out.flatten(1, 2), mask.flatten(1, 2)
 
     def _check_views(self, view_mask: Tensor) -> None:
-        if view_mask.shape[1] > self.settings.data.max_views:
+        if self.settings.data.views == "concat" and view_mask.shape[1] > self.settings.data.max_views:
             raise InputError(f"a study has {view_mask.shape[1]} views, but the model knows "
                              f"{self.settings.data.max_views}; leave out the others")
         if not view_mask.any(dim=1).all():
@@ -193,12 +198,12 @@ class EMRRG(nn.Module):
             inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
             visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (audit G).
         """
-        embeds = self.llm.get_input_embeddings()(input_ids)
+        embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
         shown, shown_mask = self.prompt_states(states, mask)
         slot = image_slot(self.tokenizer) if shown.shape[1] else 0
         text_mask = attention_mask.bool()
         inputs = {
-            "inputs_embeds": torch.cat([embeds[:, :slot], shown.to(embeds.dtype), embeds[:, slot:]], dim=1),
+            "inputs_embeds": torch.cat([embeds[:, :slot], shown, embeds[:, slot:]], dim=1),
             "attention_mask": torch.cat([text_mask[:, :slot], shown_mask, text_mask[:, slot:]], dim=1).long()}
         if self.settings.llm.hybrid_layers:
             off = torch.zeros_like(shown_mask)
@@ -255,31 +260,6 @@ class EMRRG(nn.Module):
             list[str]; with `trace=True` a pair with the list of `Trace`, one a report.
         """
         return generate_reports(self, pixel_values, view_mask, trace=trace, **settings)
-
-
-def _without_dropout(llm: nn.Module) -> nn.Module:
-    """Sets the LLM's own dropouts to 0: it stays frozen, also in the train mode of checkpointing."""
-    for module in llm.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
-    return llm
-
-
-def _load_encoder(config: EMRRGConfig) -> nn.Module:
-    if config.encoder.kind == "hf":
-        return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
-    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
-    if config.encoder_weights.startswith("mambaxray") and not source.is_file():
-        raise InputError(f"the encoder weights '{config.encoder_weights}' are not here: download "
-                         f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
-                         f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights")
-    encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
-    if encoder.config != config.encoder:
-        raise InputError(f"the encoder in {source} is {encoder.config}, but the preset asks for "
-                         f"{config.encoder}; choose weights of that size")
-    return encoder
 
 
 def _check_choices(config: EMRRGConfig) -> None:

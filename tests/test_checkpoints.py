@@ -82,6 +82,77 @@ def test_sizes_are_read_from_the_shapes(encoder):
     assert infer_config(encoder.state_dict(), 32).image_size == 32
 
 
+# ---------------------------------------------------------------- stage 1: one direction, no cls token
+
+
+def stage1_tensors(encoder):
+    """A stage-1 state dict in upstream's names (audit A7): encoder of one direction, and its decoder."""
+    kept = {k: v for k, v in encoder.state_dict().items()
+            if not re.search(r"(_b|_c)(_log|\.|$)", k) and k not in ("cls_token", "pos_embed")
+            and not k.startswith("norm_f")}
+    decoder = ("ar_token", "ar_norm.weight", "ar_pred.bias", "norm_1.weight", "norm_4.weight", "mask",
+               "enc2dec.weight", "dec_pos_embed", "dec_block.0.norm1.weight")
+    return kept | {"pos_embed": torch.randn(1, 16, 32)} | {k: torch.randn(3) for k in decoder}
+
+
+def test_a_stage_1_file_is_expanded_to_four_directions_by_exact_key(encoder, tmp_path, caplog):
+    tensors = stage1_tensors(encoder)
+    torch.save({"model": tensors, "optimizer": {"state": {}}, "epoch": 100, "scaler": None,
+                "args": argparse.Namespace(lr=None, data_path="images")}, tmp_path / "Pretrain-B.pth")
+    loaded = load_vision_encoder(tmp_path / "Pretrain-B.pth")
+    assert loaded.config == encoder.config
+    state = loaded.state_dict()
+    for name in ("A{}_log", "D{}", "conv1d{}.weight", "conv1d{}.bias", "x_proj{}.weight", "dt_proj{}.bias"):
+        for suffix in ("", "_b", "_c", "_c_b"):
+            key = f"layers.1.mixer.{name}"
+            assert torch.equal(state[key.format(suffix)], tensors[key.format("")]), (name, suffix)
+    for key in ("layers.2.mixer.in_proj.weight", "layers.0.mlp.w1.bias", "patch_embed.proj.weight"):
+        assert torch.equal(state[key], tensors[key])
+    assert torch.equal(state["pos_embed"][:, 8], torch.zeros(1, 32))  # the cls row
+    assert torch.equal(state["pos_embed"][:, :8], tensors["pos_embed"][:, :8])
+    assert torch.equal(state["pos_embed"][:, 9:], tensors["pos_embed"][:, 8:])
+    assert torch.equal(state["norm_f.weight"], torch.ones(32)) and 0 < state["cls_token"].std() < 0.04
+    (said,) = caplog.records
+    assert said.levelname == "WARNING"
+    assert said.getMessage().endswith("new, to be trained: cls_token, norm_f.weight, norm_f.bias")
+    larger = load_vision_encoder(tensors, image_size=24).state_dict()["pos_embed"]  # 192 → 224 likewise
+    patches = np.delete(larger[0].numpy(), 18, axis=0).reshape(6, 6, 32)
+    assert np.abs(patches - bicubic(tensors["pos_embed"].double().numpy().reshape(4, 4, 32), 6)).max() < 1e-5
+    assert torch.equal(larger[:, 18], torch.zeros(1, 32))
+
+
+def test_upstreams_hazards_do_not_exist(encoder):
+    """Audit A8: no junk from a four-direction file, no letters matched anywhere in a key, no silence."""
+    tensors = encoder.state_dict() | {"norm_4.weight": torch.ones(3)}  # four directions and a cls token
+    with pytest.raises(InputError, match=re.escape("1 unexpected (norm_4.weight)")):
+        load_vision_encoder(tensors)
+    tensors = stage1_tensors(encoder) | {"layers.0.mixer.Dropout": torch.ones(1), "decA": torch.ones(1)}
+    with pytest.raises(InputError, match=re.escape("2 unexpected (decA, layers.0.mixer.Dropout)")):
+        load_vision_encoder(tensors)
+    tensors = stage1_tensors(encoder)
+    del tensors["layers.2.mixer.x_proj.weight"]
+    with pytest.raises(InputError, match=r"4 missing \(layers.2.mixer.x_proj.weight, "):
+        load_vision_encoder(tensors)
+
+
+def test_stage_2_and_stage_3_files_as_upstream_saves_them(encoder, tmp_path):
+    other = {"text_encoder.bert.embeddings.weight": torch.ones(2), "vision_proj.weight": torch.ones(2),
+             "logit_scale": torch.tensor(2.66)}
+    stage2 = {"model": prefixed(encoder.state_dict()) | other, "epoch": 50, "step": 1000,
+              "config": argparse.Namespace(batch_size=48, lr=1e-4, devices=[0])}
+    stage3 = {"model": prefixed(encoder.state_dict()) | {"llama_proj.weight": torch.ones(2),
+              "layer_norm.bias": torch.ones(2)}, "epoch": 3, "step": 7, "config": {"freeze_vm": False}}
+    for name, content in (("clip-B.pth", stage2), ("finetune.pth", stage3)):
+        torch.save(content, tmp_path / name)
+        first = load_vision_encoder(tmp_path / name)
+        again = load_vision_encoder(save_vision_encoder(first, tmp_path / "again.safetensors"))
+        assert same(first, encoder) and same(again, encoder)
+    frozen = {"model": {"llama_proj.weight": torch.ones(2)}}  # its encoder did not train: nothing to load
+    torch.save(frozen, tmp_path / "frozen.pth")
+    with pytest.raises(InputError, match="is no MambaXray-VL encoder: it lacks"):
+        load_vision_encoder(tmp_path / "frozen.pth")
+
+
 # ------------------------------------------------------------------------------- position tables
 
 

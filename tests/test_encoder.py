@@ -132,6 +132,48 @@ def test_batch_equals_single(make_encoder):
     assert torch.allclose(encoder(images), single, atol=1e-5)
 
 
+def independent_encoder(encoder, image):
+    """(M + 1, d) of one image in float64, from the audit's formulas A1–A3 and the raw tensors alone."""
+    from test_mixer import mixer_loop, silu
+
+    p = {k: v.detach().double().numpy() for k, v in encoder.state_dict().items()}
+    config = encoder.config
+    P, side, d = config.patch_size, config.side, config.embed_dim
+    patches = image.double().numpy().reshape(3, side, P, side, P).transpose(1, 3, 0, 2, 4)
+    tokens = patches.reshape(side**2, -1) @ p["patch_embed.proj.weight"].reshape(d, -1).T
+    tokens = tokens + p["patch_embed.proj.bias"]
+    h = np.insert(tokens, side**2 // 2, p["cls_token"][0, 0], axis=0) + p["pos_embed"][0]
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+    for i, layer in enumerate(encoder.layers):
+        h = h + mixer_loop(layer.mixer, torch.from_numpy(norm(h, f"layers.{i}.norm1")))
+        x = norm(h, f"layers.{i}.norm2")
+        a, b = (x @ p[f"layers.{i}.mlp.{w}.weight"].T + p[f"layers.{i}.mlp.{w}.bias"] for w in ("w1", "w2"))
+        h = h + (silu(a) * b) @ p[f"layers.{i}.mlp.w3.weight"].T + p[f"layers.{i}.mlp.w3.bias"]
+    return norm(h, "norm_f")
+
+
+@pytest.mark.parametrize("sizes", [
+    dict(image_size=192, patch_size=16, embed_dim=768, depth=12, d_state=16, d_conv=4),
+    pytest.param(dict(image_size=224, patch_size=16, d_state=16, d_conv=4, **LARGE), marks=pytest.mark.slow)],
+    ids=["base", "large"])
+def test_the_full_size_forward_equals_an_independent_one(sizes):
+    torch.manual_seed(0)
+    encoder = VisionMamba(EncoderConfig(**sizes, drop_path=0.0)).eval()
+    image = torch.randn(3, sizes["image_size"], sizes["image_size"])
+    with torch.no_grad():
+        got = encoder(image[None])[0].double().numpy()
+    assert np.abs(got - independent_encoder(encoder, image)).max() < 2e-5
+
+
+def test_the_encoder_follows_the_protocol_of_backbones(make_encoder):
+    encoder = make_encoder()
+    assert (encoder.embed_dim, encoder.grid, encoder.cls_index, encoder.image_size) == (16, (4, 4), 8, 16)
+
+
 # ---------------------------------------------------------------------------------------- drop path
 
 

@@ -150,7 +150,8 @@ CASES = [
     dict(length=9, groups=None), dict(length=9, groups=1), dict(length=9, leave_out=("D",)),
     dict(length=9, leave_out=("z",)), dict(length=9, leave_out=("delta_bias",)),
     dict(length=9, leave_out=("D", "z", "delta_bias")), dict(length=10, N=4), dict(length=5, batch=1),
-    dict(length=6, dim=3, groups=1),  # fewer channels in a group than the kernel's chunks
+    dict(length=6, dim=3, groups=1),  # fewer channels in a group than the kernel's lanes
+    dict(length=33, dim=260, groups=1, batch=1, N=2),  # three chunks, the last one short; three segments
 ]
 
 
@@ -174,6 +175,15 @@ def test_gradcheck_of_the_reference():
                               backend="reference")
 
     assert torch.autograd.gradcheck(call, tuple(values.values()))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_float16_inputs_keep_a_float32_state(backend):
+    values = {k: v.half() if k in ("u", "delta", "B", "C", "z") else v.float() for k, v in inputs(17).items()}
+    got = selective_scan(**values, delta_softplus=True, backend=backend)
+    wanted, _ = scan_loop({k: v.double() for k, v in values.items()}, True, np.zeros(got.shape))
+    assert got.dtype == torch.float16
+    close(got.double().numpy(), wanted, 2**-10)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

@@ -14,6 +14,7 @@ KINDS = {
     "encoder": "the base encoder forward and backward, beside its Linear layers alone",
     "hybrid": "generation with and without hybrid layers at Qwen1.5-1.8B's layer shape",
     "data": "reading images: decode and resize, and from the cache",
+    "full-size": "one study through the paper's iu-xray system with random weights: time and memory",
 }
 
 
@@ -40,7 +41,8 @@ def bench(options: Namespace) -> int:
 
     torch.set_num_threads(options.threads)
     started = time.time()
-    figures = importlib.import_module(f"emrrg_lib.benchmarks.{options.kind}").run(options.quick)
+    module = importlib.import_module(f"emrrg_lib.benchmarks.{options.kind.replace('-', '_')}")
+    figures = module.run(options.quick)
     record = run_record(f"bench {options.kind}", started, quick=options.quick, figures=figures)
     print(json.dumps(record, indent=1))
     if options.json:

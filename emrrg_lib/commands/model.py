@@ -1,9 +1,11 @@
-"""Commands about models and the machine: generate, info, ledger, doctor."""
+"""Commands about models and the machine: generate, export, info, ledger, doctor."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+
+from emrrg_lib.errors import InputError
 
 from .parsing import add_command, add_run, add_system, chosen_system, run_folder
 
@@ -11,6 +13,11 @@ from .parsing import add_command, add_run, add_system, chosen_system, run_folder
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
+    exporting = add_command(
+        subparsers, "export", export, "write a run's encoder, Partial LoRA merged in, as one plain file",
+        "emrrg export --run runs/demo --out encoder.safetensors")
+    add_run(exporting)
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors or .pth")
     for name, function, summary in (
             ("info", info, "print a system's map: part, paper section, shape, parameters, trained or not"),
             ("ledger", count, "count parameters exactly, beside the published counts and how they arise")):
@@ -22,21 +29,43 @@ def register(subparsers) -> None:
 
 
 def _add_generate(subparsers) -> None:
-    command = add_command(subparsers, "generate", generate, "write a report for X-ray files",
-                          "emrrg generate --run runs/demo --images frontal.png lateral.png")
+    command = add_command(
+        subparsers, "generate", generate, "write a report for X-ray files, or for every study of a split",
+        "emrrg generate --run runs/demo --images frontal.png lateral.png",
+        "emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom")
     add_run(command)
-    command.add_argument("--images", type=Path, nargs="+", required=True, metavar="FILE",
-                         help="the views of one study, frontal first")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--images", type=Path, nargs="+", metavar="FILE",
+                      help="the views of one study, frontal first")
+    what.add_argument("--data", type=Path, metavar="DIR", help="data folder, in any layout the kit reads")
+    command.add_argument("--split", choices=["train", "val", "test"], default="test",
+                         help="with --data: which studies (default: test)")
+    command.add_argument("--out", type=Path, metavar="DIR",
+                         help="with --data: folder for predictions.jsonl")
+    command.set_defaults(writes="out")
     command.add_argument("--greedy", action="store_true", help="greedy decoding, no beam search")
 
 
 def generate(options: Namespace) -> int:
-    """Prints one report for the views of one study."""
+    """Prints one report for the views of one study, or writes those of a split."""
     run = run_folder(options.run)
-    from emrrg_lib.inference import generate_reports
+    if options.data and not options.out:
+        raise InputError("say where to write the reports of the split: --out DIR")
+    from emrrg_lib.inference import generate_reports, generate_split
 
+    if options.data:
+        print("Wrote", generate_split(run, options.data, options.split, options.out, options.greedy))
+        return 0
     for report in generate_reports(run, options.images, options.greedy):
         print(report)
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """Writes a run's encoder."""
+    from emrrg_lib.export import export_encoder
+
+    print(f"Wrote {export_encoder(run_folder(options.run), options.out)}")
     return 0
 
 

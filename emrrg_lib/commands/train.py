@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from emrrg_lib.errors import InputError
+
 from .parsing import add_command, add_group, add_out, add_seed, add_system, at_least, chosen_system
 
 
@@ -39,18 +41,27 @@ def demo(options: Namespace) -> int:
 def _add_train(subparsers) -> None:
     command = add_command(
         subparsers, "train", train, "fine-tune a model on a data folder in the R2Gen layout (stage 3)",
-        "emrrg train --data phantom --out runs/mine", "emrrg train --data phantom --out runs/mine --resume")
+        "emrrg train --data phantom --out runs/mine", "emrrg train --data phantom --out runs/mine --resume",
+        "torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine")
     add_system(command)
     command.add_argument("--data", type=Path, required=True, metavar="DIR", help="annotation.json + images/")
+    command.add_argument("--set", dest="values", nargs="+", default=[], metavar="KEY=VALUE",
+                         help="settings of config.py, such as train.batch_size=4 train.accumulation=2")
     add_out(command, None, "run folder to write")
     command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
 
 
 def train(options: Namespace) -> int:
     """Stage 3 on a data folder."""
+    from emrrg_lib.config import with_values
     from emrrg_lib.training.finetune import run_finetune
 
-    run = run_finetune(chosen_system(options), options.data, options.out, options.resume)
+    config = with_values(chosen_system(options), options.values)
+    if not options.resume and (options.out / "checkpoints").is_dir() \
+            and not (options.out / "run.json").is_file():
+        raise InputError(f"{options.out} holds a training that was stopped: go on with --resume, choose "
+                         "another folder, or delete it")
+    run = run_finetune(config, options.data, options.out, options.resume)
     print(f"Wrote {run}; next: emrrg evaluate --run {run}")
     return 0
 

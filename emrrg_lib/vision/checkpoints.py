@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import pickle
 import re
 from collections.abc import Mapping
@@ -18,8 +19,14 @@ from ..config import EncoderConfig
 from ..errors import InputError
 from ..files import atomic_path
 from .encoder import VisionMamba
+from .mixer import DIRECTIONS
 
 PREFIX = "visual_encoder."
+# Parts of stage 1 that the encoder has no place for (audit A7): first words of their keys.
+STAGE1_ONLY = ("ar_token", "ar_norm", "ar_pred", "norm_1", "norm_2", "norm_3", "norm_4", "mask",
+               "enc2dec", "dec_block", "dec_pos_embed", "dec_mlp")
+PER_DIRECTION = re.compile(r"(layers\.\d+\.mixer\.(?:A|D|conv1d|x_proj|dt_proj))(|_log|\.weight|\.bias)")
+log = logging.getLogger("emrrg_lib.checkpoints")
 
 
 def save_vision_encoder(encoder: VisionMamba, path: str | Path) -> Path:
@@ -76,6 +83,24 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
     return torch.cat([grid[:, :new_middle], table[:, middle:middle + 1], grid[:, new_middle:]], dim=1)
 
 
+def expand_stage1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A stage-1 file under the encoder's names: its one direction is copied to all four, by exact key.
+
+    The fixed table (1, n², d) gets a zero row for the cls token in its middle, the decoder is left out
+    (upstream_audit A6–A8). cls_token and norm_f are not in it: they stay as the encoder draws them.
+    """
+    expanded = {}
+    for key, value in tensors.items():
+        if match := PER_DIRECTION.fullmatch(key):
+            expanded |= {f"{match[1]}{suffix}{match[2]}": value for suffix in DIRECTIONS}
+        elif key.split(".")[0] not in STAGE1_ONLY:
+            expanded[key] = value
+    table = tensors["pos_embed"]
+    middle = table.shape[1] // 2
+    cls = torch.zeros_like(table[:, :1])
+    return expanded | {"pos_embed": torch.cat([table[:, :middle], cls, table[:, middle:]], dim=1)}
+
+
 def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -> EncoderConfig:
     """Encoder sizes from the shapes of its tensors."""
     try:
@@ -88,7 +113,7 @@ def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -
         raise InputError(f"the checkpoint is no MambaXray-VL encoder: it lacks {error}") from error
     except ValueError as error:
         raise InputError(f"the checkpoint is no MambaXray-VL encoder: {error}") from error
-    size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even
+    size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even; stage 1: M
     return EncoderConfig(image_size=image_size or size, patch_size=patch, embed_dim=d, depth=depth,
                          d_state=d_state, d_conv=d_conv)
 
@@ -99,7 +124,8 @@ def load_vision_encoder(source: str | Path | Mapping[str, Tensor], image_size: i
 
     Args:
         source: a file or a dict of tensors in upstream's names, with or without the `model`
-            container and the `visual_encoder.` prefix.
+            container and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
+            expanded, see `expand_stage1`; what is new is logged as a warning.
         image_size: resize the position table to this image size; None keeps the file's.
         drop_path: rate of the new encoder.
 
@@ -111,6 +137,11 @@ def load_vision_encoder(source: str | Path | Mapping[str, Tensor], image_size: i
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
     config = infer_config(tensors, image_size)
     encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path}))
+    if "norm_4.weight" in tensors and "cls_token" not in tensors:
+        new = {k: encoder.state_dict()[k] for k in ("cls_token", "norm_f.weight", "norm_f.bias")}
+        tensors = expand_stage1(tensors) | new
+        log.warning("a stage-1 file: its one scan direction was copied to all four; new, to be trained: %s",
+                    ", ".join(new))
     tensors["pos_embed"] = resize_positions(tensors["pos_embed"], config.side)
     _check_keys(encoder.state_dict(), tensors, source)
     encoder.load_state_dict(tensors)

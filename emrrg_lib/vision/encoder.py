@@ -27,12 +27,13 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """h ← h + mixer(LN(h)); h ← h + SwiGLU(LN(h)); LayerNorm (the figure's RMSNorm is not used)."""
 
-    def __init__(self, config: EncoderConfig, drop_path: float, scan_backend: str) -> None:
+    def __init__(self, config: EncoderConfig, drop_path: float, scan_backend: str,
+                 directions: int = 4) -> None:
         super().__init__()
         d = config.embed_dim
         self.norm1, self.norm2 = nn.LayerNorm(d, eps=1e-5), nn.LayerNorm(d, eps=1e-5)
         self.mixer = MambaMixer(d, config.depth, config.side, config.d_state, config.d_conv,
-                                scan_backend)
+                                scan_backend, directions)
         self.mlp, self.drop_path = SwiGLU(d), DropPath(drop_path)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -54,6 +55,8 @@ class VisionMamba(nn.Module):
     def __init__(self, config: EncoderConfig, scan_backend: str = "auto") -> None:
         super().__init__()
         self.config, d = config, config.embed_dim
+        self.embed_dim, self.image_size = d, config.image_size
+        self.grid, self.cls_index = (config.side, config.side), config.num_patches // 2
         self.patch_embed = PatchEmbed(config.image_size, config.patch_size, d)
         self.cls_token = nn.Parameter(torch.empty(1, 1, d))
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_patches + 1, d))
@@ -78,3 +81,10 @@ class VisionMamba(nn.Module):
         for layer in self.layers:
             h = layer(h)
         return self.norm_f(h)
+
+
+def drop_cls(tokens: Tensor, cls_index: int | None) -> Tensor:
+    """(…, M + 1) → (…, M): the last dimension without the cls token, if the encoder has one."""
+    if cls_index is None:
+        return tokens
+    return torch.cat([tokens[..., :cls_index], tokens[..., cls_index + 1:]], dim=-1)

@@ -65,6 +65,8 @@ class HFBackbone(nn.Module):
         if pixel_values.dim() != 4 or pixel_values.shape[1:] != wanted:
             raise InputError(f"images must be (B, {', '.join(map(str, wanted))}), got "
                              f"{tuple(pixel_values.shape)}; load_image resizes them")
+        if not pixel_values.isfinite().all():
+            raise InputError("an image holds NaN or infinite values; check how it was read and normalised")
         tokens = self.model(pixel_values=pixel_values, **self.options).last_hidden_state
         return torch.cat([tokens[:, :1], tokens[:, self.extra:]], dim=1) if self.extra > 1 else tokens
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,19 +29,32 @@ def scan_orders(side: int) -> Tensor:
     return torch.stack([rows, rows.flip(0), columns, columns.flip(0)])
 
 
-class _Reorder(torch.autograd.Function):
-    """(B, C, L) → (B, 4, C, L): one gather a direction; backward gathers by the inverse orders."""
+class _Spread(torch.autograd.Function):
+    """(B, L, d) → (B, L, G, d): the tokens in the scan order of each direction. Backward is `_Collect`."""
 
     @staticmethod
     def forward(ctx, x, orders, inverse):
-        ctx.save_for_backward(inverse)
-        return torch.stack([x.index_select(2, order) for order in orders], dim=1)
+        ctx.save_for_backward(orders, inverse)
+        return x.index_select(1, orders.t().flatten()).unflatten(1, (-1, len(orders)))
 
     @staticmethod
     def backward(ctx, grad):
-        (inverse,) = ctx.saved_tensors
-        parts = [grad[:, g].index_select(2, order) for g, order in enumerate(inverse)]
-        return parts[0] + parts[1] + parts[2] + parts[3], None, None
+        return _Collect.apply(grad, *ctx.saved_tensors), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """(B, L, G, d) in scan orders → (B, L, d): summed over the directions. Backward is `_Spread`."""
+
+    @staticmethod
+    def forward(ctx, y, orders, inverse):
+        ctx.save_for_backward(orders, inverse)
+        G = len(inverse)
+        where = inverse * G + torch.arange(G, device=inverse.device)[:, None]  # rows of (L·G, d)
+        return y.flatten(1, 2).index_select(1, where.t().flatten()).unflatten(1, (-1, G)).sum(2)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Spread.apply(grad, *ctx.saved_tensors), None, None
 
 
 class RowBlockLinear(nn.Linear):
@@ -57,19 +71,20 @@ class MambaMixer(nn.Module):
 
     in_proj and out_proj are shared; conv1d, x_proj, dt_proj, A_log and D exist per direction. The
     Linears are always called as modules: PEFT acts nowhere else (upstream reads `.weight`, so its
-    LoRA never acted, upstream_audit §0 fact 3).
+    LoRA never acted, upstream_audit §0 fact 3). `directions=1` is stage 1's mixer: the tokens are
+    scanned once, in the order given, whatever their number and without a cls token (audit A7).
     """
 
     def __init__(self, dim: int, depth: int, side: int, d_state: int = 16, d_conv: int = 4,
-                 scan_backend: str = "auto") -> None:
+                 scan_backend: str = "auto", directions: int = 4) -> None:
         super().__init__()
         self.dim, self.d_state, self.dt_rank = dim, d_state, math.ceil(dim / 16)
-        self.scan_backend = scan_backend
+        self.scan_backend, self.suffixes = scan_backend, DIRECTIONS[:directions]
         orders = scan_orders(side)
         self.register_buffer("orders", orders, persistent=False)
         self.register_buffer("inverse", orders.argsort(dim=1), persistent=False)
         self.in_proj = RowBlockLinear(dim, X=dim, Z=dim)
-        for s in DIRECTIONS:
+        for s in self.suffixes:
             self.add_module(f"conv1d{s}", nn.Conv1d(dim, dim, d_conv, groups=dim))
             self.add_module(f"x_proj{s}", RowBlockLinear(dim, dt=self.dt_rank, B=d_state, C=d_state))
             self.add_module(f"dt_proj{s}", nn.Linear(self.dt_rank, dim))
@@ -92,7 +107,10 @@ class MambaMixer(nn.Module):
             dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus⁻¹
 
     def _per_direction(self, name: str) -> list[nn.Module]:
-        return [getattr(self, f"{name}{s}") for s in DIRECTIONS]
+        return [getattr(self, f"{name}{s}") for s in self.suffixes]
+
+    def _project(self, name: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return [project(x) for project, x in zip(self._per_direction(name), inputs, strict=True)]
 
     def forward(self, u: Tensor, return_features: bool = False):
         """Mixes the tokens.
@@ -105,32 +123,37 @@ class MambaMixer(nn.Module):
             (B, L, d); with `return_features` a pair with the dict of X (B, 4, L, d), Z (B, 4, L, d),
             dt (B, 4, L, R), B (B, 4, L, N) and C (B, 4, L, N), each in its scan order.
         """
-        batch, length, dim = u.shape
-        xz = self.in_proj(u).transpose(1, 2).contiguous()  # (B, 2d, L)
-        xz = _Reorder.apply(xz, self.orders, self.inverse)  # (B, 4, 2d, L)
-        X, Z = (half.reshape(batch, 4 * dim, length) for half in xz.chunk(2, dim=2))
+        dim, G = self.dim, len(self.suffixes)
+        X, Z = self.in_proj(u).chunk(2, dim=-1)  # (B, L, d)
+        X = self._spread(X)  # (B, L, G, d); the memory stays token-major from here to out_proj
         convs = self._per_direction("conv1d")
-        x = causal_conv1d(X, torch.cat([c.weight[:, 0] for c in convs]),
-                          torch.cat([c.bias for c in convs]), self.scan_backend)
-        x_tokens = x.view(batch, 4, dim, length).transpose(2, 3)  # (B, 4, L, d)
-        projected = torch.stack([p(x_tokens[:, g])
-                                 for g, p in enumerate(self._per_direction("x_proj"))], dim=1)
-        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = torch.stack([p(dt[:, g]).transpose(1, 2)
-                             for g, p in enumerate(self._per_direction("dt_proj"))], dim=1)
-        A = -torch.exp(torch.cat([getattr(self, f"A{s}_log") for s in DIRECTIONS]).float())
-        D = torch.cat([getattr(self, f"D{s}") for s in DIRECTIONS]).float()
-        y = selective_scan(x, delta.reshape(batch, 4 * dim, length), A, B.transpose(2, 3),
-                           C.transpose(2, 3), D, Z, delta_softplus=True, backend=self.scan_backend)
-        out = self.out_proj(self._merge(y.view(batch, 4, dim, length)).transpose(1, 2))
+        x = causal_conv1d(X.flatten(2).transpose(1, 2), torch.cat([c.weight[:, 0] for c in convs]),
+                          torch.cat([c.bias for c in convs]), self.scan_backend)  # (B, G·d, L)
+        tokens = x.transpose(1, 2).unflatten(2, (G, dim)).unbind(2)
+        projected = torch.stack(self._project("x_proj", tokens), dim=1)
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)  # (B, G, L, …)
+        delta = torch.stack(self._project("dt_proj", dt.unbind(1)), dim=2)  # (B, L, G, d)
+        A = -torch.exp(torch.cat([getattr(self, f"A{s}_log") for s in self.suffixes]).float())
+        D = torch.cat([getattr(self, f"D{s}") for s in self.suffixes]).float()
+        y = selective_scan(x, delta.flatten(2).transpose(1, 2), A, B.transpose(2, 3), C.transpose(2, 3), D,
+                           delta_softplus=True, backend=self.scan_backend)
+        # A token's Z is the same in every direction: gating the mean is the mean of the gated.
+        mean = self._collect(y.transpose(1, 2).unflatten(2, (G, dim))) / G
+        out = self.out_proj(mean * F.silu(Z))
         if not return_features:
             return out
-        tokens = {"X": xz[:, :, :dim].transpose(2, 3), "Z": xz[:, :, dim:].transpose(2, 3)}
-        return out, tokens | {"dt": dt, "B": B, "C": C}
+        ordered = {"X": X.transpose(1, 2), "Z": self._spread(Z).transpose(1, 2)}
+        return out, ordered | {"dt": dt, "B": B, "C": C}
 
-    def _merge(self, y: Tensor) -> Tensor:
-        """(B, 4, d, L) in scan order → (B, d, L): each direction put back in row order, then the mean."""
-        return sum(y[:, g].index_select(2, order) for g, order in enumerate(self.inverse)) / 4
+    def _spread(self, tokens: Tensor) -> Tensor:
+        """(B, L, d) → (B, L, G, d) in scan order; one direction takes the tokens as they come."""
+        several = len(self.suffixes) > 1
+        return _Spread.apply(tokens, self.orders, self.inverse) if several else tokens[:, :, None]
+
+    def _collect(self, y: Tensor) -> Tensor:
+        """(B, L, G, d) in scan order → (B, L, d), the sum over the directions in row order."""
+        several = len(self.suffixes) > 1
+        return _Collect.apply(y, self.orders, self.inverse) if several else y[:, :, 0]
 
 
 class SwiGLU(nn.Module):

@@ -1,13 +1,10 @@
 """Numba kernels of the selective scan and the causal convolution, with their own backward.
 
-One row (b, d) is walked at a time with its state in registers; the loop over the N states has a length
-known at compile time, so that it becomes SIMD code. The backward walks the row forward once more,
-keeps that row's states (L × N numbers, in the first-level cache) and then walks back: no (B, D, L, N)
-tensor exists. Gradients of B and C are summed over fixed chunks of channels, so that the result does
-not depend on the number of threads.
-
-The kernels get N as `lanes`, a tuple of N zeros: a tuple's length is part of its type, so numba compiles
-one version for each N. (A closure over N would do the same, but numba never finds it in its cache again.)
+Inside, tensors are token-major: (B, L, D). W channels are walked together, and the loop over them is the
+SIMD loop. The forward keeps the states of every SEGMENT-th step only; the backward walks one segment ahead
+from its kept states, with its decays and states on a tape in the first-level cache, then back: no
+(B, D, L, N) tensor exists. Gradients of B and C are summed over fixed chunks of W channels, so that the
+result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -22,186 +19,207 @@ from numba import float32, int32, njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Slots of a tape row and of the local rows, each N numbers. The tape's rows are reached through an index
-# array: LLVM then cannot hoist its overlap check between them out of the time loop, where it always fails
-# and leaves scalar code (five times slower).
-B_, C_, BEFORE, DECAY, DB, DC = range(6)
-STATE, A_, DA = range(3)
-CHUNKS = 4  # channel chunks per (batch, group); fixed, hence deterministic
+W = 128  # channels of a chunk; lanes beyond the last channel hold zeros
+SEGMENT = 16  # steps between two kept states, about √L
+# Slots of the work rows, each W numbers: of a step, of a state n, and of the tape. Rows are reached through
+# an index array: LLVM then cannot hoist its overlap check between them out of the time loop, where it always
+# fails and leaves scalar code (five times slower).
+STEP, DRIVE, Y, DY, DDRIVE, DSTEP = (W * slot for slot in range(6))
+A_, DH, DA = (W * slot for slot in range(3))
+H, DECAY = 0, W
 LOG2E, LN2 = np.float32(math.log2(math.e)), np.float32(math.log(2.0))
-UNIT_GATE = 1.278464542761074  # z with z·σ(z) = 1
+EXP2 = [np.float32(math.log(2.0)**k / math.factorial(k)) for k in range(7)]  # Taylor series of 2^f
+P0, P1, P2, P3, P4, P5, P6 = EXP2
 FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 @njit(inline="always", fastmath=FAST)
-def _exp(x):
-    """exp(x) in float32 to 2 ulp for x in [-87, 88]: 2^k · p(f); plain arithmetic, so it vectorises."""
-    scaled = min(max(x, float32(-87.0)), float32(88.0)) * LOG2E
-    k = int32(scaled + float32(127.5))  # exponent + 127, rounded: truncation of a positive number
-    f = (scaled - (float32(k) - float32(127.0))) * LN2
-    p = float32(1 / 720) * f + float32(1 / 120)
-    p = p * f + float32(1 / 24)
-    p = p * f + float32(1 / 6)
-    p = p * f + float32(0.5)
-    p = p * f + float32(1.0)
-    p = p * f + float32(1.0)
-    return p * np.int32(k << 23).view(np.float32)
+def _exp2(x):
+    """2^x in float32 to 2 ulp for x in [-126, 127]: 2^k · p(f); plain arithmetic, so it vectorises."""
+    x = min(max(x, float32(-126.0)), float32(127.0))
+    k = int32(x + float32(127.5))  # exponent + 127, rounded: truncation of a positive number
+    f = x - (float32(k) - float32(127.0))
+    p = ((((P6 * f + P5) * f + P4) * f + P3) * f + P2) * f
+    return ((p + P1) * f + P0) * np.int32(k << 23).view(np.float32)
 
 
 @njit(inline="always", fastmath=FAST)
 def _sigmoid(x):
-    return float32(1.0) / (float32(1.0) + _exp(-x))
+    return float32(1.0) / (float32(1.0) + _exp2(-x * LOG2E))
 
 
 @njit(fastmath=FAST)
-def gate_forward(u, gate, skip, y):
-    """y ← (y + D u) · SiLU(z), one row."""
-    for t in range(u.shape[0]):
-        y[t] = (y[t] + skip * u[t]) * gate[t] * _sigmoid(gate[t])
+def workspace(A, lo, width):
+    """Zeroed rows of the states (A filled in, for base 2), of the steps, and of the tape; the row order."""
+    states = np.zeros((A.shape[1], 3 * W), np.float32)
+    for n in range(A.shape[1]):
+        for d in range(width):
+            states[n, A_ + d] = A[lo + d, n] * LOG2E
+    steps, tape = np.zeros((SEGMENT, 6 * W), np.float32), np.zeros((SEGMENT + 1, 2 * W), np.float32)
+    return states, steps, tape, np.arange(SEGMENT + 1)
 
 
 @njit(fastmath=FAST)
-def gate_back(u, gate, dout, skip, y, dgate):
-    """Back through y · SiLU(z) and the skip: y becomes dL/dy; returns dL/dD of the row."""
-    dskip = float32(0.0)
-    for t in range(u.shape[0]):
-        z, dy = gate[t], dout[t]
-        s = _sigmoid(z)
-        dgate[t] = dy * (y[t] + skip * u[t]) * s * (float32(1.0) + z * (float32(1.0) - s))
-        y[t] = dy * z * s
-        dskip += y[t] * u[t]
-    return dskip
+def load_steps(u, dt, lo, width, steps):
+    """Fills Δ_t and Δ_t u_t of a segment's steps and clears the sums."""
+    for t in range(len(u)):
+        steps[t, Y:] = 0
+        for d in range(width):
+            steps[t, STEP + d] = dt[t, lo + d]
+            steps[t, DRIVE + d] = dt[t, lo + d] * u[t, lo + d]
 
 
 @njit(fastmath=FAST)
-def walk(u, dt, tape, local, order, y, lanes):
-    """Walks one row: tape[t] holds B_t and C_t, and gets h_{t-1} and exp(Δ_t A); y_t = C_t · h_t."""
-    N = len(lanes)
-    local[STATE * N:(STATE + 1) * N] = 0
-    for t in range(u.shape[0]):
-        row, step, drive, total = tape[order[t]], dt[t], dt[t] * u[t], float32(0.0)
+def ahead(B, C, n, state, steps, tape, order):
+    """Walks state n along a segment: the tape gets h_t and exp(Δ_t A), y_t grows by C_t h_t."""
+    for t in range(len(B)):
+        b, c, step, before, now = B[t, n], C[t, n], steps[order[t]], tape[order[t]], tape[order[t + 1]]
+        for d in range(W):
+            decay = _exp2(step[STEP + d] * state[A_ + d])
+            h = decay * before[H + d] + step[DRIVE + d] * b
+            now[H + d], now[DECAY + d] = h, decay
+            step[Y + d] += h * c
+
+
+@njit(fastmath=FAST)
+def back(B, C, n, state, steps, tape, order, dB, dC):
+    """Walks state n back along the segment: fills dB_t and dC_t, adds to the sums of steps and state."""
+    for t in range(len(B) - 1, -1, -1):
+        b, c, step, before, now = B[t, n], C[t, n], steps[order[t]], tape[order[t]], tape[order[t + 1]]
+        db, dc = float32(0.0), float32(0.0)
+        for d in range(W):
+            dh = state[DH + d] + step[DY + d] * c
+            dc += step[DY + d] * now[H + d]
+            db += dh * step[DRIVE + d]
+            step[DDRIVE + d] += dh * b
+            dh = dh * now[DECAY + d]
+            state[DH + d] = dh
+            ddecay = dh * before[H + d]
+            step[DSTEP + d] += ddecay * state[A_ + d]
+            state[DA + d] += ddecay * step[STEP + d]
+        dB[t, n], dC[t, n] = db, dc
+
+
+@njit(parallel=True, fastmath=FAST, cache=True)
+def scan_forward(u, dt, A, B, C, D, kept, out):
+    """Fills `out` (B, L, D) and `kept` (B, segments + 1, N, D), whose first states are zero."""
+    batch, length, dim = u.shape
+    groups, N = B.shape[1], B.shape[3]
+    group = dim // groups
+    chunks = (group + W - 1) // W
+    for job in prange(batch * groups * chunks):
+        b, g, lo = job // (groups * chunks), job // chunks % groups, job % chunks * W
+        width, lo = min(W, group - lo), g * group + lo
+        states, steps, tape, order = workspace(A, lo, width)
+        for s in range(kept.shape[1] - 1):
+            span = slice(s * SEGMENT, min(length, (s + 1) * SEGMENT))
+            x, y = u[b, span], out[b, span]
+            load_steps(x, dt[b, span], lo, width, steps)
+            for n in range(N):
+                for d in range(width):
+                    tape[0, d] = kept[b, s, n, lo + d]
+                ahead(B[b, g, span], C[b, g, span], n, states[n], steps, tape, order)
+                for d in range(width):
+                    kept[b, s + 1, n, lo + d] = tape[len(x), d]
+            for t in range(len(x)):
+                for d in range(width):
+                    y[t, lo + d] = steps[t, Y + d] + D[lo + d] * x[t, lo + d]
+
+
+@njit(parallel=True, fastmath=FAST, cache=True)
+def scan_backward(u, dt, A, B, C, D, kept, dout, du, ddt, dA, dB, dC, dD):
+    """Fills dA (B, D, N), zeroed dD (B, D), dB and dC (B, G, chunks, L, N), du and ddt (B, L, D)."""
+    batch, length, dim = u.shape
+    groups, N = B.shape[1], B.shape[3]
+    group = dim // groups
+    chunks = (group + W - 1) // W
+    for job in prange(batch * groups * chunks):
+        b, g, k = job // (groups * chunks), job // chunks % groups, job % chunks
+        width, lo = min(W, group - k * W), g * group + k * W
+        states, steps, tape, order = workspace(A, lo, width)
+        for s in range(kept.shape[1] - 2, -1, -1):
+            span = slice(s * SEGMENT, min(length, (s + 1) * SEGMENT))
+            x, dy, dx, dstep = u[b, span], dout[b, span], du[b, span], ddt[b, span]
+            load_steps(x, dt[b, span], lo, width, steps)
+            for t in range(len(x)):
+                for d in range(width):
+                    steps[t, DY + d] = dy[t, lo + d]
+            for n in range(N):
+                for d in range(width):
+                    tape[0, d] = kept[b, s, n, lo + d]
+                ahead(B[b, g, span], C[b, g, span], n, states[n], steps, tape, order)
+                back(B[b, g, span], C[b, g, span], n, states[n], steps, tape, order,
+                     dB[b, g, k, span], dC[b, g, k, span])
+            for t in range(len(x)):
+                for d in range(width):
+                    ddrive = steps[t, DDRIVE + d]
+                    dx[t, lo + d] = ddrive * steps[t, STEP + d] + D[lo + d] * dy[t, lo + d]
+                    dstep[t, lo + d] = ddrive * x[t, lo + d] + steps[t, DSTEP + d] * LN2
+                    dD[b, lo + d] += dy[t, lo + d] * x[t, lo + d]
         for n in range(N):
-            decay, h = _exp(step * local[A_ * N + n]), local[STATE * N + n]
-            row[BEFORE * N + n], row[DECAY * N + n] = h, decay
-            h = decay * h + drive * row[B_ * N + n]
-            local[STATE * N + n] = h
-            total += h * row[C_ * N + n]
-        y[t] = total
+            for d in range(width):
+                dA[b, lo + d, n] = states[n, DA + d]
 
 
 @njit(fastmath=FAST)
-def walk_back(u, dt, dy, tape, local, order, skip, du, ddt, lanes):
-    """Walks the row back from its end; adds to dB_t, dC_t on the tape and to dA in `local`."""
-    N = len(lanes)
-    local[STATE * N:(STATE + 1) * N] = 0
-    local[DA * N:(DA + 1) * N] = 0
-    for t in range(u.shape[0] - 1, -1, -1):
-        row, step, x, dy_t, drive = tape[order[t]], dt[t], u[t], dy[t], dt[t] * u[t]
-        ddrive, dstep = float32(0.0), float32(0.0)
-        for n in range(N):
-            before, decay = row[BEFORE * N + n], row[DECAY * N + n]
-            dh = local[STATE * N + n] + dy_t * row[C_ * N + n]
-            row[DC * N + n] += dy_t * (decay * before + drive * row[B_ * N + n])
-            row[DB * N + n] += dh * drive
-            ddrive += dh * row[B_ * N + n]
-            dh_before = dh * decay
-            local[STATE * N + n] = dh_before
-            dstep += dh_before * before * local[A_ * N + n]
-            local[DA * N + n] += dh_before * before * step
-        du[t] = ddrive * step + dy_t * skip
-        ddt[t] = dstep + ddrive * x
-
-
-@njit(fastmath=FAST)
-def new_tape(B, C, slots, lanes):
-    """The tape of one (batch, group) with B and C filled in, local rows, and the row order."""
-    length, N = B.shape[0], len(lanes)
-    tape, local = np.zeros((length, slots * N), np.float32), np.zeros(3 * N, np.float32)
-    tape[:, :N], tape[:, N:2 * N] = B, C
-    return tape, local, np.arange(length)
+def convolve(x, weight, bias, t, y):
+    """y ← bias + Σ_k weight[k] · x[t - K + 1 + k], zeros before the start; x (L, D), weight (K, D)."""
+    y[:] = bias
+    for k in range(max(0, len(weight) - 1 - t), len(weight)):
+        for d in range(len(y)):
+            y[d] += weight[k, d] * x[t - len(weight) + 1 + k, d]
 
 
 @njit(parallel=True, fastmath=FAST, cache=True)
-def scan_forward(u, dt, A, B, C, D, gate, out, lanes):
-    """Fills `out`. Rows are (B, D, L); B and C are (B, G, L, N)."""
-    batch, dim, length = u.shape
-    groups, N = B.shape[1], len(lanes)
-    width = dim // groups
-    for job in prange(batch * groups * CHUNKS):
-        b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
-        tape, local, order = new_tape(B[b, g], C[b, g], 4, lanes)
-        for d in range(g * width + width * chunk // CHUNKS,
-                       g * width + width * (chunk + 1) // CHUNKS):
-            local[A_ * N:(A_ + 1) * N] = A[d]
-            walk(u[b, d], dt[b, d], tape, local, order, out[b, d], lanes)
-            gate_forward(u[b, d], gate[b, d], D[d], out[b, d])
+def conv_forward(x, weight, bias, out):
+    """Fills `out` (B, L, D); weight (K, D)."""
+    batch, length, dim = x.shape
+    for job in prange(batch * length):
+        y = out[job // length, job % length]
+        convolve(x[job // length], weight, bias, job % length, y)
+        for d in range(dim):
+            y[d] *= _sigmoid(y[d])
 
 
 @njit(parallel=True, fastmath=FAST, cache=True)
-def scan_backward(u, dt, A, B, C, D, gate, dout, du, ddt, dgate, dA, dB, dC, dD, lanes):
-    """Fills the gradients: dA (B, D, N), dD (B, D), dB and dC (B, G, CHUNKS, L, N), the rest (B, D, L)."""
-    batch, dim, length = u.shape
-    groups, N = B.shape[1], len(lanes)
-    width = dim // groups
-    for job in prange(batch * groups * CHUNKS):
-        b, g, chunk = job // (groups * CHUNKS), job // CHUNKS % groups, job % CHUNKS
-        tape, local, order = new_tape(B[b, g], C[b, g], 6, lanes)
-        y = np.empty(length, np.float32)
-        for d in range(g * width + width * chunk // CHUNKS,
-                       g * width + width * (chunk + 1) // CHUNKS):
-            local[A_ * N:(A_ + 1) * N] = A[d]
-            walk(u[b, d], dt[b, d], tape, local, order, y, lanes)
-            dD[b, d] = gate_back(u[b, d], gate[b, d], dout[b, d], D[d], y, dgate[b, d])
-            walk_back(u[b, d], dt[b, d], y, tape, local, order, D[d], du[b, d], ddt[b, d], lanes)
-            dA[b, d] = local[DA * N:(DA + 1) * N]
-        dB[b, g, chunk] = tape[:, DB * N:(DB + 1) * N]
-        dC[b, g, chunk] = tape[:, DC * N:(DC + 1) * N]
+def conv_backward(x, weight, bias, dout, dy, dx, dweight, dbias):
+    """Fills dy (B, L, D), the gradient before SiLU, and the zeroed dx, dweight (K, D) and dbias (D)."""
+    batch, length, dim = x.shape
+    last = len(weight) - 1
+    for job in prange(batch * length):
+        b, t = job // length, job % length
+        y = dy[b, t]
+        convolve(x[b], weight, bias, t, y)
+        for d in range(dim):
+            s = _sigmoid(y[d])
+            y[d] = dout[b, t, d] * s * (float32(1.0) + y[d] * (float32(1.0) - s))
+    for job in prange(batch * length):
+        b, t = job // length, job % length
+        for k in range(max(0, last + 1 - length + t), last + 1):
+            for d in range(dim):
+                dx[b, t, d] += weight[k, d] * dy[b, t + last - k, d]
+    for chunk in prange((dim + W - 1) // W):
+        lo, hi = chunk * W, min(dim, chunk * W + W)
+        for b in range(batch):
+            for t in range(length):
+                for d in range(lo, hi):
+                    dbias[d] += dy[b, t, d]
+                for k in range(max(0, last - t), last + 1):
+                    for d in range(lo, hi):
+                        dweight[k, d] += x[b, t - last + k, d] * dy[b, t, d]
 
 
-@njit(parallel=True, fastmath=FAST, cache=True)
-def _conv_forward(x, weight, bias, out):
-    batch, dim, length = x.shape
-    width = weight.shape[1]
-    for row in prange(batch * dim):
-        b, d = row // dim, row % dim
-        y = out[b, d]
-        y[:] = bias[d]
-        for k in range(width):
-            shift, w = width - 1 - k, weight[d, k]
-            for t in range(length - shift):
-                y[t + shift] += w * x[b, d, t]
-        for t in range(length):
-            y[t] *= _sigmoid(y[t])
-
-
-@njit(parallel=True, fastmath=FAST, cache=True)
-def _conv_backward(x, weight, bias, dout, dx, dweight, dbias):
-    batch, dim, length = x.shape
-    width = weight.shape[1]
-    for row in prange(batch * dim):
-        b, d = row // dim, row % dim
-        y = np.full(length, bias[d], np.float32)
-        for k in range(width):
-            shift, w = width - 1 - k, weight[d, k]
-            for t in range(length - shift):
-                y[t + shift] += w * x[b, d, t]
-        total = float32(0.0)
-        for t in range(length):  # y becomes dL/d(pre-activation)
-            s = _sigmoid(y[t])
-            y[t] = dout[b, d, t] * s * (float32(1.0) + y[t] * (float32(1.0) - s))
-            total += y[t]
-        dbias[b, d] = total
-        dx[b, d, :] = 0
-        for k in range(width):
-            shift, w, total = width - 1 - k, weight[d, k], float32(0.0)
-            for t in range(length - shift):
-                dx[b, d, t] += w * y[t + shift]
-                total += x[b, d, t] * y[t + shift]
-            dweight[b, d, k] = total
+def _rows(tensor: Tensor) -> np.ndarray:
+    """float32, the last two axes swapped; no copy where the memory is token-major already."""
+    return tensor.detach().float().transpose(-1, -2).contiguous().numpy()
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().contiguous().numpy()
+
+
+def _new(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float32)
 
 
 def _use_torch_threads() -> None:
@@ -210,31 +228,32 @@ def _use_torch_threads() -> None:
 
 
 class _Scan(torch.autograd.Function):
-    """Rows (B, D, L) in, one output; keeps its inputs only and recomputes the states."""
+    """u, dt (B, D, L) → (B, D, L) in float32; keeps its inputs and the states of every SEGMENT-th step."""
 
     @staticmethod
-    def forward(ctx, u, dt, A, B, C, D, z):
-        ctx.save_for_backward(u, dt, A, B, C, D, z)
+    def forward(ctx, u, dt, A, B, C, D):
         _use_torch_threads()
-        out = torch.empty(u.shape, dtype=torch.float32)
-        rows = [_array(t) for t in (u, dt, A, B.transpose(2, 3), C.transpose(2, 3), D, z)]
-        scan_forward(*rows, out.numpy(), (0,) * A.shape[1])
-        return out.to(u.dtype)
+        batch, dim, length = u.shape
+        kept = _new(batch, -(-length // SEGMENT) + 1, A.shape[1], dim)
+        out = torch.empty(batch, length, dim)
+        scan_forward(_rows(u), _rows(dt), _array(A), _rows(B), _rows(C), _array(D), kept.numpy(), out.numpy())
+        ctx.save_for_backward(u, dt, A, B, C, D, kept)
+        return out.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dout):
-        u, dt, A, B, C, D, z = ctx.saved_tensors
+        u, dt, A, B, C, D, kept = ctx.saved_tensors
         _use_torch_threads()
-        batch, groups, states, length = B.shape
-        du, ddt, dz = (torch.empty(u.shape, dtype=torch.float32) for _ in range(3))
-        dA, dD, dB, dC = (torch.empty(shape, dtype=torch.float32) for shape in (
-            (batch, *A.shape), (batch, *D.shape), *2 * [(batch, groups, CHUNKS, length, states)]))
-        rows = [_array(t) for t in (u, dt, A, B.transpose(2, 3), C.transpose(2, 3), D, z, dout)]
-        grads = (du, ddt, dz, dA, dB, dC, dD)
-        scan_backward(*rows, *(g.numpy() for g in grads), (0,) * A.shape[1])
+        (batch, dim, length), (_, groups, N, _) = u.shape, B.shape
+        du, ddt = (torch.empty(batch, length, dim) for _ in range(2))
+        dA, dD = _new(batch, dim, N), _new(batch, dim)
+        dB, dC = (torch.empty(batch, groups, -(-dim // groups // W), length, N) for _ in range(2))
+        scan_backward(_rows(u), _rows(dt), _array(A), _rows(B), _rows(C), _array(D), kept.numpy(),
+                      _rows(dout), *(g.numpy() for g in (du, ddt, dA, dB, dC, dD)))
         dB, dC = (g.sum(2).transpose(2, 3).to(B.dtype) for g in (dB, dC))
-        return du.to(u.dtype), ddt.to(dt.dtype), dA.sum(0), dB, dC, dD.sum(0), dz.to(z.dtype)
+        du, ddt = (g.transpose(1, 2).to(t.dtype) for g, t in ((du, u), (ddt, dt)))
+        return du, ddt, dA.sum(0), dB, dC, dD.sum(0)
 
 
 class _Conv(torch.autograd.Function):
@@ -242,20 +261,21 @@ class _Conv(torch.autograd.Function):
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight, bias)
         _use_torch_threads()
-        out = torch.empty(x.shape, dtype=torch.float32)
-        _conv_forward(_array(x), _array(weight), _array(bias), out.numpy())
-        return out.to(x.dtype)
+        out = torch.empty(x.transpose(1, 2).shape)
+        conv_forward(_rows(x), _rows(weight), _array(bias), out.numpy())
+        return out.transpose(1, 2).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dout):
         x, weight, bias = ctx.saved_tensors
         _use_torch_threads()
-        dx = torch.empty(x.shape, dtype=torch.float32)
-        dweight, dbias = (torch.empty(x.shape[0], *t.shape, dtype=torch.float32) for t in (weight, bias))
-        _conv_backward(_array(x), _array(weight), _array(bias), _array(dout),
-                       dx.numpy(), dweight.numpy(), dbias.numpy())
-        return dx.to(x.dtype), dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
+        (batch, dim, length), width = x.shape, weight.shape[1]
+        dy, dx, dweight, dbias = (_new(*shape) for shape in (
+            (batch, length, dim), (batch, length, dim), (width, dim), (dim,)))
+        conv_backward(_rows(x), _rows(weight), _array(bias), _rows(dout),
+                      *(g.numpy() for g in (dy, dx, dweight, dbias)))
+        return dx.transpose(1, 2).to(x.dtype), dweight.t().to(weight.dtype), dbias.to(bias.dtype)
 
 
 def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
@@ -264,10 +284,8 @@ def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | 
     delta = delta.float() if delta_bias is None else delta.float() + delta_bias[:, None]
     delta = F.softplus(delta) if delta_softplus else delta
     skip = u.new_zeros(u.shape[1], dtype=torch.float32) if D is None else D
-    if z is not None:
-        return _Scan.apply(u, delta, A, B, C, skip, z)
-    # Without a gate the kernel's factor z·σ(z) must be 1: it is at this z.
-    return _Scan.apply(u, delta, A, B, C, skip, torch.full_like(u, UNIT_GATE, dtype=torch.float32))
+    y = _Scan.apply(u, delta, A, B, C, skip)
+    return (y if z is None else y * F.silu(z.float())).to(u.dtype)
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

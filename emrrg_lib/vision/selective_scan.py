@@ -149,7 +149,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, backend: str = "auto"
     backend = choose_backend(backend, x.device, x.dtype)
     if backend == "cuda":
         from causal_conv1d import causal_conv1d_fn
-        return causal_conv1d_fn(x, weight.to(x.dtype), bias.to(x.dtype), activation="silu")
+        return causal_conv1d_fn(x.contiguous(), weight.to(x.dtype), bias.to(x.dtype), activation="silu")
     if backend == "cpu":
         from .scan_cpu import conv
         return conv(x, weight, bias)
