@@ -1,75 +1,117 @@
-"""Makes the weights in `data/tiny/`: the report language model and the stage-2 encoder.
+"""Runs stage 1, stage 2 and the language model; together they make the weights in `data/tiny/`.
 
-Both see images and reports of their own phantom seed only; masks and true labels are not read.
+Those see images and reports of their own phantom seed only; masks and true labels are not read.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..config import PROMPT, TINY_ENCODER
+from ..config import PROMPT, TINY_ENCODER, EncoderConfig
 from ..data.cleaning import clean_report
-from ..data.images import ImageBank, jitter, normalise
 from ..data.loading import load_annotation
 from ..data.phantom import write_phantom
 from ..data.study import Study
 from ..data.study_set import Indices
+from ..errors import InputError
 from ..files import atomic_path, write_json
 from ..language.llm import load_llm, tiny_lm, train_tokenizer
 from ..language.prompt import text_batch
-from ..vision.checkpoints import save_vision_encoder
+from ..runs import read_json
+from ..vision.checkpoints import load_vision_encoder, save_vision_encoder
 from ..vision.encoder import VisionMamba
-from .contrastive import ContrastiveModel
-from .engine import fit, loss_history
-from .mining import mine_targets
+from .autoregressive import Stage1Model, load_stage1, save_stage1
+from .collate import CropCollator, PairCollator, find_images
+from .contrastive import ContrastiveModel, save_stage2
+from .engine import KitTrainer, fit, loss_history
+from .recipes import PretrainConfig, Stage1Config, Stage2Config, per_process
 from .record import run_record
+from .text_encoder import tiny_text_encoder
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Budget: about 100 minutes on 2 cores."""
-
-    seed: int = 20251019  # disjoint from every demo seed
-    studies: int = 12_000
-    lm_steps: int = 2000
-    lm_batch: int = 32
-    lm_learning_rate: float = 2e-3
-    encoder_steps: int = 2000
-    encoder_batch: int = 32
-    encoder_learning_rate: float = 1.5e-3
-    lateral_share: float = 0.2  # share of studies whose lateral view joins a step
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 
 
-class PairCollator:
-    """Study indices → one contrastive batch: jittered images, report tokens, mined targets."""
+def _finish(trainer: KitTrainer, out: Path, what: str, started: float, config: Any, **facts: Any) -> None:
+    write_json(out / "run.json", run_record(what, started, config=asdict(config),
+                                            history=loss_history(trainer), **facts))
 
-    def __init__(self, studies: Sequence[Study], reports: list[str], tokenizer, size: int,
-                 lateral_share: float, seed: int) -> None:
-        self.bank = ImageBank(studies, size)
-        self.reports, self.tokenizer, self.lateral_share = reports, tokenizer, lateral_share
-        self.targets = torch.stack([mine_targets(study.report) for study in studies])
-        self.seed = seed
 
-    def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, int(torch.randint(2**31, ()))]))
-        images, study, frontal = [], [], []
-        for row, index in enumerate(indices):
-            views = self.bank[index]
-            keep = len(views) if rng.random() < self.lateral_share else 1
-            images += views[:keep]
-            study += [row] * keep
-            frontal += [True] + [False] * (keep - 1)
-        text = self.tokenizer([self.reports[i] for i in indices], padding=True, truncation=True,
-                              max_length=128, return_tensors="pt", padding_side="right")
-        return {"pixel_values": normalise(jitter(images, rng)), "study": torch.tensor(study),
-                "frontal": torch.tensor(frontal), "input_ids": text.input_ids,
-                "attention_mask": text.attention_mask, "targets": self.targets[indices]}
+def run_stage1(images: Sequence[Path], encoder: EncoderConfig, recipe: Stage1Config, out: Path,
+               seed: int = 0, resume: bool = False, weights: Path | None = None) -> Path:
+    """Trains stage 1 on image files; returns `out/stage1.pth`, upstream's container.
+
+    Args:
+        images: image files of any size.
+        encoder: sizes of the encoder; not used where `weights` gives them.
+        recipe: objective and budget.
+        out: folder for checkpoints, the file and `run.json`.
+        resume: go on from the newest checkpoint in `out`.
+        weights: a stage-1 file to start from (CXPMRG-Bench starts from ImageNet's).
+
+    Raises:
+        InputError: `weights` were trained with another objective, or cannot be read.
+    """
+    started, processes = time.time(), _processes()
+    torch.manual_seed(seed)
+    model = load_stage1(weights) if weights else Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
+    if model.objective != recipe.objective:
+        raise InputError(f"{weights} was trained with objective '{model.objective}', not "
+                         f"'{recipe.objective}': choose the same")
+    trainer = fit(model, Indices(len(images)), CropCollator(images, model.sizes.image_size, recipe, seed),
+                  out / "checkpoints", steps=recipe.steps,
+                  batch_size=per_process(recipe.batch_size, processes),
+                  learning_rate=recipe.base_learning_rate * recipe.batch_size / 256,
+                  warmup_steps=recipe.warmup_steps, weight_decay=recipe.weight_decay, clip=recipe.clip,
+                  betas=recipe.betas, schedule="cosine", seed=seed, resume=resume)
+    if trainer.is_world_process_zero():
+        save_stage1(model, out / "stage1.pth", int(trainer.state.epoch or 0), asdict(recipe))
+        _finish(trainer, out, "vision encoder, stage 1", started, recipe, images=len(images), seed=seed)
+    return out / "stage1.pth"
+
+
+def stage2_encoder(sizes: EncoderConfig, recipe: Stage2Config, weights: Path | None,
+                   seed: int) -> VisionMamba:
+    """The encoder stage 2 starts from: a stage-1 file, or `sizes` with random weights."""
+    torch.manual_seed(seed)  # cls token and final norm are new
+    if weights:
+        return load_vision_encoder(weights, recipe.image_size, sizes.drop_path)
+    return VisionMamba(replace(sizes, image_size=recipe.image_size))
+
+
+def run_stage2(studies: Sequence[Study], encoder: VisionMamba, text_encoder: PreTrainedModel,
+               tokenizer: PreTrainedTokenizerBase, recipe: Stage2Config, out: Path, seed: int = 0,
+               resume: bool = False) -> Path:
+    """Trains stage 2 on image–report pairs; returns `out/stage2.pth`, upstream's container.
+
+    Args:
+        studies: with images and report.
+        encoder: trained in place. text_encoder, tokenizer: of `load_text_encoder`.
+        recipe: objective and budget.
+        out, resume: as for stage 1.
+    """
+    started, processes = time.time(), _processes()
+    torch.manual_seed(seed)
+    model = ContrastiveModel(encoder, text_encoder, recipe.projection_dim, recipe.train_text,
+                             recipe.observation_weight)
+    trainer = fit(model, Indices(len(studies)), PairCollator(studies, tokenizer, recipe, seed),
+                  out / "checkpoints", steps=recipe.steps,
+                  batch_size=per_process(recipe.batch_size, processes), learning_rate=recipe.learning_rate,
+                  warmup_steps=recipe.warmup_steps, weight_decay=recipe.weight_decay, clip=recipe.clip,
+                  betas=recipe.betas, schedule=recipe.schedule, seed=seed, save_steps=250, resume=resume)
+    if trainer.is_world_process_zero():
+        save_stage2(model, out / "stage2.pth", int(trainer.state.epoch or 0), recipe.steps, asdict(recipe))
+        _finish(trainer, out, "vision encoder, stage 2", started, recipe, studies=len(studies), seed=seed)
+    return out / "stage2.pth"
 
 
 def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: bool) -> Path:
@@ -91,32 +133,28 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_json(folder / "run.json", run_record(
-            "report language model", started, config=asdict(config), history=loss_history(trainer),
-            made_from="text of PhantomCXR reports (train split of the pre-training seed)"))
+        _finish(trainer, folder, "report language model", started, config,
+                made_from="text of PhantomCXR reports (train split of the pre-training seed)")
     return out / "report_lm"
 
 
-def pretrain_encoder(studies: Sequence[Study], reports: list[str], tokenizer,
+def pretrain_encoder(corpus: Path, studies: Sequence[Study], tokenizer: PreTrainedTokenizerBase,
                      config: PretrainConfig, out: Path, resume: bool) -> Path:
-    """Stage 2 on phantom pairs; writes `out/encoder/encoder.safetensors`."""
-    started = time.time()
-    torch.manual_seed(config.seed)
-    collate = PairCollator(studies, reports, tokenizer, TINY_ENCODER.image_size,
-                           config.lateral_share, config.seed)
-    model = ContrastiveModel(VisionMamba(TINY_ENCODER), len(tokenizer), tokenizer.pad_token_id)
-    trainer = fit(model, Indices(len(studies)), collate, out / "work" / "encoder",
-                  steps=config.encoder_steps, batch_size=config.encoder_batch,
-                  learning_rate=config.encoder_learning_rate, weight_decay=0.05, seed=config.seed,
-                  warmup_steps=200, save_steps=250, resume=resume)
-    folder = out / "encoder"
-    save_vision_encoder(model.visual_encoder, folder / "encoder.safetensors")
-    write_json(folder / "run.json", run_record(
-        "vision encoder, stage 2", started, config=asdict(config), history=loss_history(trainer),
-        made_from="PhantomCXR images and reports (train split of the pre-training seed)",
-        objective="contrastive image-report loss, plus observations and their side mined from the "
-                  "report text by label_report as an auxiliary objective; no masks, no true labels"))
-    return folder / "encoder.safetensors"
+    """Stage 1, then stage 2 from its file; writes `out/encoder/encoder.safetensors`."""
+    first, second = out / "work" / "stage1", out / "work" / "stage2"
+    if not (resume and (first / "run.json").is_file()):
+        run_stage1(find_images(corpus), TINY_ENCODER, config.stage1, first, config.seed, resume)
+    encoder = stage2_encoder(TINY_ENCODER, config.stage2, first / "stage1.pth", config.seed)
+    run_stage2(studies, encoder, tiny_text_encoder(tokenizer), tokenizer, config.stage2, second,
+               config.seed, resume)
+    save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
+    before, after = (read_json(folder / "run.json") for folder in (first, second))
+    write_json(out / "encoder" / "run.json", after | {
+        "minutes": round(before["minutes"] + after["minutes"], 2), "config": asdict(config), "stage1": before,
+        "made_from": "PhantomCXR images and reports (train split of the pre-training seed)",
+        "objective": "stage 1, then the contrastive image-report loss with observations and their side "
+                     "mined from the report text by label_report; no masks, no true labels"})
+    return out / "encoder" / "encoder.safetensors"
 
 
 def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool = False) -> Path:
@@ -126,12 +164,9 @@ def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool 
     if not (corpus / "annotation.json").is_file():
         write_phantom(corpus, config.studies, config.seed, splits=(0.95, 0.05, 0.0))
     studies = load_annotation(corpus, "train")
-    reports = [clean_report(study.report, "iu_xray") for study in studies]
     lm = out / "report_lm"
     if not (resume and (lm / "run.json").is_file()):
-        pretrain_lm(reports, config, out, resume)
-    tokenizer = load_llm(str(lm))[1]
+        pretrain_lm([clean_report(study.report, "iu_xray") for study in studies], config, out, resume)
     if not (resume and (out / "encoder" / "run.json").is_file()):
-        pretrain_encoder(studies, reports, tokenizer, config, out, resume)
+        pretrain_encoder(corpus, studies, load_llm(str(lm))[1], config, out, resume)
     return out
-

@@ -1,0 +1,99 @@
+"""Budgets and settings of pre-training; sizes `base` and `large` carry the released ones (audit B1, B2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..config import LARGE, TINY_ENCODER, EncoderConfig
+from ..errors import InputError
+
+ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Stage 1. Defaults: 101 epochs of 1.27 M images, 5 of them warm-up, at ARM's batch of 256.
+
+    The learning rate is base_learning_rate · batch / 256; the schedule is half a cosine to 0.
+    """
+
+    objective: str = "arg"  # arg | eq2 | mae
+    decoder_dim: int = 512
+    steps: int = 501_000
+    warmup_steps: int = 24_800
+    batch_size: int = 256  # over all processes; the released script: 12
+    base_learning_rate: float = 1.5e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 3.0
+    crop_scale: tuple[float, float] = (0.2, 1.0)  # share of the image's area that a crop keeps
+    flip: bool = True  # as released; off where left and right mean something later
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """Stage 2. Defaults: 51 epochs of 480,000 pairs at batch 48.
+
+    Upstream's cosine falls once an epoch to 1e-6, here every step to 0.
+    """
+
+    image_size: int = 224
+    text_encoder: str = "emilyalsentzer/Bio_ClinicalBERT"  # tiny | minilm | a hub id | a folder
+    train_text: bool = True
+    projection_dim: int = 2048
+    max_text: int = 128  # tokens
+    cleaning: str = "mimic_cxr"
+    steps: int = 510_000
+    warmup_steps: int = 0
+    batch_size: int = 48  # over all processes
+    learning_rate: float = 1e-4
+    schedule: str = "cosine"  # cosine | hold
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.0  # none
+    jitter: bool = False  # small shifts and changes of tone
+    lateral_share: float = 1.0  # share of studies whose other views join a step
+    observation_weight: float = 0.0  # of the observations mined from the reports (mining.py)
+
+
+# Phantoms fill the frame and stand straight: gentler crops are nearer to what the encoder will read.
+STAGE1_TINY = Stage1Config(decoder_dim=64, steps=1500, warmup_steps=75, batch_size=32,
+                           base_learning_rate=2.4e-2, crop_scale=(0.6, 1.0), flip=False)
+# Normal reports are near duplicates of each other, so CLIP's loss alone is too weak at this size; a
+# schedule that decays from the start leaves the hard findings unlearnt.
+STAGE2_TINY = Stage2Config(
+    image_size=96, text_encoder="tiny", projection_dim=128, cleaning="iu_xray", steps=2000,
+    warmup_steps=200, batch_size=32, learning_rate=1.5e-3, schedule="hold", weight_decay=0.05,
+    betas=(0.9, 0.98), clip=3.0, jitter=True, lateral_share=0.2, observation_weight=10.0)
+STAGE1 = {"tiny": STAGE1_TINY, "base": Stage1Config(), "large": Stage1Config()}
+STAGE2 = {"tiny": STAGE2_TINY, "base": Stage2Config(), "large": Stage2Config()}
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the weights in `data/tiny/` are made: corpus → language model; stage 1 → stage 2."""
+
+    seed: int = 20251019  # disjoint from every demo seed
+    studies: int = 12_000
+    lm_steps: int = 2000
+    lm_batch: int = 32
+    lm_learning_rate: float = 2e-3
+    stage1: Stage1Config = field(default_factory=lambda: STAGE1_TINY)
+    stage2: Stage2Config = field(default_factory=lambda: STAGE2_TINY)
+
+
+def chosen(recipe: Any, **options: Any) -> Any:
+    """The recipe with those options that are not None."""
+    return replace(recipe, **{name: value for name, value in options.items() if value is not None})
+
+
+def per_process(batch_size: int, parts: int) -> int:
+    """What a process takes at once of a global batch; parts: processes · accumulation.
+
+    Raises InputError if it cannot be split evenly.
+    """
+    if batch_size % parts:
+        raise InputError(f"a batch of {batch_size} cannot be split into {parts} parts (processes times "
+                         "accumulation); choose a multiple")
+    return batch_size // parts
