@@ -1,7 +1,6 @@
 """Figures of the encoder: patches, maps of features, scan orders, plain curves (paper §3.2).
 
-Every function takes arrays, never a model, and returns a `Picture` with a text alternative. Maps run
-from dark (lowest) to bright (highest), so that they also read in grey.
+They take arrays, never a model. Maps run from dark (lowest) to bright (highest): they also read in grey.
 """
 
 from __future__ import annotations
@@ -18,27 +17,33 @@ from PIL import Image, ImageDraw
 from emrrg_lib.interpret.panels import draw_xray, inch_axes, inch_text
 from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, RULE, Picture
 
+
+class Animation(AnimatedImage):
+    """A GIF whose text twin is its text alternative."""
+
+    def __repr__(self) -> str:
+        return self.alt
+
+
 DIRECTION_NAMES = ("rows", "rows backwards", "columns", "columns backwards")
-_CELL = 11  # pixels of a patch in a scan picture
+_CELL, _MARGIN = 11, ((20, 0), (0, 34), (0, 0))  # pixels of a patch, and around a grid, in a scan picture
 _LINES = (("-", "o", BLUE), ("--", "s", ORANGE), (":", "^", INK), ("-.", "D", MUTED))
 
 
 def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -> Picture:
     """An X-ray (H, W) under its patch grid; the marked patches (row-major numbers) enlarged beside it."""
-    height, width = image.shape[:2]
-    columns = width // patch_size
-    alt = (f"An X-ray of {width} × {height} pixels cut into {height // patch_size} × {columns} patches; "
-           f"patches {', '.join(map(str, marked))} are enlarged.")
-    figure = Picture((4.1 + 1.65 * len(marked), 4.2), facecolor=PAPER, alt=alt)
+    height, columns = len(image), image.shape[1] // patch_size
+    title = f"{height // patch_size} × {columns} patches of {patch_size} × {patch_size}"
+    figure = Picture((4.1 + 1.65 * len(marked), 4.2), facecolor=PAPER,
+                     alt=f"An X-ray cut into {title}; enlarged: patches {', '.join(map(str, marked))}.")
     axes = inch_axes(figure, 0.1, 0.35, 3.7, 3.7)
-    draw_xray(axes, image, f"{height // patch_size} × {columns} patches of {patch_size} × {patch_size}")
-    for edge in range(0, width + 1, patch_size):
-        axes.axvline(edge - 0.5, color=PAPER, linewidth=0.5)
-        axes.axhline(edge - 0.5, color=PAPER, linewidth=0.5)
+    draw_xray(axes, image, title)
+    for edge in np.arange(0, height + 1, patch_size) - 0.5:
+        axes.axvline(edge, color=PAPER, linewidth=0.5)
+        axes.axhline(edge, color=PAPER, linewidth=0.5)
     for place, number in enumerate(marked):
         row, column = (patch_size * index for index in divmod(number, columns))
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), patch_size, patch_size, fill=False,
-                                 edgecolor=ORANGE, linewidth=2))
+        axes.add_patch(Rectangle((column, row), patch_size, patch_size, fill=False, edgecolor=ORANGE))
         axes.text(column + patch_size / 2 - 0.5, row - 2, str(number), color=PAPER, fontsize=8, ha="center",
                   bbox={"facecolor": INK, "edgecolor": "none", "pad": 1})
         one = inch_axes(figure, 4.05 + 1.65 * place, 1.4, 1.5, 1.5)
@@ -49,35 +54,24 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
 
 
 def map_grid(rows: Mapping[str, Sequence[np.ndarray]], title: str, columns: Sequence[str] = (),
-             image: np.ndarray | None = None, mark: tuple[int, int] | None = None, alt: str = "") -> Picture:
+             image: np.ndarray | None = None) -> Picture:
     """Small maps (rows, cols), one line a name, each on its own scale from dark to bright.
 
-    Args:
-        rows: name of a line -> its maps.
-        title: stands above; `columns`: names above the maps of the first line.
-        image: an X-ray that opens every line, for comparison.
-        mark: (row, column) of a patch that is outlined in every map.
-        alt: text alternative; by default the title and the names.
+    `columns` are names above the maps of the first line; `image` is an X-ray that opens every line.
     """
     count, lead = max(map(len, rows.values())), image is not None
     side = min(1.25, 7.6 / (count + lead))
     figure = Picture((1.35 + (count + lead) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)), facecolor=PAPER,
-                     alt=alt or f"{title}: {', '.join(rows)}.")
+                     alt=f"{title}: {', '.join(rows)}.")
     inch_text(figure, 0.1, 0.22, title, 9.5)
     for line, (name, maps) in enumerate(rows.items()):
         top = 0.5 + line * (side + 0.1)
         inch_text(figure, 0.1, top + side / 2, name, 8.5)
         for place, values in enumerate([image, *maps] if lead else maps):
             axes = inch_axes(figure, 1.3 + place * (side + 0.08), top, side, side)
-            if lead and place == 0:
-                draw_xray(axes, values)
-                continue
-            axes.imshow(values, cmap=HEAT, interpolation="nearest")
             axes.set_axis_off()
-            if mark:
-                axes.add_patch(Rectangle((mark[1] - 0.5, mark[0] - 0.5), 1, 1, fill=False, edgecolor=PAPER,
-                                         linewidth=1.6))
-            if line == 0 and place - lead < len(columns):
+            axes.imshow(values, cmap="gray" if place < lead else HEAT, interpolation="nearest")
+            if line == 0 and 0 <= place - lead < len(columns):
                 axes.set_title(columns[place - lead], fontsize=8, color=MUTED, pad=2)
     return figure
 
@@ -85,78 +79,70 @@ def map_grid(rows: Mapping[str, Sequence[np.ndarray]], title: str, columns: Sequ
 def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
     """What each direction has read after so many tokens: read patches dark, the last one orange.
 
-    Args:
-        orders: (G, side² + 1) token numbers in scan order. The cls token, in the middle of the numbers,
-            has no place in the image and is drawn in its centre.
-        steps: numbers of tokens read, one column each; the last column also shows the path.
+    `orders` (G, side² + 1) holds token numbers in scan order; the cls token has no place in the image and
+    is drawn in its centre. The last column also shows the path.
     """
-    alt = f"{', '.join(DIRECTION_NAMES[:len(orders)])}, each after {', '.join(map(str, steps))} tokens."
-    figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), facecolor=PAPER,
-                     alt=f"Scan orders of {orders.shape[1]} tokens: {alt}")
-    for line, order in enumerate(np.asarray(orders)):
+    alt = f"{', '.join(DIRECTION_NAMES[:len(orders)])}: read after {', '.join(map(str, steps))} tokens."
+    figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), facecolor=PAPER, alt=alt)
+    for line, order in enumerate(orders):
         inch_text(figure, 0.1, 1.0 + 1.3 * line, DIRECTION_NAMES[line], 8.5)
         for column, step in enumerate(steps):
             axes = inch_axes(figure, 1.45 + 1.3 * column, 0.35 + 1.3 * line, 1.2, 1.2)
             axes.imshow(_scan_cells(order, step))
             axes.set_axis_off()
-            if line == 0:
-                axes.set_title(f"after {step}", fontsize=8.5, color=INK, pad=3)
+            axes.set_title("" if line else f"after {step}", fontsize=8.5, color=INK, pad=3)
         places = _places(order) + _CELL / 2
-        axes.plot(places[:, 1], places[:, 0], color=INK, linewidth=0.8)
-        axes.plot(places[0, 1], places[0, 0], "o", color=INK, markersize=4)
+        axes.plot(places[:, 1], places[:, 0], "-o", markevery=[0], color=INK, linewidth=0.8, markersize=4)
     return figure
 
 
-def scan_animation(orders: np.ndarray, every: int = 3) -> AnimatedImage:
+def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
     """The same as a GIF of some ten kilobytes, all directions side by side; it runs three times."""
     frames = []
     for step in [*range(1, orders.shape[1], every), orders.shape[1]]:
-        cells = [np.pad(_scan_cells(order, step), ((20, 0), (0, 34), (0, 0)), constant_values=255)
-                 for order in np.asarray(orders)]
+        cells = [np.pad(_scan_cells(order, step), _MARGIN, constant_values=255) for order in orders]
         frame = Image.fromarray(np.hstack(cells))
         for g, name in enumerate(DIRECTION_NAMES[:len(orders)]):
             ImageDraw.Draw(frame).text((g * cells[0].shape[1], 3), name, fill=INK)
         frames.append(frame.quantize(16))
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100, loop=2)
-    alt = "Animation: the scan orders fill the grid of patches token by token, the static figure in motion."
-    return AnimatedImage(buffer.getvalue(), format="gif", alt=alt)
+    return Animation(buffer.getvalue(), format="gif", alt="Animation: the four scans fill the patch grid.")
 
 
 def _places(order: np.ndarray) -> np.ndarray:
     """(L,) tokens -> (L, 2): top and left edge of their cells in pixels; cls lies in the centre."""
     side, middle = int(np.sqrt(len(order))), len(order) // 2
-    patch = order - (order > middle)
-    places = np.stack([patch // side, patch % side], axis=1).astype(float)
-    places[order == middle] = (side - 1) / 2
-    return (places * _CELL).astype(int)
+    places = np.stack(np.divmod(order - (order > middle), side), axis=1) * _CELL
+    places[order == middle] = (side - 1) * _CELL // 2
+    return places
 
 
 def _scan_cells(order: np.ndarray, step: int) -> np.ndarray:
     """uint8 RGB picture of the grid after `step` tokens."""
-    side = int(np.sqrt(len(order))) * _CELL
+    side, middle = int(np.sqrt(len(order))) * _CELL, len(order) // 2
     pixels = np.full((side, side, 3), 243, dtype=np.uint8)
-    for token, (top, left) in list(zip(order, _places(order), strict=True))[:step]:
-        name = ORANGE if token == order[step - 1] else INK if token == len(order) // 2 else "#9dbbd8"
+    read = list(zip(order, _places(order), strict=True))[:step]
+    for token, (top, left) in sorted(read, key=lambda item: item[0] == middle):  # cls lies over the patches
+        name = ORANGE if token == order[step - 1] else INK if token == middle else "#9dbbd8"
         pixels[top:top + _CELL - 1, left:left + _CELL - 1] = np.uint8(np.multiply(to_rgb(name), 255))
     return pixels
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str,
-           log: bool = False, alt: str = "") -> Picture:
+           log: bool = False) -> Picture:
     """Plain curves, name -> (x values, y values), told apart by dash and mark as well as by colour."""
-    figure = Picture((6.4, 3.1), facecolor=PAPER, alt=alt or f"{title}: {', '.join(lines)}, {y} over {x}.")
+    figure = Picture((6.4, 3.1), facecolor=PAPER, alt=f"{title}: {', '.join(lines)}, {y} over {x}.")
     axes = inch_axes(figure, 0.75, 0.35, 5.45, 2.2)
-    for (name, (across, up)), (dash, marker, colour) in zip(lines.items(), _LINES, strict=False):
+    for number, (name, (across, up)) in enumerate(lines.items()):
+        dash, marker, colour = _LINES[number % len(_LINES)]
         axes.plot(across, up, dash, marker=marker, markersize=3.5, color=colour, linewidth=1.5, label=name)
     if log:
         axes.set(xscale="log", yscale="log")
-        across = next(iter(lines.values()))[0]
-        axes.set_xticks(across, [f"{value:g}" for value in across], minor=False)
+        axes.set_xticks(across, [f"{value:g}" for value in across])
         axes.minorticks_off()
+    axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=9.5, color=INK, loc="left")
-    axes.set_xlabel(x, fontsize=8.5, color=INK)
-    axes.set_ylabel(y, fontsize=8.5, color=INK)
     axes.tick_params(labelsize=8, colors=INK, length=0)
     axes.grid(color=RULE, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
