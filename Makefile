@@ -2,7 +2,9 @@
 #
 #   make demo   X-rays -> trained tiny model -> scored reports, in runs/demo/report.html
 #   make lab    JupyterLab on the notebooks
-#   make test   every test not marked slow, gpu or browser
+#   make test   every test not marked slow, gpu, browser or notebooks
+#   make test-notebooks   run every notebook, unsolved and solved (seconds of each: at the end)
+#   make browser-test   notebook 07 in JupyterLab in a real Chromium (screenshots: runs/browser)
 #   make notebooks   execute the notebooks from their text twins and store the outputs
 #
 # `make PYTHON=python3.12 demo` chooses another Python. The set-up runs again only when a file it depends on
@@ -24,6 +26,12 @@ lab: .venv/.ready-core
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-notebooks: .venv/.ready-dev
+	$(BIN)/python -m pytest -m notebooks --durations=0 $(PYTEST_ARGS)
+
+browser-test: .venv/.ready-dev
+	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
+
 notebooks: .venv/.ready-dev
 	$(BIN)/python -m emrrg_lib.course.build
 
@@ -33,4 +41,4 @@ notebooks: .venv/.ready-dev
 .venv/.ready-dev: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
 
-.PHONY: help demo lab test notebooks
+.PHONY: help demo lab test test-notebooks notebooks browser-test

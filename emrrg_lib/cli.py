@@ -14,10 +14,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from emrrg_lib import __version__
-from emrrg_lib.commands import bench, data, evaluate, model, train
+from emrrg_lib.commands import bench, course, data, evaluate, model, train
 from emrrg_lib.errors import InputError
 
 _REASONS = {
@@ -45,10 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if target is not None:
             _require_writable(target)
-        return options.run_command(options)
-    except KeyboardInterrupt:
-        again = "; --resume goes on from the last checkpoint" if hasattr(options, "resume") else ""
-        return _say(f"stopped by Ctrl-C, nothing half-written is left{again}", 130)
+        first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks for all
+        with nullcontext() if first else redirect_stdout(StringIO()):
+            return options.run_command(options)
+    except KeyboardInterrupt as stop:
+        saved = f"; {stop}" if str(stop) else ""
+        again = "; the same command with --resume goes on from there" if hasattr(options, "resume") else ""
+        return _say(f"stopped by Ctrl-C, nothing half-written is left{saved}{again}", 130)
     except BrokenPipeError:  # `emrrg info | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -114,6 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (train, data, evaluate, model, bench):
+    for group in (train, data, evaluate, model, course, bench):
         group.register(subparsers)
     return parser

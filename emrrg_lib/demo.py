@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .config import EMRRGConfig, preset, to_dict
 from .data.phantom import write_phantom
+from .distributed import processes
 from .evaluation.labelers import RULES, Labeler
 from .evaluation.predict import predict_run
 from .evaluation.run import evaluate_run
@@ -58,11 +59,15 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     Returns:
         The page. Raises InputError where `run` is no trained run, or its data is gone.
     """
+    state = processes()
     if not (run / "predictions.jsonl").is_file():
         record = read_json(run / "run.json")
-        predict_run(EMRRG.from_run(run), run, Path(record["data"]), record["seed"])
-    evaluate_run(run, references, labeler)
-    return write_run_page(run)
+        predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
+    if state.is_main_process:
+        evaluate_run(run, references, labeler)
+        write_run_page(run)
+    state.wait_for_everyone()
+    return run / "report.html"
 
 
 def _interrupted(out: Path, config: EMRRGConfig) -> bool:

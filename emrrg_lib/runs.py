@@ -37,12 +37,12 @@ def write_config(run: Path, config: EMRRGConfig) -> None:
     write_json(run / "config.json", to_dict(config))
 
 
-def write_trained(run: Path, model) -> Path:
-    """Writes `trained.safetensors`: only what trained, under the names of `EMRRG.state_dict()`."""
+def write_trained(run: Path, model, name: str = "trained.safetensors") -> Path:
+    """Writes only what trained, under the names of `EMRRG.state_dict()`."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained_state().items()}
-    with atomic_path(run / "trained.safetensors") as temporary:
+    with atomic_path(run / name) as temporary:
         save_file(tensors, temporary)
-    return run / "trained.safetensors"
+    return run / name
 
 
 def write_predictions(run: Path, rows: Iterable[dict[str, Any]]) -> Path:

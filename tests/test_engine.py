@@ -7,7 +7,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib.data.study_set import Indices
-from emrrg_lib.training.engine import WEIGHTS, fit, hold_rise_fall, split_decay
+from emrrg_lib.training import watch
+from emrrg_lib.training.engine import WEIGHTS, cosine, fit, hold_rise_fall, loss_history, split_decay
 
 
 class Toy(nn.Module):
@@ -37,10 +38,13 @@ class Stop(TrainerCallback):
 
 
 def run(out, **kwargs):
+    return run_with_trainer(out, **kwargs)[0]
+
+
+def run_with_trainer(out, **kwargs):
     toy = Toy()
-    fit(toy, Indices(12), collate, out, steps=9, batch_size=4, learning_rate=0.05, warmup_steps=2,
-        save_steps=3, seed=3, **kwargs)
-    return toy
+    settings = {"steps": 9, "batch_size": 4, "learning_rate": 0.05, "warmup_steps": 2, "save_steps": 3}
+    return toy, fit(toy, Indices(12), collate, out, seed=3, **settings | kwargs)
 
 
 def test_schedule_rises_holds_and_falls():
@@ -71,6 +75,94 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path):
     resumed = run(tmp_path / "parts", resume=True)
     assert torch.equal(whole.trained.weight, resumed.trained.weight)
     assert torch.equal(whole.trained.bias, resumed.trained.bias)
+
+
+def test_resume_in_mid_epoch_between_two_logged_losses(tmp_path):
+    """Checkpoints at 7 and 14 of 6 steps an epoch, losses logged every second step."""
+    settings = {"steps": 40, "batch_size": 2, "save_steps": 7, "accumulation": 1}
+    whole, first = run_with_trainer(tmp_path / "whole", **settings)
+    for stop_at in (9, 15, 29):
+        class StopThere(TrainerCallback):
+            def on_step_end(self, args, state, control, stop_at=stop_at, **kwargs):
+                if state.global_step == stop_at:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", resume=True, callbacks=[StopThere()], **settings)
+    resumed, second = run_with_trainer(tmp_path / "parts", resume=True, **settings)
+    assert torch.equal(whole.trained.weight, resumed.trained.weight)
+    assert loss_history(first) == loss_history(second) and len(loss_history(first)) == 20
+    assert (tmp_path / "whole" / "loss.csv").read_text() == (tmp_path / "parts" / "loss.csv").read_text()
+
+
+class Mean(nn.Module):
+    """A loss that is a mean over the labels of a step, as EMRRG's."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(1, 1)
+
+    def forward(self, x, labels, num_items_in_batch=None):
+        error = (self.line(x)[:, 0] - labels).square()
+        return {"loss": error[labels != -100].sum() / num_items_in_batch}
+
+
+def counted(numbers):
+    """Study n with label n; every third one counts for nothing."""
+    labels = torch.tensor([n if n % 3 else -100 for n in numbers])
+    return {"x": torch.tensor(numbers, dtype=torch.float32)[:, None], "labels": labels}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_is_the_same_training(tmp_path, parts):
+    weights = []
+    for accumulation in (1, parts):
+        model = Mean()
+        fit(model, Indices(14), counted, tmp_path / str(accumulation), steps=8, seed=1, clip=0.0,
+            batch_size=4 // accumulation, accumulation=accumulation, learning_rate=0.1, warmup_steps=1)
+        weights.append(model.line.weight.detach())
+    torch.testing.assert_close(*weights, atol=1e-6, rtol=0)
+
+
+def test_clip_0_is_off_and_the_norm_is_logged_all_the_same(tmp_path):
+    norms = {}
+    for clip in (0.0, 1e-3):
+        _, trainer = run_with_trainer(tmp_path / str(clip), clip=clip)
+        norms[clip] = [row["grad_norm"] for row in watch.curve(trainer.state.log_history)]
+    assert norms[0.0][0] == norms[1e-3][0] > 1e-3 and norms[0.0] != norms[1e-3]
+
+
+def test_cosine_rises_and_falls_to_zero():
+    factors = [cosine(step, 5, 105) for step in range(106)]
+    assert factors[:5] == pytest.approx([(step + 1) / 6 for step in range(5)])
+    assert (factors[5], factors[55], factors[105]) == pytest.approx((1.0, 0.5, 0.0))
+
+
+def test_the_curve_is_saved_and_redrawn_in_a_notebook(tmp_path, monkeypatch):
+    drawn = []
+
+    class Handle:
+        def update(self, figure):
+            drawn.append(figure.alt)
+
+    def display(figure, display_id):
+        drawn.append(figure.alt)
+        return Handle()
+
+    monkeypatch.setattr(watch, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", display)
+    _, trainer = run_with_trainer(tmp_path)
+    rows = [line.split(",") for line in (tmp_path / "loss.csv").read_text().splitlines()]
+    assert rows[0] == watch.COLUMNS
+    assert [int(row[0]) for row in rows[1:]] == [entry["step"] for entry in loss_history(trainer)]
+    assert len(drawn) == len(rows) - 1 and "Training loss" in drawn[-1]
+
+
+def test_this_is_no_notebook():
+    assert not watch.in_notebook()
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

@@ -15,6 +15,7 @@ from ..data.loading import load_mask
 from ..data.phantom import commonest_wording, reword
 from ..data.study import OBSERVATIONS, Study
 from ..data.study_set import StudySet
+from ..distributed import processes
 from ..files import write_json
 from ..generation import trace_report
 from ..inference import write_reports
@@ -45,7 +46,7 @@ def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
         for start in tqdm(range(0, count, 16), desc="encoding images", leave=False):
             rows = range(start, min(start + 16, count))
             pixels, mask = studies.images(rows)
-            tokens = model.encoder(pixels[mask])
+            tokens = model.encoder(pixels[mask].to(model.device)).cpu()
             pooled = torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=-1)  # (I, 2d)
             views = pooled.new_zeros(*mask.shape, pooled.shape[1])
             views[mask] = pooled
@@ -121,6 +122,8 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     if layers:
         with gates_scaled(model.llm, dict.fromkeys(layers, 0.0)):
             systems["gates closed"] = write_reports(model, test, describe="writing reports (gates closed)")
+    if not processes().is_main_process:  # only reports are shared out
+        return run / "predictions.jsonl"
     systems["shuffled images"] = shuffled(hypotheses, seed)
     systems |= text_controls(data["train"].reports, data["val"].reports, len(test), seed)
     neighbours, head = _image_systems(model, data)

@@ -122,10 +122,15 @@ def _words_height(trace: Trace) -> float:
     return (longest * 0.87 + 12) / 72
 
 
-def draw_gate(figure: Picture, trace: Trace, left: float, top: float, width: float) -> None:
-    """Draws the layers × tokens heat map of the gate, its words under it, and one colour bar."""
+def draw_gate(
+    figure: Picture, trace: Trace, left: float, top: float, width: float, peak: float = 0.0
+) -> None:
+    """Draws the layers × tokens heat map of the gate, its words under it, and one colour bar.
+
+    The bar ends at the widest gate, or at `peak` where that is more.
+    """
     lines = gate_lines(trace, width)
-    peak = max(float(np.abs(trace.gate).max(initial=0.0)), 1e-6)
+    peak = max(float(np.abs(trace.gate).max(initial=0.0)), peak, 1e-6)
     room = max((line[-1].stop - line[0].start for line in lines), default=1)
     cell = min((width - GATE_LEFT - GATE_RIGHT) / room, 0.42)
     body = GATE_ROW * max(1, len(trace.layer_ids))

@@ -10,25 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback
 
 from ..config import EMRRGConfig, to_dict
-from ..data.loading import load_annotation
+from ..data.dataset import read_dataset
+from ..data.images import jitter
 from ..data.study_set import Indices, StudySet
+from ..distributed import processes
 from ..evaluation.clinical import label_report
 from ..evaluation.nlg import score_reports
 from ..files import write_json
 from ..inference import write_reports
 from ..language.prompt import text_batch
 from ..model import EMRRG
-from ..runs import read_json, write_config, write_trained
+from ..runs import read_config, read_json, write_config, write_trained
 from ..tuning.policy import learning_rate_groups
+from .batches import Share
+from .checkpoints import refuse_changes
 from .engine import fit, loss_history
+from .recipes import per_process
 from .record import run_record
 
 ENCODE_BATCH = 16
-VALIDATION_STUDIES = 80  # enough to rank checkpoints; greedy, so that it takes seconds
 
 
 class StudyCollator:
@@ -37,46 +40,61 @@ class StudyCollator:
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         self.studies, self.seed = studies, seed
         self.tokenizer, self.data = model.tokenizer, model.settings.data
+        self.image_in_prompt = model.settings.llm.visual_in_prompt != "none"
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """The image side of the batch."""
+        """The image side of the batch; a process' share is jittered as one process alone would do it."""
         draw = int(torch.randint(2**31, ()))  # from the Trainer's stream, which a resumed run restores
-        pixels, mask = self.studies.images(indices, np.random.default_rng([self.seed, draw]))
+        rng = np.random.default_rng([self.seed, draw])
+        for before in indices.before if isinstance(indices, Share) else ():
+            jitter(self.studies.bank[before], rng)
+        pixels, mask = self.studies.images(indices, rng)
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         text = text_batch(self.tokenizer, self.data.prompt, [self.studies.reports[i] for i in indices],
-                          self.data.max_length)
+                          self.data.max_length, self.image_in_prompt)
         return self.images(indices) | {"input_ids": text.input_ids, "attention_mask": text.attention_mask,
                                        "labels": text.labels}
 
 
 class TokenCollator(StudyCollator):
-    """The same batch from encoder tokens computed once: (I, M + 1, d) kept as half precision."""
+    """The same batch from encoder tokens computed once, at first use: (I, M + 1, d) in half precision."""
 
-    @torch.no_grad()
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         super().__init__(studies, model, seed)
-        self.tokens, self.masks = [], []
-        for start in tqdm(range(0, len(studies), ENCODE_BATCH), desc="encoding images", leave=False):
-            pixels, masks = studies.images(range(start, min(start + ENCODE_BATCH, len(studies))))
-            tokens = model.encoder(pixels[masks]).half()
-            self.tokens += tokens.split(masks.sum(dim=1).tolist())
-            self.masks += masks
+        self.model, self.tokens = model, None
+
+    @torch.no_grad()
+    def _encode(self) -> list[torch.Tensor]:
+        self.model.eval()  # no drop-path; the Trainer sets the mode it needs
+        tokens = []
+        for start in range(0, len(self.studies), ENCODE_BATCH):
+            pixels, masks = self.studies.images(
+                range(start, min(start + ENCODE_BATCH, len(self.studies))))
+            encoded = self.model.encoder(pixels[masks].to(self.model.device)).half().cpu()
+            tokens += encoded.split(masks.sum(dim=1).tolist())
+        return tokens
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return {"tokens": torch.cat([self.tokens[i] for i in indices]).float(),
-                "view_mask": torch.stack([self.masks[i] for i in indices])}
+        if self.tokens is None:
+            self.tokens = self._encode()
+        rows = [self.tokens[i] for i in indices]
+        views = torch.tensor([len(row) for row in rows])[:, None]
+        width = self.studies.max_views or int(views.max())
+        return {"tokens": torch.cat(rows).float(), "view_mask": torch.arange(width) < views}
 
 
 class KeepBest(TrainerCallback):
     """Generates on validation every so often and keeps the weights with the best score.
 
-    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (audit G).
+    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (audit G). The training
+    ends early where `patience` validations in a row bring no better score.
     """
 
     def __init__(self, model: EMRRG, validation: StudySet, run: Path, resume: bool) -> None:
         self.model, self.validation, self.run = model, validation, run
+        self.settings = model.settings.train
         self.every, self.offset = 1, 0  # steps between validations, steps of earlier parts
         self.file = run / "checkpoints" / "validation.json"
         self.history: list[dict] = read_json(self.file) if resume and self.file.is_file() else []
@@ -86,14 +104,22 @@ class KeepBest(TrainerCallback):
             return
         step = self.offset + state.global_step
         self.history = [entry for entry in self.history if entry["step"] < step]  # after a resume
-        chosen = list(range(min(VALIDATION_STUDIES, len(self.validation))))
-        texts = write_reports(self.model, self.validation, chosen, num_beams=1, describe="validating")
-        scores = score_reports([self.validation.reports[i] for i in chosen], texts, meteor=False)
-        score = 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
-        if not self.history or score > max(entry["score"] for entry in self.history):
-            write_trained(self.run, self.model)
+        score = self._score()
+        best = not self.history or score > max(entry["score"] for entry in self.history)
         self.history.append({"step": step, "score": score})
-        write_json(self.file, self.history)
+        if state.is_world_process_zero:
+            if best:
+                write_trained(self.run, self.model)
+            write_json(self.file, self.history)
+        part = [entry["score"] for entry in self.history if entry["step"] > self.offset]
+        if self.settings.patience and len(part) - 1 - part.index(max(part)) >= self.settings.patience:
+            control.should_training_stop = control.should_save = True
+
+    def _score(self) -> float:
+        count = min(self.settings.validation_studies or len(self.validation), len(self.validation))
+        texts = write_reports(self.model, self.validation, range(count), num_beams=1, describe="validating")
+        scores = score_reports(self.validation.reports[:count], texts, meteor=False)
+        return 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
 
 
 def is_abnormal(report: str) -> bool:
@@ -104,38 +130,63 @@ def is_abnormal(report: str) -> bool:
 def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = False) -> Path:
     """Trains on the `train` split of `data_dir` and writes the run folder `out`.
 
-    Writes config.json, run.json and trained.safetensors (the best checkpoint on `val`).
+    Writes config.json, run.json, trained.safetensors (the best checkpoint on `val`) and last.safetensors.
 
     Raises:
-        InputError: data that cannot be read, or weights that are missing.
+        InputError: data that cannot be read, weights that are missing, a resume with another
+            configuration (every difference is named); and what `fit` raises.
     """
-    started, settings = time.time(), config.train
-    train = StudySet(load_annotation(data_dir, "train"), config)
-    validation = StudySet(load_annotation(data_dir, "val"), config)
-    model = EMRRG.from_preset(config)
+    started, settings, state = time.time(), config.train, processes()
+    if resume and (out / "config.json").is_file():
+        refuse_changes(to_dict(read_config(out)), to_dict(config), out)
+    with state.main_process_first():  # which fills the cache of images
+        dataset = read_dataset(data_dir, settings.seed)
+        train, validation = (StudySet(dataset.split(name), config) for name in ("train", "val"))
+    model = EMRRG.from_preset(config).to(state.device)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if state.is_main_process:
+        _begin(out, config, resume)
+    state.wait_for_everyone()
+    keep = KeepBest(model, validation, out, resume)
+    history = _fit_parts(model, train, keep, resume)
+    if state.is_main_process:
+        write_trained(out, model, "last.safetensors")
+        write_json(out / "run.json", run_record(
+            "stage 3", started, seed=settings.seed, config=to_dict(config), data=str(data_dir),
+            history=history, validation=keep.history))
+    state.wait_for_everyone()
+    return out
+
+
+def _begin(out: Path, config: EMRRGConfig, resume: bool) -> None:
     if not resume:
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         (out / "run.json").unlink(missing_ok=True)
     write_config(out, config)
-    keep, history = KeepBest(model, validation, out, resume), []
+
+
+def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> list[dict[str, float]]:
+    """Trains the warm and the joint part; returns the loss curve of both."""
+    settings, history = model.settings.train, []
     drawn = Indices(len(train), [settings.abnormal_factor if is_abnormal(report) else 1
                                  for report in train.reports])
     parts = (("warm", settings.warm_steps, TokenCollator, 1.0),
-             ("joint", settings.steps, StudyCollator, settings.joint_factor))
+             ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor))
     for name, steps, collator, factor in parts:
         if not steps:
             continue
         keep.every = math.ceil(steps / settings.validations)
         trainer = fit(
-            model, drawn, collator(train, model, settings.seed), out / "checkpoints" / name,
-            steps=steps, batch_size=settings.batch_size, learning_rate=factor * settings.learning_rate,
+            model, drawn, collator(train, model, settings.seed), keep.run / "checkpoints" / name,
+            steps=steps, batch_size=per_process(settings.batch_size,
+                                                processes().num_processes * settings.accumulation),
+            accumulation=settings.accumulation, learning_rate=factor * settings.learning_rate,
             warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay, clip=settings.clip,
-            seed=settings.seed, resume=resume, callbacks=[keep], groups=partial(
+            schedule=settings.schedule, seed=settings.seed, save_steps=settings.save_steps, resume=resume,
+            names=[study.id for study in train.studies], callbacks=[keep], groups=partial(
                 learning_rate_groups, learning_rate=factor * settings.learning_rate,
                 gate_learning_rate=factor * settings.gate_learning_rate))
         history += [{**entry, "step": keep.offset + entry["step"]} for entry in loss_history(trainer)]
-        keep.offset += steps
-    write_json(out / "run.json", run_record(
-        "stage 3", started, seed=settings.seed, config=to_dict(config), data=str(data_dir),
-        history=history, validation=keep.history))
-    return out
+        keep.offset += trainer.state.global_step
+    return history

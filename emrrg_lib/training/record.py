@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..distributed import processes
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
 
@@ -43,6 +44,7 @@ def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
         "what": what, "kit": __version__, "commit": _commit(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
         "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads(),
+                     "processes": processes().num_processes,
                      "gpu": torch.cuda.get_device_name() if cuda else None},
         "minutes": round((time.time() - started) / 60, 2),
         "peak_memory_gib": round(peak_memory_gib(), 2), **facts}

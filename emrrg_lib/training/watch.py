@@ -1,0 +1,93 @@
+"""What watches a training: the loss curve, saved and live, and the signal that asks it to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+from transformers import Trainer, TrainerCallback
+
+from ..distributed import any_process
+from ..files import write_text
+
+COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
+TWICE = 2.0  # seconds: torchrun hands a Ctrl-C on to processes that have had it already
+
+
+def curve(log_history: list[dict]) -> list[dict]:
+    """The log's rows that hold a training loss."""
+    return [entry for entry in log_history if "loss" in entry]
+
+
+class LossCurve(TrainerCallback):
+    """Writes `file` (CSV) whenever a loss is logged and, in a notebook, redraws the curve."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.display = file, None
+
+    def on_log(self, args, state, control, **kwargs) -> None:
+        if "loss" not in state.log_history[-1] or not state.is_world_process_zero:
+            return
+        rows = curve(state.log_history)
+        write_text(self.file, pd.DataFrame(rows)[COLUMNS].to_csv(index=False))
+        if in_notebook():
+            self._draw(rows)
+
+    def _draw(self, rows: list[dict]) -> None:
+        from IPython.display import display
+
+        from ..interpret.figures import loss_curve
+
+        figure = loss_curve([row["step"] for row in rows], [row["loss"] for row in rows])
+        if self.display is None:
+            self.display = display(figure, display_id=True)
+        else:
+            self.display.update(figure)
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+class StopOnSignal(TrainerCallback):
+    """Within it, Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
+
+    A second Ctrl-C stops at once. Signals are the main thread's; in another one nothing changes.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        trainer.add_callback(self)
+        self.trainer, self.asked, self.before = trainer, 0.0, None
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for callback in self.trainer.callback_handler.callbacks:
+            if bar := getattr(callback, "training_bar", None):
+                bar.close()  # what is said next stands below it
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _note(self, number, frame) -> None:
+        if self.asked and time.monotonic() - self.asked > TWICE:
+            raise KeyboardInterrupt
+        self.asked = self.asked or time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if any_process(self.asked > 0):
+            self.asked, control.should_save = self.asked or time.monotonic(), True
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if self.asked:
+            raise KeyboardInterrupt(f"step {state.global_step} is saved in {args.output_dir}")

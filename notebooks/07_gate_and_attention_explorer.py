@@ -1,0 +1,529 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · The gate and attention explorer
+#
+# **Goal.** Question one report, word by word: where did this word look, which words look at this
+# spot, what is written when a gate is closed, what does a scan remember, what did Partial LoRA
+# change. Four explorers answer live, and you learn what their answers do not prove.
+#
+# | | |
+# |---|---|
+# | **You need** | notebook 00; 02 helps for the scan, 03 for Partial LoRA, 04 for the gate |
+# | **Time** | about 20 minutes of trying, 25 more for the exercises |
+# | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
+# | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
+# | **Paper** | EMRRG §3.2 to §3.4, Eq. 1 and 2 |
+#
+# > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+#
+# Each explorer stands here twice: the **live** one, which needs this notebook to be running, and
+# under it a **still picture**, which also prints and shows on a code host. All can be used by
+# keyboard: *Tab* goes from control to control, the arrow keys move a slider, and a sentence under
+# the picture says what it shows.
+
+# %%
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+from transformers.utils import logging
+
+import emrrg_lib
+from emrrg_lib.interpret import ModelNumbers, model_picture
+from emrrg_lib.model import EMRRG
+
+PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
+STUDY = 654  # any number is another patient
+
+logging.disable_progress_bar()
+kit = Path(emrrg_lib.__file__).parents[1]
+shipped = os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run")
+run = Path(shipped) if PROFILE == "tiny" else kit / "runs" / PROFILE
+device = "cpu" if PROFILE == "tiny" else "cuda"
+model = EMRRG.from_run(run).to(device)
+settings, llm_sizes = model.settings, model.llm.config
+numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
+model_picture(numbers, lit=["scan", "partial_lora", "hybrid", "gate"])
+
+# %% [markdown]
+# Four parts are lit, one for each explorer.
+#
+# | letter in the paper | name in the code | what it is |
+# |---|---|---|
+# | X′ | `trace.attention` (layer, head, token, view, patch) | its weights: where each token looked |
+# | tanh(w_g·S + b_g)·tanh(α) | `trace.gate` (layer, token) | how much of X′ was let in, with its sign |
+# | α | `warm_up`; `trace.warm_up` holds tanh(α) | the warm-up of a layer |
+# | h | the state of the scan, (d, N) numbers | what a direction remembers of the tokens it has read |
+# | ΔW | `delta` of a `LoraTarget` | what Partial LoRA adds to a frozen matrix |
+#
+# ## One study, one report, one trace
+#
+# A `Trace` is the record of one report. Everything in this notebook reads a trace or plain arrays;
+# no picture reads the model.
+
+# %%
+from emrrg_lib.data.phantom import draw_study
+from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.language.hybrid_decoder import gates_scaled
+
+study = draw_study(7, STUDY, settings.encoder.image_size)
+colour = [np.repeat(view[..., None], 3, axis=-1) for view in study.images]  # (H, W) → (H, W, 3)
+pixels, mask = (each.to(device) for each in stack_views([colour], settings.data.max_views))
+
+
+def regenerate(gate_scales):
+    """Writes the report with the gates of some layers scaled: {layer: scale} → Trace."""
+    with gates_scaled(model.llm, dict(gate_scales)):
+        return model.generate(pixels, mask, trace=True)[1][0]
+
+
+trace = regenerate({})
+masks = {}  # finding → (view, H, W): its true place, drawn by the phantom
+for finding in study.findings:
+    drawn = np.array(finding["masks"])
+    masks[finding["label"]] = masks.get(finding["label"], False) | drawn
+print("reference:", study.report)
+print("generated:", trace.text)
+print("drawn:    ", ", ".join(masks) or "nothing abnormal")
+print("attention", trace.attention.shape, "· gate", trace.gate.shape)
+
+# %% [markdown]
+# ## The smallest version: where does a word look?
+#
+# A word may be spelt by several tokens, and a layer has several heads. So "the" attention of a word
+# is a mean over both. By hand, for one word in one layer:
+
+# %%
+word, layer = 1, len(trace.layer_ids) - 1
+tokens = range(trace.words()[word].start, trace.words()[word].stop)
+by_hand = np.zeros((trace.views, *trace.grid))
+for head in range(trace.heads):
+    for token in tokens:
+        by_hand += trace.attention[layer, head, token].reshape(by_hand.shape) / (trace.heads * len(tokens))
+
+library = trace.word_attention(word, layer)
+assert np.allclose(by_hand, library, atol=1e-6)
+print(f"“{trace.words()[word].text}” in layer {trace.layer_ids[layer]}: (view, rows, columns)", library.shape)
+print("share of each view:", library.sum(axis=(1, 2)).round(3), "· the rest went to the cls tokens")
+
+# %% [markdown]
+# The same, equal to the last digits. The explorer does this for every word, layer and head, and
+# also reads the table the other way: not *which patches does this word look at*, but *which words
+# look at this patch*.
+#
+# ## Explorer 1 · Word ↔ patch
+#
+# Click a word, or move the slider *Word*. Then move the framed patch: the darker a word's button,
+# the more that word looks there. Lay the true place of a finding over it with *Outline*.
+
+# %%
+from emrrg_lib.interpret.explorers import WordExplorer
+
+words = WordExplorer(study.images, trace, masks)
+display(words)
+
+# %% [markdown]
+# **Try this.** Take the word that names a finding and step through the layers: do they agree? Take
+# a full stop: many heads of language models park their attention on places that mean nothing. Then
+# put the patch onto the finding and see whether the word that names it is the darkest.
+#
+# **What it does not prove.** A warm patch says that its token had a large weight. It does not say
+# that the patch decided the word: the token has itself read the whole image in the scans, and the
+# gate may have been shut. For "decided", something has to be changed. That is the next explorer.
+#
+# ## Explorer 2 · The gate
+#
+# One column a token, one row a layer. Orange and purple both let the image in, with opposite sign.
+# The slider scales one layer's gate, or all of them, and the model **writes the report again**:
+# about a second on a laptop. New words are marked.
+
+# %%
+from emrrg_lib.interpret.explorers import GateExplorer
+
+gates = GateExplorer(trace, regenerate)
+display(gates)
+
+# %% [markdown]
+# Close one layer after the other. The table does it for all: which single layer does the report
+# hinge on?
+
+# %%
+from emrrg_lib.interpret.explorers.gate import changed_words
+
+closed = {"none": trace} | {f"layer {number}": regenerate({number: 0.0}) for number in trace.layer_ids}
+closed["all"] = gates.written(0, 0)  # as the explorer keeps it
+table = pd.DataFrame({
+    "mean |gate| left": [np.abs(other.gate).mean() for other in closed.values()],
+    "new words": [sum(changed_words(trace, other)) for other in closed.values()],
+    "report": [other.text for other in closed.values()],
+}, index=pd.Index(closed, name="closed"))
+table.style.format(precision=2).set_properties(subset="report", **{"text-align": "left"})
+
+# %% [markdown]
+# **Check.** A closed gate is closed: all scales at 0 must leave a gate of exactly 0 everywhere, and
+# all scales at 1 must give the model's own report.
+
+# %%
+assert not closed["all"].gate.any()
+assert regenerate(dict.fromkeys(trace.layer_ids, 1.0)).text == trace.text
+print("scale 0: every gate is 0.  scale 1: the report is the model's own.")
+
+# %% [markdown]
+# A layer whose gate is wide open but can be closed without a changed word let something in that was
+# not needed. A narrow gate may carry the one thing that mattered. So width alone is not importance.
+#
+# ## Explorer 3 · The scans
+#
+# Before any word is written, the encoder has read the image in four orders. We take one block and
+# run its recurrence by hand, so that we can look at the state h, which the fast scan never shows:
+#
+# $$h_t = e^{\Delta_t A}\,h_{t-1} + \Delta_t B_t x_t, \qquad y_t = C_t h_t + D x_t$$
+
+# %%
+encoder = model.encoder.get_base_model() if hasattr(model.encoder, "get_base_model") else model.encoder
+mixer = encoder.layers[len(encoder.layers) // 2].mixer
+seen = {}
+hook = mixer.register_forward_pre_hook(lambda module, given: seen.update(tokens=given[0]))
+with torch.no_grad():
+    model.encode(pixels, mask)
+hook.remove()
+frontal = seen["tokens"][:1]  # (1, L, d): the frontal view, as this block receives it
+
+with torch.no_grad():
+    output, features = mixer(frontal, return_features=True)
+
+
+@torch.no_grad()
+def scan_by_hand(direction):
+    """One direction: Δ, A, B, x in scan order, and what it adds to the block's output, in token order."""
+    suffix = mixer.suffixes[direction]
+    X, Z, dt, B, C = (features[name][0, direction] for name in ("X", "Z", "dt", "B", "C"))  # (L, …)
+    conv = getattr(mixer, f"conv1d{suffix}")
+    before = conv.kernel_size[0] - 1  # causal: a token sees itself and those before
+    x = F.silu(F.conv1d(F.pad(X.T, (before, 0)), conv.weight, conv.bias, groups=conv.groups)).T  # (L, d)
+    delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(dt))  # (L, d)
+    A, D = -torch.exp(getattr(mixer, f"A{suffix}_log")), getattr(mixer, f"D{suffix}")  # (d, N), (d,)
+    h, y = torch.zeros_like(A), torch.zeros_like(x)
+    for t in range(len(x)):
+        h = torch.exp(delta[t, :, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]  # (d, N)
+        y[t] = h @ C[t] + D * x[t]
+    added = torch.zeros_like(y)
+    added[mixer.orders[direction]] = y * F.silu(Z)
+    arrays = delta, A, B, x, mixer.out_proj(added / len(mixer.suffixes))
+    return [array.cpu().numpy() for array in arrays]
+
+
+by_hand = [scan_by_hand(direction) for direction in range(len(mixer.suffixes))]
+outputs = np.stack([added for *_, added in by_hand])  # (4, L, d)
+difference = np.abs(outputs.sum(axis=0) - output[0].cpu().numpy()).max()
+print(f"largest difference to the library's block: {difference:.0e}, numbers up to {output.abs().max():.0f}")
+assert difference < 1e-3
+
+# %% [markdown]
+# The four directions add up to the library's block. Now the explorer: a map of what the state still
+# *holds* of every patch, step by step, and of what the block loses without a direction. Press play
+# or move *Step*.
+
+# %%
+from emrrg_lib.interpret.explorers import ScanExplorer, scan_memory
+
+memory = np.stack([scan_memory(*arrays[:4]) for arrays in by_hand])  # (4, L, L)
+orders = mixer.orders.cpu().numpy()
+scan = ScanExplorer(study.images[0], model.grid, orders, memory, outputs, model.cls_index)
+display(scan)
+
+# %% [markdown]
+# The memory is not a window of fixed length. Each step size Δ is computed from the token itself: a
+# large Δ writes strongly and wipes what was there, a small one lets the token pass and keeps the
+# old. That is the *selective* in selective scan.
+#
+# The sentence under the picture says how much of the state comes from the last twelve tokens, which
+# is one row here. For a row scan the patch above lies a whole row back; for a column scan it was the
+# step before. So the four directions are not four copies: the lower row of the still picture shows
+# how much the output changes without each.
+#
+# ## Explorer 4 · Partial LoRA
+#
+# Which rows of which matrices may change, what does it cost, what did training do? The explorer
+# takes one `LoraTarget` for each choice; here we read them from the model.
+
+# %%
+from emrrg_lib.interpret.explorers import LoraExplorer, LoraTarget
+from emrrg_lib.tuning.partial_lora import TARGETS, adapter_name
+
+
+def matrix_name(path):
+    """layers.2.mixer.x_proj_c → block 2 _c"""
+    found = re.fullmatch(r"layers\.(\d+)\.mixer\.[a-z]+_proj(\w*)", path)
+    return f"block {found[1]} {found[2]}".strip() if found else path
+
+
+def read_target(name):
+    """All matrices that the target acts on, and ΔW where its adapter was trained."""
+    found = {path: module for path, module in encoder.named_modules() if re.fullmatch(TARGETS[name], path)}
+    frozen = [getattr(module, "base_layer", module) for module in found.values()]
+    weight = np.stack([matrix.weight.detach().flatten(1).cpu().numpy() for matrix in frozen])  # (n, out, in)
+    blocks = getattr(frozen[0], "row_blocks", {"all": (0, weight.shape[1])})
+    trained = [module for module in found.values() if adapter_name(name) in getattr(module, "lora_A", {})]
+    delta = [module.get_delta_weight(adapter_name(name)).detach().cpu().numpy() for module in trained]
+    return LoraTarget(name, weight, [matrix_name(path) for path in found], blocks,
+                      blocks.get(name, (0, weight.shape[1])), np.stack(delta) if trained else None)
+
+
+targets = sorted(map(read_target, TARGETS), key=lambda target: target.delta is None)  # the trained ones first
+lora = LoraExplorer(targets, settings.partial_lora.r)
+display(lora)
+
+# %% [markdown]
+# **Check.** The explorer's count against the model's own: the numbers in the adapters of the run.
+
+# %%
+for target in targets:
+    if target.delta is not None:
+        own = sum(p.numel() for n, p in model.named_parameters() if f".{adapter_name(target.name)}." in n)
+        print(f"{target.name:<8} explorer {target.parameters(settings.partial_lora.r):>7,} · model {own:>7,}")
+        assert own == target.parameters(settings.partial_lora.r)
+
+# %% [markdown]
+# The shipped run changed its matrices by less than a hundredth of their size. Lower the rank and see
+# how much of ΔW the best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
+# have done; whether it does, only a training with it can tell.
+#
+# ## Take it with you
+#
+# `html` writes an explorer as one file: no network, no Python, no installation. The word and the
+# scan explorer answer everything there; the gate explorer carries the reports of five slider
+# positions, since no model runs in a browser.
+
+# %%
+pages = kit / "runs" / "explorers"
+for name, explorer in {"words": words, "gate": gates, "scan": scan, "lora": lora}.items():
+    path = explorer.html(pages / f"{name}.html")
+    print(f"{path.relative_to(kit).as_posix():<28} {path.stat().st_size / 1e6:.2f} MB")
+
+# %% [markdown]
+# ## What the paper says
+#
+# Section 3 expects the cross-attention to let the model "focus on key regions within the X-ray
+# image (e.g., lesion sites)". The paper shows no attention map and no gate; its Fig. 3 sets a few
+# reports side by side. The explorers ask that sentence of one study, and one example shows that a
+# thing can happen, not how often. This kit also counts: the pointing game of notebook 00 asks all
+# test studies, against chance and against the usual place of a finding, and the rows "gates closed"
+# and "shuffled images" of every score table do for all reports what the gate explorer does for one.
+#
+# What the tiny preset changes: here the image can reach the report through the gates alone, so
+# closing them leaves a blind report. In the paper's presets the visual tokens also stand in the
+# prompt (§3.4); there a report with closed gates still sees. And α learns faster here: it has a
+# learning rate of its own (`gate_learning_rate`).
+
+# %% [markdown]
+# ## Exercises
+#
+# Each has a stub, a hint, a self-check and a solution. An untouched stub says "not tried yet".
+#
+# ### Exercise 1 · Which view? *(easy, 5 minutes)*
+#
+# How much of a word's attention goes to each view? Sum over the patches of a view, mean over the
+# heads and over the word's tokens. Return one number a view. Use `trace.attention`, not
+# `word_attention`.
+#
+# <details><summary>Hint</summary>
+#
+# `trace.words()[word]` has `start` and `stop`, its tokens. The axes of `trace.attention` are
+# (layer, head, token, view, patch): take the layer and the tokens first, then two means and a sum.
+#
+# </details>
+
+
+# %%
+def share_of_views(trace, word, layer):
+    """(view,) share of the attention of one word in one layer."""
+    raise NotImplementedError
+
+
+# %%
+# Check 1
+from emrrg_lib.course.checks.nb07 import check_1
+
+check_1(share_of_views)
+
+# %% [markdown]
+# <details><summary>Solution 1</summary>
+#
+# ```python
+# def share_of_views(trace, word, layer):
+#     word = trace.words()[word]
+#     weights = trace.attention[layer, :, word.start:word.stop]  # (head, token, view, patch)
+#     return weights.sum(axis=3).mean(axis=(0, 1))
+# ```
+#
+# The shares do not sum to 1: the rest is the attention on the cls tokens, which have no place in
+# the image. A word whose shares are small looked at a summary.
+#
+# </details>
+#
+# ### Exercise 2 · The widest gates *(easy, 10 minutes)*
+#
+# Which words let the most image in? A word's opening in a layer is the largest *size* of the gate
+# among its tokens. Return the texts of the `k` widest words, widest first.
+#
+# <details><summary>Hint</summary>
+#
+# `np.abs(trace.gate[layer, word.start:word.stop]).max()` is the opening of one word; `sorted(...,
+# key=..., reverse=True)` does the rest.
+#
+# </details>
+
+
+# %%
+def widest_words(trace, layer, k):
+    """Texts of the k words with the widest gates in one layer."""
+    raise NotImplementedError
+
+
+# %%
+# Check 2
+from emrrg_lib.course.checks.nb07 import check_2
+
+check_2(widest_words)
+
+# %% [markdown]
+# <details><summary>Solution 2</summary>
+#
+# ```python
+# def widest_words(trace, layer, k):
+#     def opening(word):
+#         return np.abs(trace.gate[layer, word.start:word.stop]).max()
+#
+#     return [word.text for word in sorted(trace.words(), key=opening, reverse=True)[:k]]
+#
+#
+# for layer in range(len(trace.layer_ids)):
+#     print(trace.layer_ids[layer], widest_words(trace, layer, 5))
+# ```
+#
+# If you expected only names of findings: the gate is computed at the position that *predicts* a
+# word. Before "no" or "there" the model already decides what the sentence will say.
+#
+# </details>
+#
+# ### Exercise 3 · The deciding layers *(medium, 10 minutes)*
+#
+# Close each layer's gate alone and keep the layers whose closing changes the *text* of the report.
+# `regenerate({6: 0.0})` closes layer 6. Return their ids in order.
+#
+# <details><summary>Hint</summary>
+#
+# Write the untouched report once, `regenerate({}).text`, and compare in a loop over `layer_ids`.
+#
+# </details>
+
+
+# %%
+def deciding_layers(regenerate, layer_ids):
+    """Ids of the layers without which the report reads differently."""
+    raise NotImplementedError
+
+
+# %%
+# Check 3
+from emrrg_lib.course.checks.nb07 import check_3
+
+check_3(deciding_layers)
+
+# %% [markdown]
+# <details><summary>Solution 3</summary>
+#
+# ```python
+# def deciding_layers(regenerate, layer_ids):
+#     own = regenerate({}).text
+#     return [layer for layer in layer_ids if regenerate({layer: 0.0}).text != own]
+#
+#
+# print(deciding_layers(regenerate, trace.layer_ids))
+# ```
+#
+# This is an *ablation* of one part in one study. Notebook 09 does it for whole trainings, with
+# intervals.
+#
+# </details>
+#
+# ### Exercise 4 · On the finding, or just often there? *(hard, 15 minutes)*
+#
+# A word that puts 40 % of its attention on a finding looks good, until you hear that the finding
+# covers 40 % of the image. Write the *gain*: the share of the attention on the finding, divided by
+# the finding's share of the image. `weights` is (rows, columns) of one view and need not sum to 1;
+# `mask` is (H, W), True on the finding. A patch that is half covered counts half.
+#
+# <details><summary>Hint</summary>
+#
+# Cut the mask into patches: `mask.reshape(rows, H // rows, columns, W // columns).mean(axis=(1, 3))`
+# is the covered part of each.
+#
+# </details>
+
+
+# %%
+def gain(weights, mask):
+    """Attention on the finding over what even attention would put there; 1 is chance."""
+    raise NotImplementedError
+
+
+# %%
+# Check 4
+from emrrg_lib.course.checks.nb07 import check_4
+
+check_4(gain)
+
+# %% [markdown]
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# def gain(weights, mask):
+#     rows, columns = weights.shape
+#     height, width = mask.shape
+#     covered = mask.reshape(rows, height // rows, columns, width // columns).mean(axis=(1, 3))
+#     return (weights * covered).sum() / weights.sum() / covered.mean()
+#
+#
+# for name, places in masks.items():
+#     for index, word in enumerate(trace.words()):
+#         best = gain(trace.word_attention(index, len(trace.layer_ids) - 1)[0], places[0])
+#         if best > 2:
+#             print(f"{name}: “{word.text}” {best:.1f}")
+# ```
+#
+# Read the list before you believe one word of it: with thirty words some exceed any bar by luck.
+# That is why the pointing game fixes word and layer *before* it looks at the test studies.
+#
+# </details>
+
+# %% [markdown]
+# ## Summary
+#
+# - A **Trace** answers both ways: from a word to the patches, from a patch to the words.
+# - Attention says where a word **looked**; only changing something, such as closing a gate, says
+#   what **decided**.
+# - A wide gate need not matter, a narrow one may; regenerate and compare.
+# - The state of a scan forgets by its own choice; four directions forget different things.
+# - In the shipped run Partial LoRA moved its matrices by less than a hundredth of their size.
+# - One study is an anecdote. Every question here has its counted version in the score table.
+#
+# **You can now** open any report of a run, ask it these questions, and hand the answers on as files
+# that need no installation.
+#
+# [← 06](06_metrics.ipynb) · [08 →](08_pretraining.ipynb)
