@@ -19,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 
 from emrrg_lib import __version__
-from emrrg_lib.commands import bench, course, data, evaluate, model, train
+from emrrg_lib.commands import ablate, bench, course, data, evaluate, model, train
 from emrrg_lib.errors import InputError
 
 _REASONS = {
@@ -119,6 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (train, data, evaluate, model, course, bench):
+    for group in (train, ablate, data, evaluate, model, course, bench):
         group.register(subparsers)
     return parser

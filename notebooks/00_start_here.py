@@ -35,12 +35,12 @@
 # model reads the tokens through a **gated cross-attention** and writes. This kit is a course on
 # those three ideas and a laboratory to measure them. It makes three promises:
 #
-# 1. **The same code at three sizes.** The *tiny* model of this notebook and the paper's GPU model
-#    are the same classes with other numbers; the numbers stand in `config.py` only. (This version
-#    of the kit brings the tiny preset; the larger ones follow.)
+# 1. **The same code at every size.** The *tiny* model of this notebook, a *laptop* model with a real
+#    small language model, and the paper's GPU models are the same classes with other numbers; the
+#    numbers stand in `config.py` only.
 # 2. **It does what the paper says.** The code released with the paper does not: in it every block
-#    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 will show
-#    each difference.
+#    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 is about
+#    the differences.
 # 3. **It measures honestly.** A model's score stands here beside *controls*: what a constant
 #    sentence scores, what is left when the images are shuffled, what the language model writes
 #    blind. You will see below why that matters.
@@ -103,15 +103,14 @@ model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_size
 # question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The report is
 # written word by word.
 #
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | M | `encoder.num_patches` | patches of one view; with the *cls* token the encoder returns M + 1 tokens |
-# | d, D | `embed_dim`, `hidden_size` | width of the encoder, of the language model |
-# | V | `visual_states` | the projected visual tokens |
-# | S | `S` in `GatedCrossAttention` | what self-attention of the language model has found |
-# | X′ | `X` there | what cross-attention fetched from the image |
-# | w_g, b_g | `gate_proj` | the dynamic gate: one number per word, Eq. 2 |
-# | α | `warm_up` | the warm-up: starts at 0, so that training begins with an untouched language model |
+# The letters of the paper and their names in the code, as far as this notebook needs them. A shape
+# lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers a
+# head. Some letters have two jobs; then a word in brackets tells which.
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("V (views)", "M", "d", "D (width)", "V", "q", "S", "X′", "W_k", "W_v", "w_g", "b_g", "α")
 
 # %% [markdown]
 # ## The smallest version that works
@@ -185,13 +184,44 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # %%
 from emrrg_lib.info import describe as model_map
 
-print(model_map("tiny"))
+print(model_map(settings))
 
 # %% [markdown]
 # Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
 # encoder, the projector, and the cross-attention with its gate. In this preset the visual tokens
 # are **not** put into the prompt: the image can reach the report only through the gates. So the
 # gates mean something.
+#
+# ## The same classes, other numbers
+#
+# A *preset* is a set of such numbers. Below, each preset is built without any weights (PyTorch's
+# device "meta" keeps shapes only), and its parameters are counted.
+
+# %%
+from emrrg_lib.config import PRESETS
+from emrrg_lib.tuning.ledger import ledger
+
+sizes = []
+for name, config in PRESETS.items():
+    with torch.device("meta"):
+        entries = ledger(EMRRG.from_sizes(config))
+    encoder, hybrid = config.encoder, config.llm.hybrid_layers
+    mamba = f"d = {encoder.embed_dim}, {encoder.depth} blocks"
+    sizes.append({
+        "preset": name, "pixels": encoder.image_size,
+        "encoder": mamba if encoder.kind == "mamba" else config.encoder_weights,
+        "language model": config.llm.name, "hybrid layers": ", ".join(map(str, hybrid)) or "–",
+        "million weights": round(sum(e.parameters for e in entries) / 1e6, 2),
+        "million trained": round(sum(e.trained for e in entries) / 1e6, 2),
+    })
+pd.DataFrame(sizes).set_index("preset")
+
+# %% [markdown]
+# *iu-xray*, *mimic-cxr* and *chexpert-plus* are the paper's systems; the last three are the systems
+# that it grew out of, for comparison. They need a GPU and weights that are not ours to hand out:
+# `emrrg info --preset iu-xray` prints the map of a preset, `emrrg ledger --preset iu-xray` its exact
+# counts beside the published ones (notebook 03 takes them apart), and a missing weight is answered
+# with where to get it.
 #
 # ## One study
 #
@@ -442,18 +472,24 @@ per_finding.sort_values("studies", ascending=False).round(2)
 # ## What the paper reports
 #
 # The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients),
-# beside one row that the paper does not have. We measured it on the same test split with the
-# published protocol: the one sentence that scores best on validation, given to every test study.
+# beside one row that the paper does not have: one sentence, chosen on the validation split, given
+# to every test study. `emrrg evaluate controls` measured it with this kit on the published split and
+# the full cleaned references; the README has the row with its intervals.
 #
 # | IU X-ray test split | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | METEOR | CIDEr |
 # |---|---|---|---|---|---|---|---|
 # | EMRRG (paper, Table 1) | .487 | .325 | .222 | .167 | .385 | .226 | .476 |
-# | one constant sentence | .492 | .312 | .220 | .158 | .375 | .212 | .487 |
+# | one constant sentence | .503 | .341 | .242 | .174 | .363 | .227 | .283 |
 #
-# The sentence sees no image, and in two of seven columns it is *ahead*. This does not say that
+# The sentence sees no image, and in five of seven columns it is *ahead*. This does not say that
 # EMRRG is blind. It says that these columns cannot tell. So no table of this kit comes without
 # controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
 # different and the phantom's language is far simpler.
+#
+# **Real X-rays.** The kit reads IU X-ray, MIMIC-CXR and CheXpert Plus in the layouts in which they
+# are handed out (`emrrg data check FOLDER` names every item that is missing or damaged), and
+# `emrrg data fetch iu-xray` gets the public one. None of them is part of the kit, and no notebook
+# needs one.
 #
 # What the tiny preset changes against the paper: 96-pixel synthetic images, an encoder and a
 # language model of about one million weights each, two views side by side instead of their mean,
@@ -462,8 +498,9 @@ per_finding.sort_values("studies", ascending=False).round(2)
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a hint, a self-check and a solution; hint and solution are folded. An
-# untouched stub says "not tried yet", and the notebook runs on.
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs
+# on.
 #
 # ### Exercise 1 · Count the tokens *(easy, 5 minutes)*
 #
@@ -480,21 +517,11 @@ per_finding.sort_values("studies", ascending=False).round(2)
 # %%
 visual_tokens = None  # your number
 
-
 # %%
 # Check 1
-def check_1(answer):
-    truth = model.encode(pixels, mask)[0].shape[1]  # asked from the real model
-    slips = {truth - 2: "is there no cls token?", truth // 2: "that is one view; the study has two.",
-             truth // 2 - 1: "that is one view, and without its cls token."}
-    if answer is None:
-        return "not tried yet"
-    if answer == truth:
-        return "right"
-    return f"yours {answer}, the model {truth}: {slips.get(answer, 'count patches, cls token, views.')}"
+from emrrg_lib.course.checks.nb00 import check_1
 
-
-print("Exercise 1:", check_1(visual_tokens))
+check_1(visual_tokens, model.encode(pixels, mask)[0])
 
 # %% [markdown]
 # <details><summary>Solution 1</summary>
@@ -529,27 +556,9 @@ def write_with_gates(scale):
 
 # %%
 # Check 2
-def check_2(write):
-    closed, opened = write(0.0), write(1.0)
-    left = [module.gate_scale for module in layers.values()]
-    for module in layers.values():
-        module.gate_scale = 1.0
-    if closed is None and opened is None:
-        return "not tried yet"
-    if not isinstance(closed, str):
-        return f"yours is a {type(closed).__name__}, not a str: generate returns a list of them."
-    if any(scale != 1.0 for scale in left):
-        return f"the gates stay at {left[0]} after the call: use the with block, it puts them back."
-    if closed == opened and blind != report:
-        return "scale 0 and scale 1 give the same report: does your scale reach every layer?"
-    if closed != blind:
-        return f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed?"
-    if opened != report:
-        return f"at scale 1 yours is {opened!r:.60}, the report {report!r:.60}: same study, same settings?"
-    return "right"
+from emrrg_lib.course.checks.nb00 import check_2
 
-
-print("Exercise 2:", check_2(write_with_gates))
+check_2(write_with_gates, layers, blind, report)
 
 # %% [markdown]
 # <details><summary>Solution 2</summary>
@@ -593,35 +602,9 @@ def finding_f1(reference_labels, generated_labels):
 
 # %%
 # Check 3
-def labels_of(**present):
-    """All 14 observations, None but for those given: labels_of(Edema=1)."""
-    return dict.fromkeys(study.labels) | {name.replace("_", " "): value for name, value in present.items()}
+from emrrg_lib.course.checks.nb00 import check_3
 
-
-def check_3(f1):
-    cases = [  # reference, report, F1 by hand, likely cause of another value
-        (labels_of(Edema=1), labels_of(Edema=1), 1.0, "one finding, named by both"),
-        (labels_of(Edema=1, Fracture=1), labels_of(Edema=1, Pneumonia=1), 0.5,
-         "one shared, one missed, one invented: 2·1 / (2 + 2)"),
-        (labels_of(Edema=1, Fracture=1, Pneumonia=1), labels_of(Edema=1), 0.5,
-         "1 of 3 found, nothing invented: 2·1 / (3 + 1)"),
-        (labels_of(Edema=-1), labels_of(Edema=1), 1.0, "uncertain counts as present"),
-        (labels_of(Edema=0), labels_of(Edema=0), 0.0, "denied findings do not count, and 0 / 0 is 0 here"),
-        (labels_of(No_Finding=1), labels_of(No_Finding=1), 0.0, "'No Finding' is left out"),
-    ]
-    for reference_labels, generated_labels, expected, cause in cases:
-        try:
-            got = f1(reference_labels, generated_labels)
-        except ZeroDivisionError:
-            return "it divides by zero where nothing is present on either side; the score is 0 there."
-        if got is None:
-            return "not tried yet"
-        if abs(got - expected) > 1e-6:
-            return f"yours {got:.2f}, by hand {expected:.2f}: {cause}."
-    return "right"
-
-
-print("Exercise 3:", check_3(finding_f1))
+check_3(finding_f1)
 
 # %% [markdown]
 # <details><summary>Solution 3</summary>
@@ -661,23 +644,34 @@ print("Exercise 3:", check_3(finding_f1))
 # Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run
 # this notebook again: it then uses your run. Change `654` above to meet other patients.
 #
-# The course map. Notebook 00 comes with this version of the kit; the others follow.
+# The course map. "Minutes" is reading plus exercises; notebooks without a link follow in a later
+# version of the kit.
 #
-# | notebook | paper | what you can do after it |
-# |---|---|---|
-# | **00 start here** | §3, Table 1 | run the model, read its gates, attention and scores |
-# | 01 patch embedding | §3.2 | cut an image into tokens, place the cls token, resize position tables |
-# | 02 Mamba block | §3.2 | compute a selective scan by hand and in four directions |
-# | 03 Partial LoRA | §3.3 | tune row blocks of a matrix and account for every trained weight |
-# | 04 hybrid cross-attention | §3.4 | build the gate of this notebook into a real language model |
-# | 05 training on IU X-ray | §3.5, §4 | train, resume and read a run |
-# | 06 metrics | §4 | compute every metric by hand and know what it can tell |
-# | 07 gate and attention explorer | §3.4 | ask a report, word by word, where it looked |
-# | 08 pre-training | §3.2 | pre-train the encoder on image–report pairs |
-# | 09 ablations | Tables 5, 6 | find out which part earns its place |
-# | 10 paper and released code | – | show where the two differ, with a number for each |
+# | notebook | paper | minutes | what you can do after it |
+# |---|---|---|---|
+# | **00 start here** | §3, Table 1 | 25 + 25 | run the model, read its gates, attention and scores |
+# | [01 patch embedding][01] | §3.2 | 20 + 35 | cut an image into tokens, resize position tables |
+# | [02 Mamba block][02] | §3.2, Fig. 2 | 30 + 30 | compute a selective scan by hand and in four directions |
+# | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
+# | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
+# | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |
+# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can tell |
+# | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
+# | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
+# | 09 ablations | Tables 5 and 6 | – | find out which part earns its place |
+# | [10 paper and released code][10] | §3, §4 | 30 + 25 | show where the two differ, a number for each |
+#
+# [01]: 01_patch_embedding.ipynb
+# [02]: 02_mamba_block.ipynb
+# [03]: 03_partial_lora.ipynb
+# [04]: 04_hybrid_cross_attention.ipynb
+# [05]: 05_training_iu_xray.ipynb
+# [06]: 06_metrics.ipynb
+# [07]: 07_gate_and_attention_explorer.ipynb
+# [08]: 08_pretraining.ipynb
+# [10]: 10_paper_vs_released_code.ipynb
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [the
 # whole model](../emrrg_lib/model.py), [the presets](../emrrg_lib/config.py).
 #
-# **Previous:** none · **Next:** 01 patch embedding (follows)
+# **Next:** [01 patch embedding →](01_patch_embedding.ipynb)

@@ -11,7 +11,8 @@ from emrrg_lib import cli
 from emrrg_lib.commands import train
 from emrrg_lib.errors import InputError
 
-COMMANDS = ("demo", "train", "generate", "evaluate", "pretrain", "data", "info", "doctor")
+COMMANDS = ("demo", "train", "generate", "evaluate", "pretrain", "data", "info", "ledger", "bench", "course",
+            "export", "doctor")
 
 
 def run(*words, cwd=None):

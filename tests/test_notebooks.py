@@ -1,13 +1,11 @@
-"""The notebooks run, their stored outputs are whole and clean, text twins agree, links lead somewhere.
+"""The notebooks run, their stored outputs are whole and clean, frames, exercises and links are as promised.
 
 `notebooks/NAME.py` is the source. After a change of the text, the library or the shipped weights, execute
 it again and store the outputs with `make notebooks`, which is `python -m emrrg_lib.course.build [TWIN ...]`.
-The shipped run `data/tiny/run` is used; the variable EMRRG_RUN names another one.
+`make test-notebooks` runs every notebook, as it is and solved. The shipped run `data/tiny/run` is used; the
+variable EMRRG_RUN names another one. Wrong answers to the exercises: tests/course/.
 """
 
-import base64
-import copy
-import io
 import json
 import re
 from pathlib import Path
@@ -18,42 +16,25 @@ pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 pytest.importorskip("nbclient", reason="nbclient is not installed (extra dev)")
 
 import nbformat  # noqa: E402
-from PIL import Image  # noqa: E402
 
-from emrrg_lib.course.build import NOTEBOOKS, ROOT, SHIPPED_RUN, read_twin, run_cells, tidy  # noqa: E402
+from emrrg_lib.course.build import NOTEBOOKS, PLANNED, ROOT, SHIPPED_RUN, read_twin, run_cells, twins  # noqa: E402
+from emrrg_lib.course.variants import checks, solutions, variant  # noqa: E402
 
-TWINS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+TWINS = twins()
 every_notebook = pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.stem)
 MOST_CELLS, MOST_BYTES = 60, 1_500_000
 ABSOLUTE = re.compile(r"(?<![\w.:/~…])(/(home|Users|root|tmp|var|opt|usr|mnt|work|private)/\w|[A-Z]:\\\w)")
-
-# Plausible wrong answers, and the words by which the check must know the mistake.
-WRONG_ANSWERS = {
-    "00_start_here": [
-        (1, "visual_tokens = 2 * 144", "no cls token"),
-        (1, "visual_tokens = 145", "the study has two"),
-        (1, "visual_tokens = 144", "without its cls token"),
-        (2, "def write_with_gates(scale):\n    return model.generate(pixels, mask)[0]", "same report"),
-        (2, "def write_with_gates(scale):\n    with gates_scaled(model.llm, dict.fromkeys(layers, scale)):\n"
-            "        return model.generate(pixels, mask)", "not a str"),
-        (2, "def write_with_gates(scale):\n    for module in layers.values():\n"
-            "        module.gate_scale = scale\n    return model.generate(pixels, mask)[0]\n"
-            "write_all = write_with_gates\ndef write_with_gates(scale):\n    return write_all(scale * 0.5)",
-         "the gates stay at 0.5"),
-        (3, "def finding_f1(a, b):\n    return sum(a[n] == b[n] for n in a) / 14", "missed, one invented"),
-        (3, "def finding_f1(a, b):\n    a, b = ({n for n, v in x.items() if v == 1 and n != 'No Finding'}"
-            " for x in (a, b))\n    return 2 * len(a & b) / max(1, len(a) + len(b))", "uncertain counts"),
-        (3, "def finding_f1(a, b):\n    a, b = ({n for n, v in x.items() if v in (1, -1)} for x in (a, b))\n"
-            "    return 2 * len(a & b) / max(1, len(a) + len(b))", "'No Finding' is left out"),
-        (3, "def finding_f1(a, b):\n    a, b = ({n for n, v in x.items() if v in (1, -1) and "
-            "n != 'No Finding'} for x in (a, b))\n    return 2 * len(a & b) / (len(a) + len(b))",
-         "divides by zero"),
-    ],
-}
+WITHOUT_LETTERS = ("06_metrics",)  # the paper gives the scores no letters, so there is no glossary to show
+FRAME = (  # what the first cell says: goal, needs, minutes, memory, paper
+    r"^# \d\d · \S", r"^\*\*Goal\.\*\* ", r"^\| \*\*You need\*\* \|", r"^\| \*\*Time\*\* \|.* minutes",
+    r"^\| \*\*CPU\*\* \|.* GB of memory.* (minutes?|seconds) to run", r"^\| \*\*GPU\*\* \| \S",
+    r"^\| \*\*Paper\*\* \| \S")
 
 
 def stored(twin):
-    return nbformat.read(twin.with_suffix(".ipynb"), as_version=4)
+    path = twin.with_suffix(".ipynb")
+    assert path.is_file(), f"there is no {path.name}: `make notebooks`"
+    return nbformat.read(path, as_version=4)
 
 
 def outputs_of(notebook):
@@ -70,53 +51,36 @@ def texts_of(notebook):
                 yield value
 
 
-def check_cells(notebook):
-    """Exercise number -> index of its check cell."""
-    found = {}
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and (match := re.match(r"# Check (\d+)\n", cell.source)):
-            found[int(match.group(1))] = index
-    return found
-
-
-def solutions(notebook):
-    """Exercise number -> the code of its folded solution."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    folded = re.findall(r"<summary>Solution (\d+)</summary>\s*```python\n(.*?)```\s", text, re.DOTALL)
-    return {int(number): code for number, code in folded}
+def prose_of(notebook):
+    """The text cells one after the other, without code."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
 
 
 def said(cell):
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream").strip()
 
 
-def with_answers(notebook, name):
-    """The notebook as it is, and after its end every solution and every wrong answer with its check.
-
-    Returns:
-        The longer notebook and (index of the check's cell, text it must print) pairs.
-    """
-    notebook, expected = copy.deepcopy(notebook), []
-    checks, answers = check_cells(notebook), solutions(notebook)
-    tries = [(number, code, ": right") for number, code in answers.items()]
-    for number, code, cause in [*tries, *WRONG_ANSWERS[name]]:
-        notebook.cells.append(nbformat.v4.new_code_cell(code))
-        notebook.cells.append(nbformat.v4.new_code_cell(notebook.cells[checks[number]].source))
-        expected.append((len(notebook.cells) - 1, cause))
-    return notebook, expected
-
-
+@pytest.mark.notebooks
 @pytest.mark.timeout(300)
 @every_notebook
-def test_the_notebook_runs_and_its_checks_know_right_from_wrong(twin):
-    name, source = twin.stem, read_twin(twin)
-    assert check_cells(source).keys() == solutions(source).keys() and len(solutions(source)) >= 3
-    longer, expected = with_answers(source, name)
-    run_cells(longer, NOTEBOOKS)  # raises for any error in a cell
-    for index in check_cells(source).values():
-        assert said(longer.cells[index]).strip().endswith("not tried yet")
-    for index, cause in expected:
-        assert cause in said(longer.cells[index]), longer.cells[index - 1].source
+def test_the_notebook_runs_and_its_stubs_are_not_tried(twin):
+    notebook = run_cells(read_twin(twin), NOTEBOOKS)  # raises for any error in a cell
+    for number, index in checks(notebook).items():
+        assert said(notebook.cells[index]) == f"Exercise {number}: not tried yet"
+
+
+@pytest.mark.notebooks
+@pytest.mark.timeout(300)
+@every_notebook
+def test_the_solved_variant_runs_and_every_check_says_right(twin):
+    notebook = run_cells(variant(read_twin(twin), "solved"), NOTEBOOKS)
+    for number, index in checks(notebook).items():
+        assert said(notebook.cells[index]).startswith(f"Exercise {number}: right")
+
+
+def test_every_twin_is_one_of_the_planned_notebooks():
+    assert {path.stem for path in NOTEBOOKS.glob("*.*") if path.suffix in (".py", ".ipynb")} <= set(PLANNED)
 
 
 @every_notebook
@@ -151,6 +115,8 @@ def test_every_picture_has_a_text_alternative(twin):
     for output in outputs_of(notebook):
         if "image/png" in output.get("data", {}):
             assert len(output.metadata["image/png"]["alt"]) > 20
+        for image in re.findall(r"<img\b[^>]*>", output.get("data", {}).get("text/html", "")):
+            assert re.search(r"\balt=[\"'][^\"']{20}", image)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             assert all(alt.strip() for alt in re.findall(r"!\[([^\]]*)\]", cell.source))
@@ -166,26 +132,51 @@ def test_the_text_twin_and_the_notebook_agree(twin):
 
 
 @every_notebook
-def test_links_lead_to_files_and_headings_are_in_order(twin):
-    text = [re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL)
-            for cell in read_twin(twin).cells if cell.cell_type == "markdown"]
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "\n".join(text)):
+def test_links_lead_somewhere_and_the_last_line_to_the_neighbours(twin):
+    def links(text):
+        return ["".join(link) for link in re.findall(
+            r"\]\(([^)#\s]+)[^)]*\)|^\[\w+\]: (\S+)", text, re.MULTILINE)]
+
+    body, _, last = prose_of(read_twin(twin)).rstrip().rpartition("\n\n")
+    place, found = PLANNED.index(twin.stem), links(last)
+    near = PLANNED[max(0, place - 1):place] + PLANNED[place + 1:place + 2]
+    assert found[:len(near)] == [f"{name}.ipynb" for name in near]  # the next one may be planned only
+    for target in links(body) + found[len(near):]:
         if "://" not in target:
-            assert (NOTEBOOKS / target).exists(), target
-    levels = [len(mark) for mark in re.findall(r"^(#+) ", "\n".join(text), re.MULTILINE)]
-    assert levels[0] == 1 and levels.count(1) == 1
+            # a notebook exists once its twin does
+            assert (NOTEBOOKS / target.replace(".ipynb", ".py")).exists(), target
+
+
+def test_the_map_of_the_course_has_every_notebook_and_links_those_that_exist():
+    text = prose_of(read_twin(NOTEBOOKS / f"{PLANNED[0]}.py"))
+    rows = re.findall(r"^\| (?:\*\*|\[)?(\d\d) [^|\]*]+(?:\*\*|\]\[\1\])? \| .* \|$", text, re.MULTILINE)
+    assert rows == [name[:2] for name in PLANNED]
+    assert re.findall(r"^\[\d\d\]: (.*)\.ipynb$", text, re.MULTILINE) == [twin.stem for twin in TWINS[1:]]
+
+
+@every_notebook
+def test_the_frame_is_there_and_headings_are_in_order(twin):
+    notebook = read_twin(twin)
+    for line in FRAME:
+        assert re.search(line, notebook.cells[0].source, re.MULTILINE), line
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    text = prose_of(notebook)
+    assert "model_picture(" in code
+    assert "glossary(" in code or "| name in the code |" in text or twin.stem in WITHOUT_LETTERS
+    headings = re.findall(r"^(#+) (.*)", text, re.MULTILINE)
+    titles, levels = [title for _, title in headings], [len(mark) for mark, _ in headings]
+    assert titles[0].startswith(twin.stem[:2]) and levels[0] == 1 and levels.count(1) == 1
+    assert titles.index("Exercises") < titles.index("Summary")
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
 
 
-def test_tidy_drops_widget_state_and_shrinks_pictures():
-    buffer = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(buffer, "PNG", compress_level=0)
-    output = nbformat.v4.new_output(
-        "display_data", {"image/png": base64.b64encode(buffer.getvalue()).decode()})
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(outputs=[output])], metadata={"widgets": {"x": {}}})
-    tidy(notebook)
-    png = base64.b64decode(notebook.cells[0].outputs[0].data["image/png"])
-    assert "widgets" not in notebook.metadata and len(png) < len(buffer.getvalue()) / 10
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.size == (256, 256) and image.mode == "P"
+@every_notebook
+def test_exercises_are_numbered_and_whole(twin):
+    notebook = read_twin(twin)
+    text = prose_of(notebook)
+    title = r"^### Exercise (\d+) · .+ \*\((?:easy|medium|hard), \d+ minutes\)\*$"
+    numbers = [int(number) for number in re.findall(title, text, re.MULTILINE)]
+    assert 3 <= len(numbers) <= 5 and numbers == list(range(1, len(numbers) + 1))
+    assert numbers == list(checks(notebook)) == list(solutions(notebook))
+    assert text.count("<details><summary>Hint</summary>") == len(numbers)
+    assert text.count("<details>") == text.count("</details>") == 2 * len(numbers)

@@ -23,6 +23,16 @@ from ..files import write_text
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SHIPPED_RUN = ROOT / "data" / "tiny" / "run"
+COLOURS = 224  # of a stored picture; 32 true greys join them
+PLANNED = (  # the course in its order; what does not exist yet may be named as next or previous only
+    "00_start_here", "01_patch_embedding", "02_mamba_block", "03_partial_lora", "04_hybrid_cross_attention",
+    "05_training_iu_xray", "06_metrics", "07_gate_and_attention_explorer", "08_pretraining", "09_ablations",
+    "10_paper_vs_released_code")
+
+
+def twins() -> list[Path]:
+    """The text twins of the notebooks that exist, in the order of the course."""
+    return [twin for name in PLANNED if (twin := NOTEBOOKS / f"{name}.py").is_file()]
 
 
 def read_twin(twin: Path) -> nbformat.NotebookNode:
@@ -55,24 +65,30 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drops widget state and versions of the machine, and stores pictures with a palette."""
+    """Drops widgets (each has a static twin) and versions of the machine; gives pictures a palette."""
     notebook.metadata.pop("widgets", None)  # without its state part a code host shows nothing at all
     notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py"}
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs
+                            if not any("widget" in kind for kind in output.get("data", {}))]
         for output in cell.get("outputs", []):
             _shrink(output.get("data", {}))
     return notebook
 
 
 def _shrink(data: dict[str, Any]) -> None:
-    """Gives a picture a palette of 256 colours: a third of the size, no difference to the eye."""
+    """Gives a picture a palette of 256 colours: less than half of the size, no difference to the eye."""
     if "image/png" in data:
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
-            # the default method drops the rare colours of a colour bar; this one is never off by more than 10
-            palette = image.convert("RGB").quantize(
-                256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        palette.save(buffer, "PNG", optimize=True)
+            image = image.convert("RGB")
+        # the default method drops the rare colours of a colour bar; this one keeps them, but tints greys
+        chosen = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).getpalette()
+        greys = [round(255 * i / (255 - COLOURS)) for i in range(256 - COLOURS) for _ in "RGB"]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(chosen[:3 * COLOURS] + greys)
+        image.quantize(palette=palette, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         data["image/png"] = base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -84,7 +100,7 @@ def execute(twin: Path) -> Path:
 
 def main(names: list[str]) -> None:
     """Executes the named twins, or all of `notebooks/`."""
-    for twin in [Path(name) for name in names] or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")):
+    for twin in [Path(name) for name in names] or twins():
         print("executing", twin.name, flush=True)
         path = execute(twin)
         print(f"wrote {path.name}, {path.stat().st_size / 1e6:.2f} MB")

@@ -17,7 +17,7 @@ from .build import NOTEBOOKS, PLANNED, read_twin, run_cells, twins
 VARIANTS = ("student", "solved")
 _SOLUTION = re.compile(
     r"<details><summary>Solution (\d+)</summary>\s*```python\n(.*?)```\s*(.*?)\s*</details>", re.DOTALL)
-_LINK = re.compile(r"\]\(([^)#\s:]+)\)")
+_LINK = re.compile(r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)\)", re.DOTALL)  # code holds no links: layers[0](x)
 
 
 def checks(notebook: nbformat.NotebookNode) -> dict[int, int]:
@@ -110,7 +110,7 @@ def _text(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
 
 def _turn_links(notebook: nbformat.NotebookNode, out: Path) -> None:
     def turned(match: re.Match) -> str:
-        if Path(match[1]).stem in PLANNED:
+        if match[1] is None or Path(match[1]).stem in PLANNED:
             return match[0]
         return f"]({Path(os.path.relpath(NOTEBOOKS / match[1], out)).as_posix()})"
 

@@ -12,12 +12,13 @@ pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
 from emrrg_lib import cli  # noqa: E402
 from emrrg_lib.course.build import NOTEBOOKS, PLANNED, read_twin, run_cells, tidy, twins  # noqa: E402
-from emrrg_lib.course.variants import build, checks, solutions, variant  # noqa: E402
+from emrrg_lib.course.variants import _turn_links, build, checks, solutions, variant  # noqa: E402
 from emrrg_lib.errors import InputError  # noqa: E402
 
 LESSON = '''# %% [markdown]
 # # 00 · Lesson
-# See [the code](../emrrg_lib/model.py), [the site](https://example.org) and [01](01_patch_embedding.ipynb).
+# See [`the code`](../emrrg_lib/model.py), `layers[0](x)`, [site](https://example.org), \
+[01](01_patch_embedding.ipynb).
 #
 # ### Exercise 1 · Double *(easy, 1 minutes)*
 # <details><summary>Hint</summary>
@@ -122,6 +123,13 @@ def test_the_command_builds_every_notebook_with_links_that_work(kind, tmp_path, 
     assert "](01_patch_embedding.ipynb)" in first
     target = re.search(r"whole\s+model\]\(([^)]+)\)", first)[1]
     assert (out / target).resolve() == (NOTEBOOKS.parent / "emrrg_lib" / "model.py").resolve()
+
+
+def test_links_are_turned_but_those_between_notebooks_and_code_are_not(lesson, tmp_path):
+    _turn_links(lesson, NOTEBOOKS.parent / "course" / "student")
+    assert text(lesson).splitlines()[1] == (
+        "See [`the code`](../../emrrg_lib/model.py), `layers[0](x)`, [site](https://example.org), "
+        "[01](01_patch_embedding.ipynb).")
 
 
 def test_somebodys_answers_are_never_overwritten(tmp_path, monkeypatch):

@@ -1,0 +1,77 @@
+"""Checks of notebook 10: solutions pass, stubs are reported, plausible mistakes are named."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from emrrg_lib.course.checks import nb10
+
+TWIN = Path(__file__).resolve().parents[2] / "notebooks" / "10_paper_vs_released_code.py"
+NAMES = {1: "adapted_rightly", 2: "cut_off", 3: "report_of", 4: "encoder_size"}
+WRAP = "def answer(functions, adapters):\n    "
+LOOP = WRAP + "made = []\n    for inner, adapter in zip(functions, adapters):\n        made.append("
+CUT = "def answer(model, x):\n    {before}\n    return {result}"
+RIGHT = {"before": "model.zero_grad(); model(x).sum().backward()",
+         "result": "sorted(n for n, p in model.named_parameters() if p.requires_grad and p.grad is None)"}
+REPORT = "def answer(ids, end, pad):\n    return "
+SIZE = """
+def answer(shapes):
+    width = next(s[0] for n, s in shapes.items() if n.endswith("patch_embed.proj.weight"))
+    blocks = [m.group(1) for n in shapes if (m := re.search(r"layers\\.(\\d+)\\.", n))]
+    return """
+WRONG = [
+    (1, LOOP + "lambda x: inner(x) + adapter(x))\n    return made", "still bound late"),
+    (1, LOOP + "lambda x, inner=inner: inner(x) + adapter(x))\n    return made", "adapter is the last one"),
+    (1, LOOP + "inner)\n    return made", "Where is the adapter"),
+    (1, LOOP + "lambda x, f=inner, a=adapter: f(a(x)))\n    return made", "feeds its answer"),
+    (1, LOOP + "inner(5.0) + adapter(5.0))\n    return made", "not of values"),
+    (1, LOOP + "(lambda y: lambda x: y)(inner(5.) + adapter(5.)))\n    return made", "while they"),
+    (2, CUT.format(**RIGHT | {"before": "pass"}), "was there a backward pass"),
+    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace("p.requires_grad and ", "")}),
+     "not meant to train"),
+    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace(
+        "p.grad is None", "(p.grad is None or not p.grad.any())")}), "which is a gradient"),
+    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace("is None", "is not None")}),
+     "that the loss reaches"),
+    (2, CUT.format(**RIGHT | {"before": "model(x).sum().backward()"}), "left over from an earlier pass"),
+    (2, CUT.format(**RIGHT | {"result": f"len({RIGHT['result']})"}), "expected a list of names"),
+    (3, REPORT + "[i for i in ids if i not in (pad, end)]", "is part of it"),
+    (3, REPORT + "[i for i in ids if i != pad]", "still has the end symbol"),
+    (3, REPORT + "ids[:ids.index(end)]", "Your code raised ValueError"),
+    (3, REPORT + "ids[:max(i for i, t in enumerate(ids) if t == end)] if end in ids else ids",
+     "the padding as well"),
+    (3, REPORT + "ids[:ids.index(end)] if end in ids else [i for i in ids if i != pad]", "last word is 0"),
+    (4, SIZE + "len(set(blocks)), width", "are exchanged"),
+    (4, SIZE + "width, max(map(int, blocks))", "one less"),
+    (4, SIZE + "width, len(blocks)", "counts names"),
+    (4, SIZE + "width, int(max(blocks)) + 1", "compared as text"),
+    (4, SIZE.replace("layers\\.(", "layers?\\.(") + "width, len(set(blocks))", "is no block"),
+    (4, SIZE.replace('n.endswith("patch', 'n == ("patch') + "width, len(set(blocks))", "StopIteration"),
+]
+
+
+def verdict(number, code, name="answer"):
+    scope = {"torch": torch, "re": re}
+    exec(code, scope)
+    return getattr(nb10, f"check_{number}").verdict(scope[name])
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_the_solution_passes_and_the_stub_is_not_tried(number):
+    text = re.sub(r"^# ?", "", TWIN.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    solution = re.search(rf"Solution {number}</summary>\s*```python\n(.*?)```", text, re.DOTALL).group(1)
+    solution = solution.split("\n\n\n")[0]  # what follows only prints
+    assert verdict(number, solution, NAMES[number]).startswith("right")
+    assert verdict(number, "def answer(*given):\n    return None") == "not tried yet"
+
+
+@pytest.mark.parametrize("number, code, cause", WRONG)
+def test_every_mistake_is_named(number, code, cause):
+    assert cause in verdict(number, code)
+
+
+def test_each_mistake_has_its_own_words():
+    said = [verdict(number, code) for number, code, _ in WRONG]
+    assert len(set(said)) == len(said) and all(text.startswith("not yet.") for text in said)
