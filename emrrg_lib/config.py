@@ -63,6 +63,7 @@ class LLMConfig:
     dtype: str = "float32"  # of the frozen weights: float32 | bfloat16; what trains is float32
     hybrid_layers: tuple[int, ...] = (0, 1, 2, 3)
     gate_input: str = "S"  # "S": self-attention output (released layer); "H": normalised hidden (Fig. 2)
+    gate: str = "dynamic+warm-up"  # Eq. 2 | dynamic (no α) | static (α alone) | none (X' added plainly)
     kv_init: str = "new"  # W_k, W_v of the cross-attention: new | copied from the layer's own
     visual_in_prompt: str = "none"  # none | pooled (2 × 2 patches) | all
     tuning: str = "frozen"  # frozen | lora (peft, on q_proj and v_proj)

@@ -65,7 +65,7 @@ class EMRRG(nn.Module):
             add_llm_lora(self.llm, config.llm.lora_r)
         if config.llm.hybrid_layers:
             install_hybrid_layers(self.llm, config.llm.hybrid_layers, config.llm.gate_input,
-                                  config.llm.kv_init)
+                                  config.llm.kv_init, config.llm.gate)
         set_trainable(self, config)
         compute_in_float32(self.llm)
 

@@ -372,8 +372,8 @@ map_grid(pictures, "Four channels of a table, before and after",
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub, a hint, a self-check and a solution; hint and solution are folded. An untouched
-# stub says "not tried yet", and the notebook runs on.
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Rows of the table *(easy, 5 minutes)*
 #

@@ -539,8 +539,8 @@ print(f"{adapters / called:.2%} of the smaller count; {adapters / 84_262_656:.2%
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a hint, a self-check and a solution; hint and solution are folded. An
-# untouched stub says "not tried yet", and the notebook runs on.
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Write the bill *(easy, 6 minutes)*
 #

@@ -517,8 +517,8 @@ except InputError as error:
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a hint, a self-check and a solution; hint and solution are folded. An
-# untouched stub says "not tried yet", and the notebook runs on.
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · What a layer adds *(easy, 5 minutes)*
 #

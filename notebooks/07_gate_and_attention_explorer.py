@@ -333,7 +333,8 @@ for name, explorer in {"words": words, "gate": gates, "scan": scan, "lora": lora
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub, a hint, a self-check and a solution. An untouched stub says "not tried yet".
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Which view? *(easy, 5 minutes)*
 #

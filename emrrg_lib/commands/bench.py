@@ -13,6 +13,8 @@ KINDS = {
     "scan": "the selective scan: backend cpu, the reference loop, a naive scan",
     "encoder": "the base encoder forward and backward, beside its Linear layers alone",
     "hybrid": "generation with and without hybrid layers at Qwen1.5-1.8B's layer shape",
+    "train": "a training step of stage 3 without each of its savings",
+    "generate": "beam search without each of its savings",
     "data": "reading images: decode and resize, and from the cache",
     "full-size": "one study through the paper's iu-xray system with random weights: time and memory",
 }

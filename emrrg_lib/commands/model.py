@@ -24,6 +24,8 @@ def register(subparsers) -> None:
         command = add_command(subparsers, name, function, summary, f"emrrg {name} --preset iu-xray",
                               f"emrrg {name} --preset mimic-cxr --encoder large --policy table5-3")
         add_system(command)
+    command.add_argument("--costs", action="store_true",
+                         help="instead: what a full run of a paper preset costs, FLOPs and GPU hours")
     add_command(subparsers, "doctor", doctor,
                 "look at this machine: what is OK, what is missing, how to mend it", "emrrg doctor")
 
@@ -78,10 +80,11 @@ def info(options: Namespace) -> int:
 
 
 def count(options: Namespace) -> int:
-    """Prints the parameter ledger."""
+    """Prints the parameter ledger, or the costs of a full run."""
+    from emrrg_lib.costs import describe_costs
     from emrrg_lib.info import describe_ledger
 
-    print(describe_ledger(chosen_system(options)))
+    print((describe_costs if options.costs else describe_ledger)(chosen_system(options)))
     return 0
 
 

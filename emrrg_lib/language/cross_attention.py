@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
+GATES = ("dynamic+warm-up", "dynamic", "static", "none")
+
 
 class GatedCrossAttention(nn.Module):
     """S ← S + X′ · tanh(w_g·S + b_g) · tanh(α) with X′ = MHCA(q, W_k V, W_v V).
@@ -20,20 +22,24 @@ class GatedCrossAttention(nn.Module):
         norm: the layer's own input norm, applied to the visual states; not a submodule here, so
             that no key of the LLM appears twice.
         gate_input: "S" (self-attention output, as released) or "H" (normalised hidden state, Fig. 2).
+        gate: "dynamic+warm-up" (Eq. 2), "dynamic" (no α), "static" (α alone) or "none" (S + X′).
     """
 
     def __init__(self, hidden: int, heads: int, kv_heads: int, head_dim: int, norm: nn.Module,
-                 gate_input: str = "S") -> None:
+                 gate_input: str = "S", gate: str = GATES[0]) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.gate_input = heads, kv_heads, head_dim, gate_input
         self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
         self.v_proj = nn.Linear(hidden, kv_heads * head_dim)
-        self.gate_proj = nn.Linear(heads * head_dim if gate_input == "S" else hidden, 1)
-        self.warm_up = nn.Parameter(torch.zeros(()))  # α: at 0 the layer is the untouched layer
+        dynamic, width = gate.startswith("dynamic"), heads * head_dim if gate_input == "S" else hidden
+        self.gate_proj = nn.Linear(width, 1) if dynamic else None
+        if gate in ("dynamic+warm-up", "static"):
+            self.warm_up = nn.Parameter(torch.zeros(()))  # α: at 0 the layer is the untouched layer
+        else:
+            self.register_buffer("warm_up", torch.tensor(float("inf")), persistent=False)  # tanh(α) = 1
         self.gate_scale = 1.0  # explorers scale or close the gate; 0 closes it
         self.recorder: list | None = None  # while tracing: (gate, attention weights) of each call
-        self._norm = (norm,)  # in a tuple, hence not registered
-        self._memory: tuple | None = None
+        self._norm, self._memory = (norm,), None  # in a tuple, hence not registered
 
     def keys_values(self, visual_states: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, D) → K and V, each (B, heads, M, head_dim); kept for the next cached step.
@@ -81,8 +87,10 @@ class GatedCrossAttention(nn.Module):
             scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(dim=-1)
             X = weights @ V
-        source = S if self.gate_input == "S" else hidden
-        gate = torch.tanh(self.gate_proj(source.to(self.gate_proj.weight.dtype)))  # (B, n, 1)
+        gate = X.new_ones(*S.shape[:2], 1)  # (B, n, 1)
+        if self.gate_proj is not None:
+            source = (S if self.gate_input == "S" else hidden).to(self.gate_proj.weight.dtype)
+            gate = torch.tanh(self.gate_proj(source))
         gate = gate * torch.tanh(self.warm_up) * self.gate_scale
         if text_mask is not None:
             gate = gate * text_mask[..., None]

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from ..errors import InputError
-from .cross_attention import GatedCrossAttention
+from .cross_attention import GATES, GatedCrossAttention
 
 NAME = "emrrg_hybrid"
 LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
@@ -66,7 +66,7 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
 
 
 def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_input: str = "S",
-                          kv_init: str = "new") -> PreTrainedModel:
+                          kv_init: str = "new", gate: str = GATES[0]) -> PreTrainedModel:
     """Gives the chosen decoder layers a gated cross-attention; at α = 0 outputs are bit-identical.
 
     The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool
@@ -78,6 +78,7 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         llm: a causal LM with the attention interface. layers: indices of its decoder layers.
         gate_input: "S" or "H", see `GatedCrossAttention`.
         kv_init: W_k and W_v start "new" (random) or "copied" from the layer's own k_proj and v_proj.
+        gate: one of GATES, see `GatedCrossAttention`; without α the layers act from the start.
 
     Raises:
         InputError: an index out of range or repeated, an unknown choice, an unfit architecture.
@@ -86,6 +87,8 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         raise InputError(f"gate_input must be 'S' or 'H', got '{gate_input}'")
     if kv_init not in ("new", "copied"):
         raise InputError(f"kv_init must be 'new' or 'copied', got '{kv_init}'")
+    if gate not in GATES:
+        raise InputError(f"gate must be {', '.join(GATES[:-1])} or {GATES[-1]}, got '{gate}'")
     blocks = decoder_layers(llm)
     _check_layers(layers, len(blocks))
     _use_hybrid_attention(llm)
@@ -96,7 +99,7 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         head_dim = getattr(attention, "head_dim", config.hidden_size // heads)
         weight = attention.o_proj.weight
         cross = GatedCrossAttention(config.hidden_size, heads, config.num_key_value_heads, head_dim,
-                                    blocks[index].input_layernorm, gate_input)
+                                    blocks[index].input_layernorm, gate_input, gate)
         if kv_init == "copied":
             _copy_keys_values(attention, cross)
         attention.cross_attention = cross.to(weight.device, weight.dtype)

@@ -1,0 +1,126 @@
+"""The figure of an ablation: every row's mean and spread over seeds, the paper's values beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+
+from matplotlib.axes import Axes
+
+from .panels import inch_axes, inch_text
+from .style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RULE, Picture, text_width
+
+PANELS = {"Bleu_4": "BLEU-4", "CIDEr": "CIDEr", "CE13_micro_F1": "CE F1, 13"}
+CONTROLS = (("--", ORANGE), (":", GREEN))  # line styles differ too: the figure is read in grey
+MARKS = (("D", PURPLE), ("s", MUTED))  # the papers' data sets
+WIDTH, ROW, TOP = 9.0, 0.3, 0.85  # inches
+
+Row = Sequence[Mapping[str, float | None]]  # metrics of each seed
+
+
+def mean_and_spread(row: Row, metric: str) -> tuple[float, float | None] | None:
+    """Mean and standard deviation (n - 1) over seeds; no deviation of one seed, None without values."""
+    values = [scores[metric] for scores in row if scores.get(metric) is not None]
+    return (mean(values), stdev(values) if len(values) > 1 else None) if values else None
+
+
+def ablation_figure(title: str, rows: Mapping[str, Row], controls: Mapping[str, Mapping[str, float]],
+                    paper: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Picture:
+    """Rows from top to bottom, one panel a metric; the paper's values stand in a panel of their own.
+
+    Their scales differ on purpose: the papers' data sets are others, so only the order of rows compares.
+
+    Args:
+        title: of the ablation. rows: name → metrics of each seed, empty where a row was left out.
+        controls: name → metrics, drawn as lines across all rows.
+        paper: name of a row → data set → metrics.
+
+    Returns:
+        The figure; its `alt` holds every number that is drawn.
+    """
+    sets = list(dict.fromkeys(data for values in paper.values() for data in values))
+    panels = [(metric, theirs) for metric in PANELS for theirs in (False, True)
+              if not theirs or any(metric in found for values in paper.values() for found in values.values())]
+    left = max(text_width(name, 8.5) for name in rows) / 72 + 0.25
+    width, height = (WIDTH - left - 0.1) / len(panels), ROW * len(rows)
+    legend = 0.2 * (1 + len(controls) + len(sets))
+    figure = Picture((WIDTH, TOP + height + 0.45 + legend), facecolor=PAPER)
+    inch_text(figure, 0.1, 0.3, f"Ablation {title}", 11, weight="bold")
+    for number, (metric, theirs) in enumerate(panels):
+        axes = inch_axes(figure, left + number * width, TOP, width - 0.15, height)
+        inch_text(figure, left + number * width, TOP - 0.22, PANELS[metric], 8.5)
+        inch_text(figure, left + number * width, TOP - 0.08, "paper" if theirs else "this run", 7, MUTED)
+        if theirs:
+            _draw_paper(axes, list(rows), paper, sets, metric)
+        else:
+            _draw_rows(axes, list(rows.values()), controls, metric)
+        _style(axes, list(rows) if number == 0 else None, len(rows))
+    _legend(figure, TOP + height + 0.5, controls, sets)
+    figure.alt = _words(title, rows, controls, paper)
+    return figure
+
+
+def _draw_rows(axes: Axes, rows: Sequence[Row], controls: Mapping, metric: str) -> None:
+    for place, row in enumerate(rows):
+        if found := mean_and_spread(row, metric):
+            axes.errorbar(found[0], place, xerr=found[1], fmt="o", color=BLUE, markersize=5, capsize=3)
+            seeds = [scores[metric] for scores in row]
+            axes.plot(seeds, [place] * len(seeds), ".", color=BLUE, alpha=0.4, markersize=4)
+    for (style, colour), values in zip(CONTROLS, controls.values(), strict=False):
+        if values.get(metric) is not None:
+            axes.axvline(values[metric], linestyle=style, color=colour, linewidth=1.2)
+
+
+def _draw_paper(axes: Axes, rows: Sequence[str], paper: Mapping, sets: Sequence[str], metric: str) -> None:
+    for (mark, colour), data in zip(MARKS, sets, strict=False):
+        points = [(paper[row][data][metric], place) for place, row in enumerate(rows)
+                  if metric in paper.get(row, {}).get(data, {})]
+        if points:
+            axes.plot(*zip(*points, strict=True), mark, color=colour, fillstyle="none", markersize=5)
+
+
+def _style(axes: Axes, names: Sequence[str] | None, count: int) -> None:
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_yticks(range(count), names if names else [""] * count, fontsize=8.5, color=INK)
+    low, high = axes.dataLim.intervalx if axes.has_data() else (0.0, 1.0)
+    air = max(0.12 * (high - low), 0.005)  # equal values are drawn equal
+    axes.set_xlim(low - air, high + air)
+    axes.locator_params(axis="x", nbins=3, prune="both")
+    axes.ticklabel_format(axis="x", useOffset=False, style="plain")
+    axes.tick_params(labelsize=7.5, colors=INK, length=0, axis="x")
+    axes.tick_params(length=0, axis="y")
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(MUTED)
+
+
+def _legend(figure: Picture, top: float, controls: Mapping, sets: Sequence[str]) -> None:
+    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; dots: each seed")]
+    names = {"--": "- - ", ":": "· · "}
+    lines += [(names[style], colour, name) for (style, colour), name in zip(CONTROLS, controls, strict=False)]
+    marks = {"D": "◇", "s": "□"}
+    lines += [(marks[mark], colour, f"the paper's value on {data}")
+              for (mark, colour), data in zip(MARKS, sets, strict=False)]
+    for number, (mark, colour, text) in enumerate(lines):
+        inch_text(figure, 0.1, top + 0.2 * number, "●" if mark == "o" else mark, 8, colour)
+        inch_text(figure, 0.45, top + 0.2 * number, text, 8)
+
+
+def _words(title: str, rows: Mapping, controls: Mapping, paper: Mapping) -> str:
+    lines = [f"Ablation {title}."]
+    for name, row in rows.items():
+        told = [_numbers({metric: mean_and_spread(row, metric) for metric in PANELS})] if row else []
+        told += [f"paper, {data}: {_numbers(values)}" for data, values in paper.get(name, {}).items()]
+        lines.append(f"{name}: {'; '.join(told) or 'no value'}.")
+    return " ".join([*lines, *(f"{name}: {_numbers(values)}." for name, values in controls.items())])
+
+
+def _numbers(values: Mapping) -> str:
+    """Value, or mean ± deviation, of each metric that has a panel."""
+    told = []
+    for metric in (name for name in PANELS if values.get(name) is not None):
+        value, spread = values[metric] if isinstance(values[metric], tuple) else (values[metric], None)
+        told.append(f"{PANELS[metric]} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
+    return ", ".join(told)

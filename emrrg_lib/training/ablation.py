@@ -1,0 +1,298 @@
+"""Ablation tables: rows of `data/ablations/NAME.csv`, each trained with several seeds and scored.
+
+A job is one row with one seed, in a folder of its own. A finished job is never done again, a stopped one
+goes on from its last checkpoint; `results.csv` and the figure are written after every job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+from transformers import AutoConfig
+
+from ..config import EMRRGConfig, to_dict, with_values
+from ..data.cleaning import clean_report
+from ..data.dataset import Dataset, read_dataset
+from ..data.study_set import StudySet
+from ..data.tables import read_table
+from ..distributed import processes
+from ..errors import InputError
+from ..evaluation.baselines import constant_report, shuffled
+from ..evaluation.intervals import point_scores, system_statistics
+from ..evaluation.published import COLUMNS, published
+from ..files import write_json, write_text
+from ..inference import write_reports
+from ..interpret.ablation_figure import ablation_figure
+from ..interpret.style import png_bytes
+from ..language.llm import NAMED
+from ..model import EMRRG
+from ..runs import read_json, write_predictions
+from ..tuning.policy import apply_policy
+from .ablation_encoders import pretrained_encoder
+from .checkpoints import refuse_changes
+from .finetune import run_finetune
+from .record import run_record
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "ablations"
+FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
+CONSTANT, SHUFFLED = "constant report", "shuffled images"
+STAGES = ("stage1.", "stage2.")  # settings that belong to a recipe of pre-training
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an ablation's CSV.
+
+    Attributes:
+        row: its name.
+        settings: words KEY=VALUE: settings of config.py, `policy=NAME`, `size=large`, `vit=true`;
+            `llm.hybrid_layers` takes none, first, all, every:K or spread:K.
+        stage1, stage2: the row's encoder is pre-trained by these stages: empty (not), `default`, or
+            words KEY=VALUE for the recipe. With neither, the encoder is the preset's.
+        paper_table, paper_row: where the paper has the row, see `paper_values`.
+    """
+
+    row: str
+    settings: str
+    stage1: str
+    stage2: str
+    paper_table: str
+    paper_row: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row with one seed: its whole configuration and its folder."""
+
+    row: Row
+    seed: int
+    config: EMRRGConfig
+    out: Path
+
+
+def names() -> list[str]:
+    """The ablations there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+
+
+def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
+    """The rows of an ablation, or those named. Raises InputError for an unknown name."""
+    if name not in names():
+        raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
+    rows = [Row(**values) for values in read_table(FOLDER / f"{name}.csv", FIELDS).to_dict("records")]
+    if unknown := set(only) - {row.row for row in rows}:
+        raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
+    return [row for row in rows if not only or row.row in only]
+
+
+def row_config(config: EMRRGConfig, row: Row, values: Sequence[str] = ()) -> EMRRGConfig:
+    """The preset with the row's settings, then with `values`; InputError for one that does not exist."""
+    for word in row.settings.split():
+        key, _, value = word.partition("=")
+        if key == "policy":
+            config = apply_policy(config, value)
+        elif word == "size=large":  # as base to large in the paper: 768 x 12 to 1024 x 24
+            sizes = config.encoder
+            config = replace(config, encoder=replace(
+                sizes, embed_dim=round(sizes.embed_dim * 4 / 3 / 32) * 32, depth=2 * sizes.depth))
+        elif word == "vit=true":
+            config = replace(config, encoder=replace(config.encoder, kind="hf"))
+        elif key == "llm.hybrid_layers":
+            config = replace(config, llm=replace(
+                config.llm, hybrid_layers=hybrid_layers(value, _layers(config.llm.name))))
+        else:
+            config = with_values(config, [word])
+    return with_values(config, _own(values))
+
+
+def _own(values: Sequence[str]) -> list[str]:
+    """The settings that are config.py's."""
+    return [word for word in values if not word.startswith(STAGES)]
+
+
+def hybrid_layers(choice: str, count: int) -> tuple[int, ...]:
+    """Layer indices of a word: none, first, all, every:K (every K-th), spread:K (K layers, evenly)."""
+    word, _, number = choice.partition(":")
+    steps = {"none": count, "first": count, "all": 1, "every": int(number or 1),
+             "spread": max(1, count // int(number or 1))}
+    if word not in steps:
+        raise InputError(f"hybrid layers '{choice}': say {', '.join(steps)}, with :K after the last two")
+    chosen = range(0, 0 if word == "none" else count, steps[word])
+    return tuple(chosen[:int(number)] if word == "spread" else chosen)
+
+
+def _layers(llm: str) -> int:
+    if llm in NAMED:
+        return NAMED[llm].config().num_hidden_layers
+    try:
+        return AutoConfig.from_pretrained(llm, trust_remote_code=False).get_text_config().num_hidden_layers
+    except (OSError, ValueError) as error:
+        raise InputError(f"the language model '{llm}' is not here: download it with `hf download {llm}`"
+                         ) from error
+
+
+def paper_values(row: Row) -> dict[str, dict[str, float]]:
+    """Data set → metric → value of the published row that is meant, by system, setting or both."""
+    if not row.paper_table:
+        return {}
+    found = [line for line in published(row.paper_table).to_dict("records") if row.paper_row in (
+        line["system"], line["setting"], f"{line['system']} {line['setting']}")]
+    if not found:
+        raise InputError(f"{row.paper_table} has no row '{row.paper_row}'")
+    return {line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))}
+            for line in found}
+
+
+def run_ablation(name: str, config: EMRRGConfig, data: Path, out: Path, seeds: int,
+                 values: Sequence[str] = (), only: Sequence[str] = ()) -> tuple[Path, dict[str, str]]:
+    """Trains and scores every row with every seed, and writes `results.csv`, `figure.png`, `run.json`.
+
+    Args:
+        name: an ablation. config: the preset it starts from. data: as `read_dataset` takes it.
+        out: folder; what is finished in it stays. seeds: how many, from the preset's upwards.
+        values: settings of every row, `stage1.KEY=…` and `stage2.KEY=…` those of pre-training.
+        only: names of rows; empty: all.
+
+    Returns:
+        The table, and for each row that could not be run the reason, such as weights that are not here.
+
+    Raises:
+        InputError: no such ablation or row, or data that cannot be read.
+    """
+    rows, started = read_rows(name, only), time.time()
+    with_values(config, _own(values))  # a wrong one stops here, not in every row
+    dataset = read_dataset(data, config.train.seed)
+    constant = constant_scores(dataset, config)
+    done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
+    refused: dict[str, str] = {}
+    todo = [(row, config.train.seed + number) for row in rows for number in range(seeds)]
+    for row, seed in tqdm(todo, desc=name, unit="job"):
+        if row.row in refused:
+            continue
+        try:
+            done[row.row].append(run_job(_job(row, seed, config, data, out, values), data, done))
+        except InputError as error:
+            refused[row.row] = str(error)
+            tqdm.write(f"{row.row}: left out: {error}")
+        if processes().is_main_process:
+            _write(name, rows, done, refused, _controls(constant, done), out)
+    if processes().is_main_process:
+        write_json(out / "run.json", run_record(
+            f"ablation {name}", started, config=to_dict(config), values=list(values), seeds=seeds,
+            dataset=dataset.caption, rows=[asdict(row) for row in rows], left_out=refused,
+            job_minutes=round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1)))
+    processes().wait_for_everyone()
+    return out / "results.csv", refused
+
+
+def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
+    config = row_config(config, row, values)
+    config = replace(config, train=replace(config.train, seed=seed))
+    if row.stage1 or row.stage2:
+        own = {stage: [word.removeprefix(stage) for word in values if word.startswith(stage)]
+               for stage in STAGES}
+        weights = pretrained_encoder(config, row.stage1, row.stage2, own["stage1."], own["stage2."], data,
+                                     out / "pretrained")
+        config = replace(config, encoder_weights=weights)
+    slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
+    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
+    return Job(row, seed, config, out / "jobs" / slug / f"seed-{seed}")
+
+
+def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Any]:
+    """Trains and scores one job, as far as it is not done yet; returns what `scores.json` holds.
+
+    A row whose configuration equals an earlier one's takes its scores. Raises InputError where the folder
+    was begun with other settings, or the weights are missing.
+    """
+    settings = json.loads(json.dumps(to_dict(job.config)))
+    file = job.out / "scores.json"
+    if file.is_file():
+        scores = read_json(file)
+        refuse_changes(scores["config"], settings, job.out)
+        return scores
+    for name, jobs in done.items():
+        for other in jobs:
+            if other["config"] == settings:
+                return {**other, "same_as": name}
+    if not (job.out / "run.json").is_file():
+        run_finetune(job.config, data, job.out, resume=True)
+    return score_job(job, data, settings)
+
+
+def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Beam-search reports of the test split and their scores: no page, no probes, no controls but one."""
+    started, state = time.time(), processes()
+    record = read_json(job.out / "run.json")
+    model = EMRRG.from_run(job.out).to(state.device)
+    test = StudySet(read_dataset(data, record["seed"]).split("test"), job.config)
+    reports = write_reports(model, test, describe="writing reports")
+    labels = [study.labels for study in test.studies]
+    scores = {
+        "row": job.row.row, "seed": job.seed, "config": settings,
+        "trained": sum(t.numel() for t in model.trained_state().values()),
+        "minutes": round(record["minutes"] + (time.time() - started) / 60, 2),
+        "metrics": _scores(test.reports, reports, labels),
+        SHUFFLED: _scores(test.reports, shuffled(reports, job.seed), labels)}
+    if state.is_main_process:
+        write_predictions(job.out, (
+            {"id": study.id, "reference": reference, "hypothesis": report, "labels": study.labels}
+            for study, reference, report in zip(test.studies, test.reports, reports, strict=True)))
+        write_json(job.out / "scores.json", scores)
+        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # nothing goes on from here
+    state.wait_for_everyone()
+    return scores
+
+
+def _scores(references: Sequence[str], reports: Sequence[str], labels: Sequence[Mapping | None]
+            ) -> dict[str, float | None]:
+    known = list(labels) if all(labels) else None
+    return point_scores(system_statistics(references, reports, known))
+
+
+def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | None]:
+    """Metrics of one training report for everybody, the best on validation."""
+    train, val, test = ([clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
+                        for split in ("train", "val", "test"))
+    constant = [constant_report(train, val)] * len(test)
+    return _scores(test, constant, [study.labels for study in dataset.split("test")])
+
+
+def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
+    """The constant report, and the mean of all rows' reports given to other patients."""
+    moved = [job[SHUFFLED] for jobs in done.values() for job in jobs]
+    return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
+
+
+def _write(name: str, rows: Sequence[Row], done: Mapping[str, Sequence[Mapping]], refused: Mapping[str, str],
+           lines: Mapping[str, Mapping], out: Path) -> None:
+    """Writes `results.csv` (jobs, rows left out, controls, papers) and `figure.png`."""
+    paper = {row.row: paper_values(row) for row in rows}
+    table = [{"source": "this run", "row": row.row, "seed": job["seed"], "minutes": job["minutes"],
+              "trained": job["trained"], "note": f"same settings as {job['same_as']}" if "same_as" in job
+              else row.note, **job["metrics"]} for row in rows for job in done[row.row]]
+    table += [{"source": "left out", "row": row, "note": why} for row, why in refused.items()]
+    table += [{"source": "control", "row": row, **metrics} for row, metrics in lines.items()]
+    table += [{"source": f"paper, {dataset}", "row": row, **metrics} for row, sets in paper.items()
+              for dataset, metrics in sets.items()]
+    first = ["source", "row", "seed", "minutes", "trained", "note"]
+    frame = pd.DataFrame(table).astype({"seed": "Int64", "trained": "Int64"} if done and any(done.values())
+                                       else {})
+    frame = frame[[c for c in first if c in frame] + [c for c in frame if c not in first]]
+    write_text(out / "results.csv", frame.to_csv(index=False, float_format="%.4f"))
+    if any(done.values()):
+        picture = ablation_figure(name, {row: [job["metrics"] for job in jobs] for row, jobs in done.items()},
+                                  lines, paper)
+        (out / "figure.png").write_bytes(png_bytes(picture, dpi=150, colours=64))
+        write_text(out / "figure.txt", picture.alt + "\n")

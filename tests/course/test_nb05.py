@@ -1,0 +1,99 @@
+"""Checks of notebook 05: solutions pass, stubs are reported, plausible mistakes are named."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from emrrg_lib.config import preset
+from emrrg_lib.course.checks import nb05
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "notebooks" / "05_training_iu_xray.py").read_text(encoding="utf-8")
+NAMES = {1: "place", 2: "make_labels", 3: "farthest", 4: "goes_on"}
+PLACE = "def answer(k, studies, batch_size):\n    "
+LABELS = "def answer(prompt, report, end, max_length, width):\n    "
+PAD = "\n    return x + [-100] * (width - len(x))"
+FAR = """
+def answer(steps, warmup, rate):
+    x = 0.0
+    for step in range(steps):
+        fall = (steps - step) / (0.3 * steps)
+        x += rate * ({rise} if step < warmup else {after})
+    return {result}
+"""
+RIGHT = {"rise": "(step + 1) / (warmup + 1)", "after": "min(1.0, fall)", "result": "x, math.tanh(x)"}
+GO = """
+def answer(done, every, broken):
+    newest = done // every * every
+    kept = [s for s in {kept} if s > 0 and s not in broken]
+    start = kept[0] if kept else {none}
+    return start, {twice}
+"""
+GOES = {"kept": "(newest, newest - every)", "none": "0", "twice": "done - start"}
+WRONG = [
+    (1, PLACE + "e, b = divmod(k, studies // batch_size)\n"
+     "    return e, min(batch_size, studies - b * batch_size)", "round up"),
+    (1, PLACE + "return k // -(-studies // batch_size), batch_size", "only what is left over"),
+    (1, PLACE + "e, b = divmod(k, -(-studies // batch_size))\n"
+     "    return e, studies % batch_size if b == -(-studies // batch_size) - 1 else batch_size",
+     "no batch is empty"),
+    (1, PLACE + "return 1 + k // -(-studies // batch_size), batch_size", "epochs count from 0"),
+    (1, PLACE + "return k // -(-studies // batch_size)", "expected two numbers"),
+    (2, LABELS + "x = prompt + report[:max_length] + [end]" + PAD, "read, not learnt"),
+    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length]" + PAD, "end symbol has to be learnt"),
+    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
+     "    return x + [end] * (width - len(x))", "not the end symbol"),
+    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
+     "    return x + [0] * (width - len(x))", "0 is a token like any other"),
+    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length - 1] + [end]" + PAD, "comes on top"),
+    (2, LABELS + "x = [-100] * (len(prompt) - 1) + report[:max_length] + [end]" + PAD, "without a shift"),
+    (2, LABELS + "return [-100] * len(prompt) + report[:max_length] + [end]", "labels instead of"),
+    (3, FAR.format(**RIGHT | {"after": "1.0"}), "leaves out the fall"),
+    (3, FAR.format(**RIGHT | {"result": "x / rate, math.tanh(x)"}), "sum of the factors alone"),
+    (3, FAR.format(**RIGHT | {"after": "(1.0 if fall > 1 else 0.0)"}), "the fall has a share too"),
+    (3, FAR.format(**RIGHT | {"result": "x, x"}), "α itself"),
+    (3, FAR.format(**RIGHT | {"rise": "1.0"}), "the first steps are smaller"),
+    (3, FAR.format(**RIGHT | {"rise": "step / warmup"}), "not 0"),
+    (3, FAR.format(**RIGHT | {"rise": "(step + 1) / warmup"}), "one step later"),
+    (4, GO.format(**GOES | {"kept": "(newest,)"}), "the one before it is kept"),
+    (4, GO.format(**GOES | {"kept": "range(newest, 0, -every)"}), "removed long ago"),
+    (4, GO.format(**GOES | {"none": "newest"}), "its only checkpoint is damaged"),
+    (4, GO.format(**GOES | {"kept": "(newest + every,)"}), "checkpoint is of step 10"),
+    (4, GO.format(**GOES | {"twice": "every - (done - start)"}), "between the checkpoint and the kill"),
+]
+
+
+def verdict(number, code, name="answer"):
+    scope = {"math": math}
+    exec(code, scope)
+    return getattr(nb05, f"check_{number}").verdict(scope[name])
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_the_solution_passes_and_the_stub_is_not_tried(number):
+    text = re.sub(r"^# ?", "", TEXT, flags=re.MULTILINE)
+    solution = re.search(rf"Solution {number}</summary>\s*```python\n(.*?)```", text, re.DOTALL).group(1)
+    solution = solution.split("\n\n\n")[0]  # what follows only prints
+    assert verdict(number, solution, NAMES[number]).startswith("right")
+    assert verdict(number, "def answer(*given):\n    return None") == "not tried yet"
+
+
+@pytest.mark.parametrize("number, code, cause", WRONG)
+def test_every_mistake_is_named(number, code, cause):
+    assert cause in verdict(number, code)
+
+
+def test_each_mistake_has_its_own_words():
+    said = [verdict(number, code) for number, code, _ in WRONG]
+    assert len(set(said)) == len(said) and all(text.startswith("not yet.") for text in said)
+
+
+def test_the_numbers_of_the_text_are_those_of_the_preset():
+    train = preset("iu-xray").train
+    assert (train.epochs, train.batch_size, train.joint_steps(2069)) == (30, 20, 3104)
+    tiny = preset("tiny").train
+    assert round(tiny.learning_rate / train.learning_rate) == 30
+    assert round(tiny.gate_learning_rate / train.gate_learning_rate) == 20
+    assert "rates 30 and 20 times as high" in TEXT and "are 3,104 steps" in TEXT
