@@ -494,7 +494,7 @@ def test_a_bfloat16_llm_trains_float32_parts(make_encoder, make_llm, tokenizer, 
     loss = model(**batch)["loss"]
     loss.backward()
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(exact(**batch)["loss"]), rel=0.05)
+    assert loss.item() == pytest.approx(exact(**batch)["loss"].item(), rel=0.05)
     assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     assert len(model.generate(images(1), max_new_tokens=3)) == 1
     assert model.llm.lm_head.weight.dtype == torch.bfloat16

@@ -51,13 +51,10 @@ def load_annotation(
             naming the entry: a wrong entry, an id that stands twice, a missing image or a path that
             leaves the data folder.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / "annotation.json"
+    path = Path(source) / "annotation.json" if Path(source).is_dir() else Path(source)
     splits = _read_splits(path)
     if split is not None and split not in splits:
-        known = ", ".join(splits)
-        raise InputError(f"{path} has no split {split!r}: choose one of {known}")
+        raise InputError(f"{path} has no split {split!r}: choose one of {', '.join(splits)}")
     images = image_folder(path.parent, splits)
     studies, seen, found = [], {}, []
     for name, entries in splits.items():
@@ -66,13 +63,12 @@ def load_annotation(
             try:
                 study = _study(entry, name, path.parent, images, where)
             except InputError as error:
-                blank = "'report'" in str(error)
-                found.append(Problem("blank report" if blank else "wrong entry",
-                                     f"{name}[{position}]", str(error)))
+                kind = "blank report" if "'report'" in str(error) else "wrong entry"
+                found.append(Problem(kind, f"{name}[{position}]", str(error)))
                 continue
             if study.id in seen:
-                found.append(Problem("duplicate id", study.id,
-                                     f"{where}: id {study.id!r} stands already at {seen[study.id]}"))
+                told = f"{where}: id {study.id!r} stands already at {seen[study.id]}"
+                found.append(Problem("duplicate id", study.id, told))
                 continue
             seen[study.id] = f"{name}[{position}]"
             if split in (None, name):
