@@ -12,6 +12,7 @@ import socket
 
 import torch
 
+from emrrg_lib.config import to_dict
 from emrrg_lib.vision.checkpoints import save_vision_encoder
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -25,6 +26,14 @@ def on_disk(folder, config, encoder, llm, tokenizer):
     tokenizer.save_pretrained(folder / "llm")
     return dataclasses.replace(config, encoder_weights=str(folder / "encoder.safetensors"),
                                llm=dataclasses.replace(config.llm, name=str(folder / "llm")))
+
+
+def config_file(folder, config, train, encoder, llm, tokenizer):
+    """The file of such a configuration with these training settings."""
+    config = on_disk(folder, config, encoder, llm, tokenizer)
+    file = folder / "config.json"
+    file.write_text(json.dumps(to_dict(dataclasses.replace(config, train=train))))
+    return file
 
 
 def start(function, *arguments, **environment):

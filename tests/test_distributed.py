@@ -1,6 +1,5 @@
 """Two processes learn and write what one does (gloo on the CPU)."""
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,12 +10,12 @@ import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
 from safetensors.torch import load_file
-from small_runs import command, exit_code, on_disk, start, together
+from small_runs import command, config_file, exit_code, start, together
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import emrrg_lib.training
-from emrrg_lib.config import TrainConfig, from_dict, to_dict
+from emrrg_lib.config import TrainConfig, from_dict
 from emrrg_lib.data.dataset import read_dataset
 from emrrg_lib.language.prompt import IGNORE
 from emrrg_lib.model import EMRRG
@@ -30,10 +29,7 @@ TRAIN = TrainConfig(warm_steps=4, steps=4, batch_size=4, validations=2, warmup_s
 @pytest.fixture
 def base(tmp_path, small_config, make_encoder, make_llm, tokenizer):
     """A configuration file whose base weights are on disk."""
-    config = on_disk(tmp_path, small_config, make_encoder(), make_llm(), tokenizer)
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(to_dict(dataclasses.replace(config, train=TRAIN))))
-    return file
+    return config_file(tmp_path, small_config, TRAIN, make_encoder(), make_llm(), tokenizer)
 
 
 def same_run(a, b, tolerance=1e-4):

@@ -1,6 +1,5 @@
 """Nothing is lost: a run that is killed anywhere and resumed is the undisturbed run."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -11,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import command, exit_code, on_disk, start
+from small_runs import command, config_file, exit_code, start
 from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib import cli
-from emrrg_lib.config import PRESETS, TrainConfig, to_dict
+from emrrg_lib.config import PRESETS, TrainConfig
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.errors import InputError
 from emrrg_lib.training import checkpoints, engine
@@ -35,10 +34,7 @@ MORE_KILLS = [
 @pytest.fixture
 def base(tmp_path, small_config, make_encoder, make_llm, tokenizer):
     """A configuration file whose base weights are on disk."""
-    config = on_disk(tmp_path, small_config, make_encoder(), make_llm(), tokenizer)
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(to_dict(dataclasses.replace(config, train=TRAIN))))
-    return file
+    return config_file(tmp_path, small_config, TRAIN, make_encoder(), make_llm(), tokenizer)
 
 
 def words(data, out, *more):

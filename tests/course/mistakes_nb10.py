@@ -1,15 +1,10 @@
-"""Checks of notebook 10: solutions pass, stubs are reported, plausible mistakes are named."""
+"""Wrong answers to the exercises of notebook 10: (exercise, code, words of the message)."""
 
 import re
-from pathlib import Path
 
-import pytest
 import torch
 
-from emrrg_lib.course.checks import nb10
-
-TWIN = Path(__file__).resolve().parents[2] / "notebooks" / "10_paper_vs_released_code.py"
-NAMES = {1: "adapted_rightly", 2: "cut_off", 3: "report_of", 4: "encoder_size"}
+SCOPE = {"re": re, "torch": torch}
 WRAP = "def answer(functions, adapters):\n    "
 LOOP = WRAP + "made = []\n    for inner, adapter in zip(functions, adapters):\n        made.append("
 CUT = "def answer(model, x):\n    {before}\n    return {result}"
@@ -50,28 +45,3 @@ WRONG = [
     (4, SIZE.replace("layers\\.(", "layers?\\.(") + "width, len(set(blocks))", "is no block"),
     (4, SIZE.replace('n.endswith("patch', 'n == ("patch') + "width, len(set(blocks))", "StopIteration"),
 ]
-
-
-def verdict(number, code, name="answer"):
-    scope = {"torch": torch, "re": re}
-    exec(code, scope)
-    return getattr(nb10, f"check_{number}").verdict(scope[name])
-
-
-@pytest.mark.parametrize("number", NAMES)
-def test_the_solution_passes_and_the_stub_is_not_tried(number):
-    text = re.sub(r"^# ?", "", TWIN.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    solution = re.search(rf"Solution {number}</summary>\s*```python\n(.*?)```", text, re.DOTALL).group(1)
-    solution = solution.split("\n\n\n")[0]  # what follows only prints
-    assert verdict(number, solution, NAMES[number]).startswith("right")
-    assert verdict(number, "def answer(*given):\n    return None") == "not tried yet"
-
-
-@pytest.mark.parametrize("number, code, cause", WRONG)
-def test_every_mistake_is_named(number, code, cause):
-    assert cause in verdict(number, code)
-
-
-def test_each_mistake_has_its_own_words():
-    said = [verdict(number, code) for number, code, _ in WRONG]
-    assert len(set(said)) == len(said) and all(text.startswith("not yet.") for text in said)
