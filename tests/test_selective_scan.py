@@ -347,3 +347,14 @@ def test_the_convolution_takes_bfloat16_and_strided_input(backend):
     half = causal_conv1d(x.bfloat16(), weight, bias, backend=backend)
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.float(), plain, atol=0.05, rtol=0.05)
+
+
+def test_the_scan_leaves_pytorch_its_threads():
+    """Numba's start sets OpenMP to all cores: many processes side by side would fight for them."""
+    program = ("import torch; from emrrg_lib.vision.selective_scan import causal_conv1d as conv; "
+               "conv(torch.ones(1, 2, 4), torch.ones(2, 4), torch.ones(2), backend='cpu'); "
+               "print(torch.get_num_threads())")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True,
+                          text=True, check=True)
+    assert told.stdout.strip() == "1"

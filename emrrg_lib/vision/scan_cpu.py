@@ -224,7 +224,10 @@ def _new(*shape: int) -> Tensor:
 
 def _use_torch_threads() -> None:
     """Gives numba as many threads as PyTorch may use, so that one setting governs both."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:  # numba's start sets OpenMP to all cores, and PyTorch obeys it
+        torch.set_num_threads(threads)
 
 
 class _Scan(torch.autograd.Function):
