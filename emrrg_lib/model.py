@@ -132,8 +132,8 @@ class EMRRG(nn.Module):
         return self
 
     def gradient_checkpointing_enable(self) -> None:
-        """Recomputes the LLM's layers in the backward pass: less memory, a third more time."""
-        # transformers 5.20 renamed it
+        """Recomputes the LLM's layers in the backward pass: less memory, more time."""
+        # newer releases of transformers have renamed it
         enable = getattr(self.llm, "activation_checkpointing_enable", self.llm.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib.data.study_set import Indices
-from emrrg_lib.training import watch
+from emrrg_lib.training import engine, watch
 from emrrg_lib.training.engine import WEIGHTS, cosine, fit, hold_rise_fall, loss_history, split_decay
 
 
@@ -152,13 +152,16 @@ def test_the_curve_is_saved_and_redrawn_in_a_notebook(tmp_path, monkeypatch):
         drawn.append(figure.alt)
         return Handle()
 
-    monkeypatch.setattr(watch, "in_notebook", lambda: True)
+    for module in (watch, engine):
+        monkeypatch.setattr(module, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     _, trainer = run_with_trainer(tmp_path)
     rows = [line.split(",") for line in (tmp_path / "loss.csv").read_text().splitlines()]
     assert rows[0] == watch.COLUMNS
     assert [int(row[0]) for row in rows[1:]] == [entry["step"] for entry in loss_history(trainer)]
     assert len(drawn) == len(rows) - 1 and "Training loss" in drawn[-1]
+    names = {type(callback).__name__ for callback in trainer.callback_handler.callbacks}
+    assert "LossCurve" in names and not [name for name in names if "Progress" in name or "Printer" in name]
 
 
 def test_this_is_no_notebook():

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..distributed import gather, processes
@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..runs import read_json
 from . import checkpoints
 from .batches import DRAWN, Batches, ShareCollator, study_names
-from .watch import LossCurve, StopOnSignal, curve
+from .watch import LossCurve, StopOnSignal, curve, in_notebook
 
 WEIGHTS = "model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
@@ -255,11 +255,12 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
         gradient_accumulation_steps=accumulation, average_tokens_across_devices=True,
         learning_rate=learning_rate, warmup_steps=warmup_steps, max_grad_norm=clip, seed=seed,
         logging_steps=max(1, min(50, steps // 20)), save_steps=save_steps, report_to=[],
-        remove_unused_columns=False, use_cpu=not torch.cuda.is_available(), disable_tqdm=False)
+        remove_unused_columns=False, use_cpu=not torch.cuda.is_available(), disable_tqdm=in_notebook())
     trainer = KitTrainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, groups=groups,
         weight_decay=weight_decay, betas=betas, schedule=schedule, names=names, settings=settings,
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")])
+    trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display
     with memory_explained(settings, count), StopOnSignal(trainer):
         trainer.run(resume)
     return trainer

@@ -5,7 +5,6 @@ Those see images and reports of their own phantom seed only; masks and true labe
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from ..data.loading import load_annotation
 from ..data.phantom import write_phantom
 from ..data.study import Study
 from ..data.study_set import Indices
+from ..distributed import processes
 from ..errors import InputError
 from ..files import atomic_path, write_json
 from ..language.llm import load_llm, tiny_lm, train_tokenizer
@@ -35,10 +35,6 @@ from .engine import KitTrainer, fit, loss_history
 from .recipes import PretrainConfig, Stage1Config, Stage2Config, per_process
 from .record import run_record
 from .text_encoder import tiny_text_encoder
-
-
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
 
 
 def _finish(trainer: KitTrainer, out: Path, what: str, started: float, config: Any, **facts: Any) -> None:
@@ -61,7 +57,7 @@ def run_stage1(images: Sequence[Path], encoder: EncoderConfig, recipe: Stage1Con
     Raises:
         InputError: `weights` were trained with another objective, or cannot be read.
     """
-    started, processes = time.time(), _processes()
+    started = time.time()
     torch.manual_seed(seed)
     model = load_stage1(weights) if weights else Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
     if model.objective != recipe.objective:
@@ -69,13 +65,14 @@ def run_stage1(images: Sequence[Path], encoder: EncoderConfig, recipe: Stage1Con
                          f"'{recipe.objective}': choose the same")
     trainer = fit(model, Indices(len(images)), CropCollator(images, model.sizes.image_size, recipe, seed),
                   out / "checkpoints", steps=recipe.steps,
-                  batch_size=per_process(recipe.batch_size, processes),
+                  batch_size=per_process(recipe.batch_size, processes().num_processes),
                   learning_rate=recipe.base_learning_rate * recipe.batch_size / 256,
                   warmup_steps=recipe.warmup_steps, weight_decay=recipe.weight_decay, clip=recipe.clip,
                   betas=recipe.betas, schedule="cosine", seed=seed, resume=resume)
     if trainer.is_world_process_zero():
         save_stage1(model, out / "stage1.pth", int(trainer.state.epoch or 0), asdict(recipe))
         _finish(trainer, out, "vision encoder, stage 1", started, recipe, images=len(images), seed=seed)
+    processes().wait_for_everyone()  # the next stage reads the file
     return out / "stage1.pth"
 
 
@@ -99,18 +96,20 @@ def run_stage2(studies: Sequence[Study], encoder: VisionMamba, text_encoder: Pre
         recipe: objective and budget.
         out, resume: as for stage 1.
     """
-    started, processes = time.time(), _processes()
+    started = time.time()
     torch.manual_seed(seed)
     model = ContrastiveModel(encoder, text_encoder, recipe.projection_dim, recipe.train_text,
                              recipe.observation_weight)
     trainer = fit(model, Indices(len(studies)), PairCollator(studies, tokenizer, recipe, seed),
                   out / "checkpoints", steps=recipe.steps,
-                  batch_size=per_process(recipe.batch_size, processes), learning_rate=recipe.learning_rate,
-                  warmup_steps=recipe.warmup_steps, weight_decay=recipe.weight_decay, clip=recipe.clip,
-                  betas=recipe.betas, schedule=recipe.schedule, seed=seed, save_steps=250, resume=resume)
+                  batch_size=per_process(recipe.batch_size, processes().num_processes),
+                  learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_steps,
+                  weight_decay=recipe.weight_decay, clip=recipe.clip, betas=recipe.betas,
+                  schedule=recipe.schedule, seed=seed, save_steps=250, resume=resume)
     if trainer.is_world_process_zero():
         save_stage2(model, out / "stage2.pth", int(trainer.state.epoch or 0), recipe.steps, asdict(recipe))
         _finish(trainer, out, "vision encoder, stage 2", started, recipe, studies=len(studies), seed=seed)
+    processes().wait_for_everyone()
     return out / "stage2.pth"
 
 
@@ -127,14 +126,17 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
                 "labels": batch.labels}
 
     trainer = fit(model, Indices(len(reports)), collate, out / "work" / "lm", steps=config.lm_steps,
-                  batch_size=config.lm_batch, learning_rate=config.lm_learning_rate,
+                  batch_size=per_process(config.lm_batch, processes().num_processes),
+                  learning_rate=config.lm_learning_rate,
                   weight_decay=0.05, seed=config.seed, resume=resume)
-    with atomic_path(out / "report_lm") as folder:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        _finish(trainer, folder, "report language model", started, config,
-                made_from="text of PhantomCXR reports (train split of the pre-training seed)")
+    if trainer.is_world_process_zero():
+        with atomic_path(out / "report_lm") as folder:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            _finish(trainer, folder, "report language model", started, config,
+                    made_from="text of PhantomCXR reports (train split of the pre-training seed)")
+    processes().wait_for_everyone()
     return out / "report_lm"
 
 
@@ -147,13 +149,16 @@ def pretrain_encoder(corpus: Path, studies: Sequence[Study], tokenizer: PreTrain
     encoder = stage2_encoder(TINY_ENCODER, config.stage2, first / "stage1.pth", config.seed)
     run_stage2(studies, encoder, tiny_text_encoder(tokenizer), tokenizer, config.stage2, second,
                config.seed, resume)
-    save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
-    before, after = (read_json(folder / "run.json") for folder in (first, second))
-    write_json(out / "encoder" / "run.json", after | {
-        "minutes": round(before["minutes"] + after["minutes"], 2), "config": asdict(config), "stage1": before,
-        "made_from": "PhantomCXR images and reports (train split of the pre-training seed)",
-        "objective": "stage 1, then the contrastive image-report loss with observations and their side "
-                     "mined from the report text by label_report; no masks, no true labels"})
+    if processes().is_main_process:
+        save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
+        before, after = (read_json(folder / "run.json") for folder in (first, second))
+        minutes = round(before["minutes"] + after["minutes"], 2)
+        write_json(out / "encoder" / "run.json", after | {
+            "minutes": minutes, "config": asdict(config), "stage1": before,
+            "made_from": "PhantomCXR images and reports (train split of the pre-training seed)",
+            "objective": "stage 1, then the contrastive image-report loss with observations and their side "
+                         "mined from the report text by label_report; no masks, no true labels"})
+    processes().wait_for_everyone()
     return out / "encoder" / "encoder.safetensors"
 
 
@@ -161,8 +166,9 @@ def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool 
     """Remakes the tiny weights in `out` (corpus, LM, encoder); finished parts are kept on resume."""
     config = config or PretrainConfig()
     corpus = out / "work" / "corpus"
-    if not (corpus / "annotation.json").is_file():
+    if processes().is_main_process and not (corpus / "annotation.json").is_file():
         write_phantom(corpus, config.studies, config.seed, splits=(0.95, 0.05, 0.0))
+    processes().wait_for_everyone()
     studies = load_annotation(corpus, "train")
     lm = out / "report_lm"
     if not (resume and (lm / "run.json").is_file()):

@@ -58,12 +58,12 @@ class Stage2Config:
 
 
 # Phantoms fill the frame and stand straight: gentler crops are nearer to what the encoder will read.
-STAGE1_TINY = Stage1Config(decoder_dim=64, steps=1500, warmup_steps=75, batch_size=32,
+STAGE1_TINY = Stage1Config(decoder_dim=64, steps=1000, warmup_steps=50, batch_size=32,
                            base_learning_rate=2.4e-2, crop_scale=(0.6, 1.0), flip=False)
 # Normal reports are near duplicates of each other, so CLIP's loss alone is too weak at this size; a
 # schedule that decays from the start leaves the hard findings unlearnt.
 STAGE2_TINY = Stage2Config(
-    image_size=96, text_encoder="tiny", projection_dim=128, cleaning="iu_xray", steps=2000,
+    image_size=96, text_encoder="tiny", projection_dim=128, cleaning="iu_xray", steps=2400,
     warmup_steps=200, batch_size=32, learning_rate=1.5e-3, schedule="hold", weight_decay=0.05,
     betas=(0.9, 0.98), clip=3.0, jitter=True, lateral_share=0.2, observation_weight=10.0)
 STAGE1 = {"tiny": STAGE1_TINY, "base": Stage1Config(), "large": Stage1Config()}
