@@ -57,6 +57,14 @@ def test_clip_loss_against_a_float64_loop():
     assert abs(ours.item() - loss) < 1e-12
 
 
+def test_the_loss_is_float32_also_under_autocast():
+    image, text, scale = torch.randn(6, 8), torch.randn(6, 8), torch.tensor(4.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = clip_loss(image, text, scale)
+        half = clip_loss(image.bfloat16(), text.bfloat16(), scale)
+    assert torch.equal(inside, clip_loss(image, text, scale)) and half.dtype == torch.float32
+
+
 def test_aligned_pairs_beat_shuffled_pairs_and_the_temperature_is_bounded():
     x = torch.randn(6, 8)
     assert clip_loss(x, x, torch.tensor(2.0)) < clip_loss(x, x.flip(0), torch.tensor(2.0))

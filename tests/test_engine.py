@@ -135,6 +135,12 @@ def test_clip_0_is_off_and_the_norm_is_logged_all_the_same(tmp_path):
     assert norms[0.0][0] == norms[1e-3][0] > 1e-3 and norms[0.0] != norms[1e-3]
 
 
+def test_bf16_rounds_the_forward_pass_and_leaves_the_weights_float32(tmp_path):
+    plain, half = (run(tmp_path / str(bf16), bf16=bf16).trained.weight for bf16 in (False, True))
+    assert half.dtype == torch.float32 and not torch.equal(plain, half)
+    torch.testing.assert_close(plain, half, atol=0.02, rtol=0)
+
+
 def test_cosine_rises_and_falls_to_zero():
     factors = [cosine(step, 5, 105) for step in range(106)]
     assert factors[:5] == pytest.approx([(step + 1) / 6 for step in range(5)])

@@ -23,8 +23,10 @@ def gather_batch(x: Tensor) -> Tensor:
 
 
 def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the batch; image and text are (S, P), not yet normalised."""
-    image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
-    logits = logit_scale.exp().clamp(max=MAX_SCALE) * image @ text.t()
+    """Symmetric cross-entropy over the batch, at least in float32; image, text: (S, P), unnormalised."""
+    precise = torch.promote_types(image.dtype, torch.float32)
+    image, text = F.normalize(image.to(precise), dim=-1), F.normalize(text.to(precise), dim=-1)
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 would round a logit of 50 by 0.1
+        logits = logit_scale.exp().clamp(max=MAX_SCALE) * image @ text.t()
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2

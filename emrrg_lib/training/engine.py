@@ -228,7 +228,7 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
         clip: float = 1.0, betas: tuple[float, float] = (0.9, 0.98), schedule: str = "hold",
         seed: int = 0, save_steps: int = 500, resume: bool = False, accumulation: int = 1,
         groups: Callable[[nn.Module], list[dict]] | None = None, names: Sequence[str] | None = None,
-        callbacks: Sequence[TrainerCallback] = ()) -> KitTrainer:
+        callbacks: Sequence[TrainerCallback] = (), bf16: bool = False) -> KitTrainer:
     """Trains for `steps` optimiser steps with checkpoints and `loss.csv` in `out`; returns the trainer.
 
     Args:
@@ -238,6 +238,7 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
         clip: largest norm of the gradient; 0 does not clip.
         resume: go on from the newest whole checkpoint in `out`, if there is one.
         names: of the studies, for messages.
+        bf16: the forward pass in bfloat16 where autocast allows it; weights stay float32.
 
     Raises:
         InputError: a loss that is not finite, no memory, a full disk, or a resume with other settings.
@@ -255,7 +256,8 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
         gradient_accumulation_steps=accumulation, average_tokens_across_devices=True,
         learning_rate=learning_rate, warmup_steps=warmup_steps, max_grad_norm=clip, seed=seed,
         logging_steps=max(1, min(50, steps // 20)), save_steps=save_steps, report_to=[],
-        remove_unused_columns=False, use_cpu=not torch.cuda.is_available(), disable_tqdm=in_notebook())
+        remove_unused_columns=False, bf16=bf16, use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=in_notebook())
     trainer = KitTrainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, groups=groups,
         weight_decay=weight_decay, betas=betas, schedule=schedule, names=names, settings=settings,

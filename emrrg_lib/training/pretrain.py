@@ -68,7 +68,8 @@ def run_stage1(images: Sequence[Path], encoder: EncoderConfig, recipe: Stage1Con
                   batch_size=per_process(recipe.batch_size, processes().num_processes),
                   learning_rate=recipe.base_learning_rate * recipe.batch_size / 256,
                   warmup_steps=recipe.warmup_steps, weight_decay=recipe.weight_decay, clip=recipe.clip,
-                  betas=recipe.betas, schedule="cosine", seed=seed, resume=resume)
+                  betas=recipe.betas, schedule="cosine", seed=seed, resume=resume,
+                  bf16=torch.cuda.is_available())
     if trainer.is_world_process_zero():
         save_stage1(model, out / "stage1.pth", int(trainer.state.epoch or 0), asdict(recipe))
         _finish(trainer, out, "vision encoder, stage 1", started, recipe, images=len(images), seed=seed)
@@ -105,7 +106,8 @@ def run_stage2(studies: Sequence[Study], encoder: VisionMamba, text_encoder: Pre
                   batch_size=per_process(recipe.batch_size, processes().num_processes),
                   learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_steps,
                   weight_decay=recipe.weight_decay, clip=recipe.clip, betas=recipe.betas,
-                  schedule=recipe.schedule, seed=seed, save_steps=250, resume=resume)
+                  schedule=recipe.schedule, seed=seed, save_steps=250, resume=resume,
+                  bf16=torch.cuda.is_available())
     if trainer.is_world_process_zero():
         save_stage2(model, out / "stage2.pth", int(trainer.state.epoch or 0), recipe.steps, asdict(recipe))
         _finish(trainer, out, "vision encoder, stage 2", started, recipe, studies=len(studies), seed=seed)
