@@ -117,21 +117,36 @@ def test_layer_and_prior_come_from_validation():
 def test_table():
     cases = [case(f"s{i}", "nodule", [14], 14) for i in range(30)]
     cases += [case(f"s{i}", "effusion", [35], 14) for i in range(30)]
-    effusion, nodule, total = pointing_game(cases, 0, {"nodule": 14})
-    assert (nodule.kind, nodule.cases, nodule.hit, nodule.low, nodule.high) == (
-        "nodule",
-        30,
-        1,
-        1,
-        1,
-    )
+    effusion, nodule, small, local, total = pointing_game(cases, 0, {"nodule": 14})
+    assert (nodule.kind, nodule.cases, nodule.hit, nodule.low, nodule.high) == ("nodule", 30, 1, 1, 1)
     assert nodule.chance == pytest.approx(9 / 72)
     assert nodule.centre == 1 and nodule.place == 1 and effusion.place == 0
     assert (total.kind, total.cases, total.hit) == ("all", 60, 0.5)
     # Every study brings one hit and one miss: resampling by study cannot move the total.
     assert total.low == total.high == 0.5
+    # 9 of 72 patches would hit: every case is small, hence in all groups.
+    assert (small.kind, local.kind) == ("small", "localised")
+    assert vars(small) | {"kind": "all"} == vars(local) | {"kind": "all"} == vars(total)
+    # The centre always hits here, so the gain over it is hit - 1, study by study.
+    assert (total.gain, total.gain_low, total.gain_high) == (-0.5, -0.5, -0.5)
+    assert (effusion.gain, effusion.gain_high) == (-1, -1)
     with pytest.raises(InputError, match="point at"):
         pointing_game([], 0, {})
+
+
+def wide(study, peaks):
+    """A finding over the whole first view: half of all patches, so it is not localised."""
+    spread = case(study, "edema", peaks, 14)
+    spread.mask[0] = True
+    return spread
+
+
+def test_a_wide_finding_is_in_no_group_and_does_not_choose_the_layer():
+    rows = pointing_game([wide("a", [14]), case("b", "nodule", [14], 14)], 0, {})
+    assert [(row.kind, row.cases) for row in rows] == [
+        ("edema", 1), ("nodule", 1), ("small", 1), ("localised", 1), ("all", 2)]
+    cases = [wide(f"w{i}", [14, 36]) for i in range(3)] + [case("b", "nodule", [35, 14], 14)]
+    assert choose_layer(cases) == 1 and choose_layer(cases[:3]) == 0
 
 
 def test_tables_of_every_map_with_the_best_one_on_validation():

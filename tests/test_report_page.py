@@ -106,7 +106,8 @@ METRICS = {
         {"system": "linear head", "metrics": {"CE13_micro_F1": 0.8}},
     ],
     "support": {"Edema": 7},
-    "pointing": {"layer": 3, "rows": [vars(Pointing("edema", 7, 0.6, 0.5, 0.7, 0.1, 0.2, 0.3))]},
+    "pointing": {"layer": 3, "rows": [
+        vars(Pointing("edema", 7, 0.6, 0.5, 0.7, 0.4, 0.3, 0.5, 0.1, 0.2, 0.3))]},
     "loss": {"steps": [1, 2, 3], "train": [3.0, 2.0, 1.5], "validation": [[3, 1.7]]},
 }
 

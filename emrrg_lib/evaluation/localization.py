@@ -2,8 +2,10 @@
 
 The reference report is teacher-forced; the query is the tokens of the word that names the finding;
 the map is the mean over heads of one hybrid layer's cross-attention, or that weighted by the gate, of
-one layer or summed over all; the layer is chosen on validation. A hit: the arg-max patch over all views
-lies within one patch (8-neighbourhood) of the mask. Beside it stand *chance* (the share of patches that
+one layer or summed over all; the layer is chosen on validation, on localised findings. A hit: the
+arg-max patch over all views lies within one patch (8-neighbourhood) of the mask. A finding is *localised*
+where at most a quarter of all patches would hit, *small* where at most 15 % would: to point at a heart
+that fills the frame tells little. Beside the hits stand *chance* (the share of patches that
 would hit), a *centre* prior (the middle of the first view) and a *place* prior (per finding, the patch
 that would have hit most often on validation): attention that beats only chance may have learnt where
 such findings usually are.
@@ -47,6 +49,9 @@ NAMING: dict[str, tuple[str, ...]] = {
 MAPS = tuple((kind, token) for kind in ("attention", "attention x gate") for token in ("predicts", "own"))
 """What is read of a trace: which map, at whose position (that predicts the word, or the word's own)."""
 
+AREAS = {"small": 0.15, "localised": 0.25}
+"""Group of findings -> largest share of the patches that would hit."""
+
 _NEGATION = re.compile(r"\b(?:no|not|without|negative for|free of)\b[^.]*$")
 
 
@@ -71,8 +76,9 @@ class Pointing:
     """One row of the table.
 
     Attributes:
-        kind: the finding, or "all". cases: how many.
+        kind: the finding, a group of :data:`AREAS`, or "all". cases: how many.
         hit: share of hits. low, high: its 95 % interval, resampled by study.
+        gain: hit minus centre. gain_low, gain_high: its 95 % interval.
         chance, centre, place: expected share for a random patch, share for the middle of the first view,
             share for the kind's most frequent patch on validation.
     """
@@ -82,6 +88,9 @@ class Pointing:
     hit: float
     low: float
     high: float
+    gain: float
+    gain_low: float
+    gain_high: float
     chance: float
     centre: float
     place: float
@@ -173,11 +182,25 @@ def hits(case: Case) -> np.ndarray:
     return allowed[case.maps.reshape(layers, -1).argmax(axis=1)]
 
 
-def choose_layer(validation: Sequence[Case]) -> int:
-    """The layer (index into the maps) that hits most often on validation; InputError without a case."""
+def is_localised(case: Case) -> bool:
+    """Whether few enough patches would hit."""
+    return bool(dilate(case.mask).mean() <= AREAS["localised"])
+
+
+def validation_hits(validation: Sequence[Case]) -> np.ndarray:
+    """Share of hits of each layer's map on the localised cases (on all where none is): float (layer,).
+
+    Raises InputError without a case.
+    """
     if len(validation) == 0:
         raise InputError("No validation case names a finding: the layer cannot be chosen.")
-    return int(np.mean([hits(case) for case in validation], axis=0).argmax())
+    local = [case for case in validation if is_localised(case)]
+    return np.mean([hits(case) for case in local or validation], axis=0)
+
+
+def choose_layer(validation: Sequence[Case]) -> int:
+    """The layer (index into the maps) that hits most often on validation; InputError without a case."""
+    return int(validation_hits(validation).argmax())
 
 
 def place_priors(validation: Sequence[Case]) -> dict[str, int]:
@@ -198,7 +221,8 @@ def pointing_game(cases: Sequence[Case], layer: int, priors: Mapping[str, int], 
         seed: of the bootstrap.
 
     Returns:
-        One row per kind in alphabetical order, then "all".
+        One row per kind in alphabetical order, then those groups of :data:`AREAS` that have cases, then
+        "all".
     """
     if len(cases) == 0:
         raise InputError("No test case names a finding: there is nothing to point at.")
@@ -206,11 +230,15 @@ def pointing_game(cases: Sequence[Case], layer: int, priors: Mapping[str, int], 
     studies = np.unique([case.study for case in cases], return_inverse=True)[1]
     kinds = np.array([case.kind for case in cases])
     rows = []
-    for kind in (*sorted(set(kinds)), "all"):
-        chosen = np.full(len(kinds), True) if kind == "all" else kinds == kind
-        low, high = _interval(values[chosen, 0], studies[chosen], seed)
-        means = values[chosen].mean(axis=0).tolist()
-        rows.append(Pointing(str(kind), int(chosen.sum()), means[0], low, high, *means[1:]))
+    groups = {str(kind): kinds == kind for kind in sorted(set(kinds))}
+    groups |= {name: values[:, 1] <= area for name, area in AREAS.items()} | {"all": values[:, 1] <= 1}
+    for name, chosen in groups.items():
+        if chosen.any():
+            hit, chance, centre, place = values[chosen].T
+            rows.append(Pointing(
+                name, int(chosen.sum()), float(hit.mean()), *_interval(hit, studies[chosen], seed),
+                float((hit - centre).mean()), *_interval(hit - centre, studies[chosen], seed),
+                *(float(column.mean()) for column in (chance, centre, place))))
     return rows
 
 
@@ -224,7 +252,7 @@ def pointing_tables(validation: Mapping[tuple[str, str], Sequence[Case]],
     Returns:
         `layer` (LLM's index, or "all"), `position` (index into a case's maps) and `rows` of plain
         attention at the predicting position; `variants`, one dict a map with the same keys and map, token
-        and validation (share of hits there); `chosen`, the index of the variant that is best there.
+        and validation (share of hits on its localised cases); `chosen`, the index of the best one there.
         None where no finding with a mask is named.
     """
     if not all(validation.values()) or not all(test.values()):
@@ -233,7 +261,7 @@ def pointing_tables(validation: Mapping[tuple[str, str], Sequence[Case]],
     for key in MAPS:
         position = choose_layer(validation[key])
         rows = pointing_game(test[key], position, place_priors(validation[key]))
-        share = float(np.mean([hits(case)[position] for case in validation[key]]))
+        share = float(validation_hits(validation[key])[position])
         variants.append({"map": key[0], "token": key[1], "layer": [*layers, "all"][position],
                          "position": position, "validation": share, "rows": [asdict(row) for row in rows]})
     best = max(range(len(variants)), key=lambda index: variants[index]["validation"])

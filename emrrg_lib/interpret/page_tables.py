@@ -106,6 +106,7 @@ def _pointing_table(pointing: Mapping[str, Any]) -> Table:
     body = [
         (str(row["kind"]), "", [
             int(row["cases"]), _score(row["hit"], 1.0, (row.get("low"), row.get("high"))),
+            _score(row.get("gain"), 1.0, (row.get("gain_low"), row.get("gain_high"))),
             *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place"))])
         for row in pointing["rows"]
     ]
@@ -113,10 +114,11 @@ def _pointing_table(pointing: Mapping[str, Any]) -> Table:
     read = f" Read from {pointing['map']} {place}." if "map" in pointing else ""
     caption = (
         "A hit: the strongest patch of the word that names the finding lies within one patch of its mask."
-        f"{read} Hybrid layer {pointing['layer']}, chosen on validation. Usual place: the patch that "
-        "hits most often on validation."
+        f"{read} Hybrid layer {pointing['layer']}, chosen on validation. Gain: hits minus those of the "
+        "centre. Usual place: the patch that hits most often on validation. Localised: at most a quarter "
+        "of all patches would hit; small: at most 15 %."
     )
-    names = ["cases", "hit rate", "chance", "centre", "usual place"]
+    names = ["cases", "hit rate", "gain", "chance", "centre", "usual place"]
     return Table("Pointing game", caption, "Finding", names, body)
 
 
