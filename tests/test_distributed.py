@@ -20,7 +20,7 @@ from emrrg_lib.data.dataset import read_dataset
 from emrrg_lib.language.prompt import IGNORE
 from emrrg_lib.model import EMRRG
 from emrrg_lib.runs import write_trained
-from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator
+from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, random_streams
 from emrrg_lib.training.finetune import is_abnormal
 
 TRAIN = TrainConfig(warm_steps=4, steps=4, batch_size=4, validations=2, warmup_steps=1, save_steps=3)
@@ -73,6 +73,21 @@ def test_two_processes_train_generate_and_score_like_one(tmp_path, base, odd_dat
     assert (tmp_path / "two" / "metrics.json").is_file() and (tmp_path / "two" / "report.html").is_file()
 
 
+def test_two_processes_pretrain_like_one(tmp_path, base):
+    """Corpus, tokenizer, language model, stages 1 and 2: one process makes each file, all wait for it."""
+    words = ["pretrain", "tiny", "--studies", 40, "--lm-steps", 2, "--stage1-steps", 2, "--stage2-steps", 2]
+    for out, launch in (("one", lambda *a: [exit_code(start(*a))]), ("two", together)):
+        assert set(launch(command, base, [*words, "--out", tmp_path / out])) == {0}
+    for file in ("encoder/encoder.safetensors", "report_lm/model.safetensors"):
+        one, two = (load_file(tmp_path / out / file) for out in ("one", "two"))
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], atol=1e-4, rtol=0, msg=key)
+    one, two = (json.loads((tmp_path / out / "encoder" / "run.json").read_text()) for out in ("one", "two"))
+    for first, second in ((one, two), (one["stage1"], two["stage1"])):
+        assert [e["loss"] for e in first["history"]] == pytest.approx(
+            [e["loss"] for e in second["history"]], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_torchrun_is_one_process_with_twice_the_hands(tmp_path, phantom_dir):
     """The tiny preset itself, started as a user would."""
@@ -110,15 +125,22 @@ def test_shares_cover_a_batch_once(count, size):
     made = []
 
     def collate(share):
-        made.append((list(share), share.before))
+        made.append((list(share), share.first, [rng.random() for rng in random_streams(7, share)]))
         return {"labels": torch.ones(len(share), 2)}
 
-    batches = [ShareCollator(collate, rank, count)(numbers) for rank in range(count)]
+    batches = []
+    for rank in range(count):
+        torch.manual_seed(5)  # all processes are at the same place of torch's stream
+        batches.append(ShareCollator(collate, rank, count)(numbers))
+    torch.manual_seed(5)
+    drawn = [rng.random() for rng in random_streams(7, numbers)]
     assert [n for batch in batches for n in batch[DRAWN]] == numbers
     learnt = [int((batch["labels"] != IGNORE).all(dim=1).sum()) for batch in batches]
     assert learnt == [len(batch[DRAWN]) for batch in batches]
-    assert all(before == numbers[:len(before)] for _, before in made)
-    assert all(share[0] == numbers[len(before)] for (share, before), n in zip(made, learnt, strict=True) if n)
+    for (share, first, random), n in zip(made, learnt, strict=True):
+        if n:
+            assert numbers[first:first + n] == share and drawn[first:first + n] == random
+    assert len(set(drawn)) == size
 
 
 FSDP2 = Path(emrrg_lib.training.__file__).parent / "fsdp2.yaml"
@@ -138,17 +160,15 @@ def sharded_step(rank, folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     names = load_config_from_file(str(FSDP2)).fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
     names = [name.replace("Llama", "Qwen2") for name in names]
-    scalars = {parameter for parameter in model.parameters() if not parameter.dim()}  # FSDP2 takes none
     mesh, wrapped = init_device_mesh("cpu", (2,)), []
     for module in reversed(list(model.modules())[1:]):  # children first
         if type(module).__name__ in names:
             wrapped.append(type(module).__name__)
-            fully_shard(module, mesh=mesh, ignored_params=scalars)
-    fully_shard(model, mesh=mesh, ignored_params=scalars)
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     loss = model(**batch)["loss"]
     loss.backward()
-    whole = {k: p.grad.full_tensor() if p.dim() else p.grad for k, p in model.named_parameters()
-             if p.grad is not None}
+    whole = {k: p.grad.full_tensor() for k, p in model.named_parameters() if p.grad is not None}
     if rank == 0:
         torch.save((sorted(wrapped), loss.detach(), whole), folder / "sharded.pt")
     torch.distributed.barrier()

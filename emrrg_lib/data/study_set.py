@@ -60,11 +60,13 @@ class StudySet:
     def __len__(self) -> int:
         return len(self.studies)
 
-    def images(self, indices: Sequence[int], rng: np.random.Generator | None = None
+    def images(self, indices: Sequence[int], streams: Sequence[np.random.Generator] | None = None
                ) -> tuple[Tensor, Tensor]:
-        """pixel_values (B, V, 3, H, W) and view_mask (B, V) bool; jittered if `rng` is given."""
-        return stack_views([self.bank[i] if rng is None else jitter(self.bank[i], rng)
-                            for i in indices], self.max_views)
+        """pixel_values (B, V, 3, H, W) and view_mask (B, V) bool; jittered if each has a random stream."""
+        studies = [self.bank[i] for i in indices]
+        if streams:
+            studies = [jitter(views, rng) for views, rng in zip(studies, streams, strict=True)]
+        return stack_views(studies, self.max_views)
 
 
 def stack_views(studies: Sequence[Sequence[np.ndarray]], max_views: int | None) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -17,14 +18,18 @@ DRAWN = "drawn"  # key of a batch: the study numbers it was made of
 
 
 class Share(list):
-    """One process' study numbers of a batch; `before` are those of the processes before it.
+    """One process' study numbers of a batch; `first` is the place of its first study in the whole batch."""
 
-    A collator that draws random numbers for one study after the other needs them to find its place.
-    """
-
-    def __init__(self, numbers: Sequence[int], before: Sequence[int] = ()) -> None:
+    def __init__(self, numbers: Sequence[int], first: int = 0) -> None:
         super().__init__(numbers)
-        self.before = list(before)
+        self.first = first
+
+
+def random_streams(seed: int, numbers: Sequence[int]) -> list[np.random.Generator]:
+    """One random stream for each study of a batch, the same however the batch is shared out."""
+    draw = int(torch.randint(2**31, ()))  # from the Trainer's stream, which a resumed run restores
+    first = numbers.first if isinstance(numbers, Share) else 0
+    return [np.random.default_rng([seed, draw, first + row]) for row in range(len(numbers))]
 
 
 class Batches(Sampler[list[int]]):
@@ -66,7 +71,7 @@ class ShareCollator:
     def __call__(self, numbers: list[int]) -> dict:
         start, stop = (len(numbers) * r // self.processes for r in (self.rank, self.rank + 1))
         mine = numbers[start:stop]
-        batch = dict(self.collate(Share(mine or numbers[:1], numbers[:start])))
+        batch = dict(self.collate(Share(mine or numbers[:1], start)))
         if not mine:
             batch["labels"] = torch.full_like(batch["labels"], IGNORE)
         return batch | {DRAWN: mine}

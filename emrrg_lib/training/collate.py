@@ -1,7 +1,4 @@
-"""Batches of pre-training: random crops of images alone (stage 1), image–report pairs (stage 2).
-
-Randomness comes from the Trainer's torch stream, which a resumed run restores.
-"""
+"""Batches of pre-training: random crops of images alone (stage 1), image–report pairs (stage 2)."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from ..data.images import ImageBank, jitter, normalise
 from ..data.loading import load_annotation, load_rgb
 from ..data.study import Study
 from ..errors import InputError
+from .batches import random_streams
 from .mining import mine_targets
 from .recipes import Stage1Config, Stage2Config
 
@@ -57,10 +55,6 @@ def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator,
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, int(torch.randint(2**31, ()))])
-
-
 class CropCollator:
     """Image numbers → {"pixel_values": (B, 3, size, size)}, cropped and perhaps mirrored."""
 
@@ -68,8 +62,8 @@ class CropCollator:
         self.images, self.size, self.recipe, self.seed = images, size, recipe, seed
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        rng, crops = _generator(self.seed), []
-        for index in indices:
+        crops = []
+        for index, rng in zip(indices, random_streams(self.seed, indices), strict=True):
             crop = random_resized_crop(load_rgb(self.images[index]), self.size, rng, self.recipe.crop_scale)
             mirrored = self.recipe.flip and rng.random() < 0.5
             crops.append(np.asarray(crop)[:, ::-1] if mirrored else np.asarray(crop))
@@ -91,17 +85,16 @@ class PairCollator:
                                    ) if recipe.observation_weight else None
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        rng = _generator(self.seed)
         images, study, frontal = [], [], []
-        for row, index in enumerate(indices):
+        for row, (index, rng) in enumerate(zip(indices, random_streams(self.seed, indices), strict=True)):
             views = self.bank[index]
             keep = len(views) if rng.random() < self.recipe.lateral_share else 1
-            images += views[:keep]
+            images += jitter(views[:keep], rng) if self.recipe.jitter else views[:keep]
             study += [row] * keep
             frontal += [True] + [False] * (keep - 1)
         text = self.tokenizer([self.reports[i] for i in indices], padding=True, truncation=True,
                               max_length=self.recipe.max_text, return_tensors="pt", padding_side="right")
-        batch = {"pixel_values": normalise(jitter(images, rng) if self.recipe.jitter else images),
+        batch = {"pixel_values": normalise(images),
                  "study": torch.tensor(study), "input_ids": text.input_ids,
                  "attention_mask": text.attention_mask}
         if self.targets is not None:

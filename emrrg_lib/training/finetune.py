@@ -8,13 +8,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from ..config import EMRRGConfig, to_dict
 from ..data.dataset import read_dataset
-from ..data.images import jitter
 from ..data.study_set import Indices, StudySet
 from ..distributed import processes
 from ..evaluation.clinical import label_report
@@ -25,7 +23,7 @@ from ..language.prompt import text_batch
 from ..model import EMRRG
 from ..runs import read_config, read_json, write_config, write_trained
 from ..tuning.policy import learning_rate_groups
-from .batches import Share
+from .batches import random_streams
 from .checkpoints import refuse_changes
 from .engine import fit, loss_history
 from .recipes import per_process
@@ -43,12 +41,8 @@ class StudyCollator:
         self.image_in_prompt = model.settings.llm.visual_in_prompt != "none"
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """The image side of the batch; a process' share is jittered as one process alone would do it."""
-        draw = int(torch.randint(2**31, ()))  # from the Trainer's stream, which a resumed run restores
-        rng = np.random.default_rng([self.seed, draw])
-        for before in indices.before if isinstance(indices, Share) else ():
-            jitter(self.studies.bank[before], rng)
-        pixels, mask = self.studies.images(indices, rng)
+        """The image side of the batch."""
+        pixels, mask = self.studies.images(indices, random_streams(self.seed, indices))
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:

@@ -91,7 +91,10 @@ class ObservationHead(nn.Module):
         return out
 
     def forward(self, tokens: Tensor, study: Tensor, frontal: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over regions × observations that the report tells; targets (S, 3, 14)."""
-        known = targets != UNKNOWN
+        """Cross-entropy with targets (S, 3, 14), 0 where a report does not tell; the mean over all of them.
+
+        A mean over the known ones would differ between one process and several.
+        """
+        known = (targets != UNKNOWN).float()
         logits = self.logits(tokens, study, frontal, len(targets))
-        return F.binary_cross_entropy_with_logits(logits[known], targets[known])
+        return F.binary_cross_entropy_with_logits(logits, targets * known, weight=known)
