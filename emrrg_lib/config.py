@@ -90,7 +90,7 @@ class TrainConfig:
     hybrid layers on tokens computed once; then `steps` (or `epochs`) train everything together.
     """
 
-    warm_steps: int = 1150
+    warm_steps: int = 1000
     steps: int = 30
     epochs: int = 0  # where given, these many passes over the training split instead of `steps`
     batch_size: int = 16  # studies of an optimiser step, over all processes

@@ -82,7 +82,7 @@ ROWS = [Row(*row) for row in (
     ("w_g", "cross_attention.gate_proj.weight", "(1, heads * h)", "language/cross_attention.py",
      "the dynamic gate, g_d = tanh(w_g·S + b_g), Eq. 2"),
     ("b_g", "cross_attention.gate_proj.bias", "(1,)", "language/cross_attention.py", "its bias"),
-    ("α", "cross_attention.warm_up", "()", "language/cross_attention.py",
+    ("α", "cross_attention.warm_up", "(1,)", "language/cross_attention.py",
      "the warm-up, g_s = tanh(α); starts at 0"),
     # what a report leaves behind
     ("g_d · g_s", "trace.gate", "(layer, token)", "interpret/trace.py", "how far a token let the image in"),

@@ -34,9 +34,9 @@ class GatedCrossAttention(nn.Module):
         dynamic, width = gate.startswith("dynamic"), heads * head_dim if gate_input == "S" else hidden
         self.gate_proj = nn.Linear(width, 1) if dynamic else None
         if gate in ("dynamic+warm-up", "static"):
-            self.warm_up = nn.Parameter(torch.zeros(()))  # α: at 0 the layer is the untouched layer
+            self.warm_up = nn.Parameter(torch.zeros(1))  # α: at 0 the layer is the untouched layer
         else:
-            self.register_buffer("warm_up", torch.tensor(float("inf")), persistent=False)  # tanh(α) = 1
+            self.register_buffer("warm_up", torch.tensor([float("inf")]), persistent=False)  # tanh(α) = 1
         self.gate_scale = 1.0  # explorers scale or close the gate; 0 closes it
         self.recorder: list | None = None  # while tracing: (gate, attention weights) of each call
         self._norm, self._memory = (norm,), None  # in a tuple, hence not registered

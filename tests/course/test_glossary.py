@@ -75,7 +75,7 @@ def test_letters_are_there_once_and_a_letter_of_two_meanings_says_which():
 
 def test_the_rows_of_a_notebook_as_a_table():
     table = glossary("α", "M")
-    assert table.splitlines()[2].startswith("| α | `cross_attention.warm_up` | () |")
+    assert table.splitlines()[2].startswith("| α | `cross_attention.warm_up` | (1,) |")
     assert len(table.splitlines()) == 4 and repr(table) == table._repr_markdown_() == str(table)
     assert len(glossary().splitlines()) == len(ROWS) + 2
 
