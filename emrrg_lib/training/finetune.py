@@ -82,8 +82,9 @@ class TokenCollator(StudyCollator):
 class KeepBest(TrainerCallback):
     """Generates on validation every so often and keeps the weights with the best score.
 
-    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (audit G). The training
-    ends early where `patience` validations in a row bring no better score.
+    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (audit G). The joint part
+    chooses anew: the warm part's best would be a model whose encoder was never tuned. The training ends
+    early where `patience` validations in a row bring no better score.
     """
 
     def __init__(self, model: EMRRG, validation: StudySet, run: Path, resume: bool) -> None:
@@ -99,7 +100,7 @@ class KeepBest(TrainerCallback):
         step = self.offset + state.global_step
         self.history = [entry for entry in self.history if entry["step"] < step]  # after a resume
         score = self._score()
-        best = not self.history or score > max(entry["score"] for entry in self.history)
+        best = all(score > entry["score"] for entry in self.history if entry["step"] > self.offset)
         self.history.append({"step": step, "score": score})
         if state.is_world_process_zero:
             if best:
