@@ -333,7 +333,8 @@ attention_overlay(study.images, trace, word, layer, masks=outline)
 # rows *localised* and *small* first: there at most 25 % and 15 % of all patches count as a hit.
 
 # %%
-game = pd.DataFrame(pointing.get("rows", []), columns=["kind", "cases", "hit", "chance", "centre", "gain", "place"])
+columns = ["kind", "cases", "hit", "chance", "centre", "gain", "place"]
+game = pd.DataFrame(pointing.get("rows", []), columns=columns)
 game.set_index("kind").rename(columns={"place": "usual place"}).round(2)
 
 # %% [markdown]
@@ -645,8 +646,7 @@ check_3(finding_f1)
 # Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run
 # this notebook again: it then uses your run. Change `654` above to meet other patients.
 #
-# The course map. "Minutes" is reading plus exercises; notebooks without a link follow in a later
-# version of the kit.
+# The course map. "Minutes" is reading plus exercises.
 #
 # | notebook | paper | minutes | what you can do after it |
 # |---|---|---|---|
@@ -659,7 +659,7 @@ check_3(finding_f1)
 # | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can tell |
 # | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
 # | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
-# | 09 ablations | Tables 5 and 6 | – | find out which part earns its place |
+# | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |
 # | [10 paper and released code][10] | §3, §4 | 30 + 25 | show where the two differ, a number for each |
 #
 # [01]: 01_patch_embedding.ipynb
@@ -670,6 +670,7 @@ check_3(finding_f1)
 # [06]: 06_metrics.ipynb
 # [07]: 07_gate_and_attention_explorer.ipynb
 # [08]: 08_pretraining.ipynb
+# [09]: 09_ablations.ipynb
 # [10]: 10_paper_vs_released_code.ipynb
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [the

@@ -360,14 +360,11 @@ map_grid(pictures, "Four channels of a table, before and after",
 #
 # The tiny preset halves the patch with the image, so it has the paper's grid of 12 × 12; a patch
 # covers the same part of the chest.
-#
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | I | `pixel_values` | the image, (B, 3, H, W) |
-# | P_i | one stop of `PatchEmbed.proj` | patch *i*, 3 · 16 · 16 numbers |
-# | N | `num_patches`, M | number of patches (in Mamba, N is also the size of the state: notebook 02) |
-# | T_i | row *i* of `PatchEmbed`'s output | the visual token |
-# | d | `embed_dim` | width of a token |
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("I", "P", "P_i", "M", "T_i", "d")
 
 # %% [markdown]
 # ## Exercises

@@ -435,14 +435,11 @@ millions.assign(**{"attention / scans": ratio}).rename_axis("pixels; counts in m
 #   switched on: the other eleven stay unused. Here each block runs its own.
 # - The tiny preset: d = 128 instead of 768, 4 blocks instead of 12. N = 16, the convolution over 4
 #   tokens and the four directions are the paper's.
-#
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | X, Z | row blocks `X`, `Z` of `in_proj` | what is scanned, what gates it; width d |
-# | dt | row block `dt` of `x_proj` | d / 16 numbers; `dt_proj` makes the steps Δ of them |
-# | B, C | row blocks `B`, `C` of `x_proj` | how a token is written to the state and read from it; N numbers |
-# | A, D | `A_log`, `D` | rates of fading, shortcut past the state; learned constants |
-# | N (of §3.2) | `num_patches` | number of tokens; in the code, N is the state size `d_state` = 16 |
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
 
 # %% [markdown]
 # ## Exercises

@@ -53,18 +53,16 @@ model_picture(numbers, lit="partial_lora")
 # %% [markdown]
 # The lit part is this notebook: two thin pairs of matrices beside `in_proj`, the first linear layer
 # of every Mamba block. Everything else in the encoder stays as pre-training left it.
-#
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | W | `in_proj.weight` (2·d, d), `x_proj.weight` (R + 2·N, d) | frozen matrices of the mixer |
-# | A, B | `lora_A`, `lora_B` | the pair that trains: r rows, r columns; ΔW = scale · B·A |
-# | r | `PartialLoRAConfig.r` | the rank; 32 in the paper |
-# | X, Z | rows 0 … d−1 and d … 2·d−1 of `in_proj` | what is scanned, and its gate |
-# | dt, B, C | rows of `x_proj` | step size, input and output matrix of the scan |
-# | LoRA_p(X) | target `"X"` | a pair whose B reaches the X rows only |
-# | LoRA(in_proj) | target `"in_proj"` | a pair whose B reaches all rows |
-#
-# Mind the two Bs: LoRA's matrix B, and the B of the selective scan. The paper uses both letters.
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("W", "W (x_proj)", "A (LoRA)", "B (LoRA)", "ΔW", "s", "r", "X", "Z", "dt", "B", "C")
+
+# %% [markdown]
+# The paper uses the letters A and B twice: for LoRA's matrices, and in the selective scan. `r` is 32 in the
+# paper. LoRA_p(X) is target `"X"`, a pair whose B reaches the X rows only; LoRA(in_proj) is target
+# `"in_proj"`, a pair whose B reaches all rows.
 #
 # ## The smallest version that works
 #

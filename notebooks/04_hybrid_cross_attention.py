@@ -57,17 +57,13 @@ model_picture(numbers, lit=("hybrid", "gate"))
 # The lit part is this notebook. A decoder layer of the language model lets every word look back at
 # the words before it (self-attention). A *hybrid* layer lets it also look at the image, beside that,
 # and a gate decides how much of what it saw is added.
-#
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | Q_t | `query` (B, heads, n, h) | the queries of self-attention, used a second time |
-# | V_s, m | `visual_states` (B, M, D) | visual tokens; inside through the layer's own input norm |
-# | W_k, W_v | `k_proj`, `v_proj` | **new**: make keys and values of the visual tokens |
-# | X′ | `X` | what cross-attention fetched, Eq. 1 |
-# | X_t | `S` | what self-attention found, before o_proj; the released layer's reading of Eq. 2 |
-# | g_d | tanh(`gate_proj`(S)), with w_g and b_g | **new**: the dynamic gate, one number a word |
-# | g_s | tanh(α), α is `warm_up` | **new**: the warm-up, one number a layer; α starts at 0 |
-#
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("q", "V", "W_k", "W_v", "X′", "S", "w_g", "b_g", "α")
+
+# %% [markdown]
 # ## Three tokens by hand
 #
 # The smallest case that has everything: three words, two patches, one head of width 1. All numbers
@@ -138,7 +134,7 @@ with torch.no_grad():
     K = real.k_proj(norm(seen)).unflatten(-1, (heads, h)).transpose(0, 1)  # (heads, m, h)
     V = real.v_proj(norm(seen)).unflatten(-1, (heads, h)).transpose(0, 1)
     X = torch.softmax(q_big @ K.transpose(1, 2) / h**0.5, dim=-1) @ V  # (heads, n, h)
-    g_d, g_s = torch.tanh(real.gate_proj(S_big)), torch.tanh(real.warm_up)  # (n, 1), ()
+    g_d, g_s = torch.tanh(real.gate_proj(S_big)), torch.tanh(real.warm_up)  # (n, 1), (1,)
     ours = S_big + X.transpose(0, 1).flatten(1) * g_d * g_s  # heads side by side again
 print(f"largest difference: {(ours - theirs).abs().max():.0e}")
 assert torch.allclose(ours, theirs, atol=1e-5)

@@ -36,7 +36,6 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
-import transformers.trainer
 from IPython.utils.capture import capture_output
 from torch import nn
 from transformers.utils import logging
@@ -49,8 +48,6 @@ from emrrg_lib.model import EMRRG
 PROFILE = "tiny"  # on a GPU machine, with the data in the kit's folder iu_xray: "iu-xray"
 
 logging.disable_progress_bar()
-# the loss curve is this notebook's display; progress bars and log lines are for a terminal
-transformers.trainer.DEFAULT_PROGRESS_CALLBACK = transformers.trainer.ProgressCallback
 kit = Path(emrrg_lib.__file__).parents[1]
 scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
 folder = Path(scratch.name)
@@ -634,7 +631,7 @@ check_3(farthest)
 #     return alpha, math.tanh(alpha)
 #
 #
-# print(farthest(1150, 20, 2e-2), farthest(24, 4, 2e-2))  # warm parts: tiny preset, live run
+# print(farthest(800, 20, 2e-2), farthest(24, 4, 2e-2))  # warm parts: tiny preset, live run
 # ```
 #
 # A bound, not a forecast: compare with the tanh(α) that the live run printed above. Gradients change

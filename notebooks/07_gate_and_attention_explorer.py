@@ -61,15 +61,13 @@ model_picture(numbers, lit=["scan", "partial_lora", "hybrid", "gate"])
 
 # %% [markdown]
 # Four parts are lit, one for each explorer.
-#
-# | letter in the paper | name in the code | what it is |
-# |---|---|---|
-# | X′ | `trace.attention` (layer, head, token, view, patch) | its weights: where each token looked |
-# | tanh(w_g·S + b_g)·tanh(α) | `trace.gate` (layer, token) | how much of X′ was let in, with its sign |
-# | α | `warm_up`; `trace.warm_up` holds tanh(α) | the warm-up of a layer |
-# | h | the state of the scan, (d, N) numbers | what a direction remembers of the tokens it has read |
-# | ΔW | `delta` of a `LoraTarget` | what Partial LoRA adds to a frozen matrix |
-#
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("attention", "g_d · g_s", "α", "g_s", "ΔW")
+
+# %% [markdown]
 # ## One study, one report, one trace
 #
 # A `Trace` is the record of one report. Everything in this notebook reads a trace or plain arrays;

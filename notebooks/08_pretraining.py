@@ -37,7 +37,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers.trainer
 from IPython.utils.capture import capture_output
 from transformers.utils import logging
 
@@ -50,7 +49,6 @@ from emrrg_lib.training.recipes import ENCODERS, STAGE1, STAGE2
 PROFILE = "tiny"  # on a GPU machine: "base", the encoder of the paper at 192 px
 
 logging.disable_progress_bar()
-transformers.trainer.DEFAULT_PROGRESS_CALLBACK = transformers.trainer.ProgressCallback
 kit = Path(emrrg_lib.__file__).parents[1]
 scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
 folder = Path(scratch.name)
