@@ -1,0 +1,875 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · Ablations
+#
+# **Goal.** Read the paper's Tables 5 and 6 for what they can tell, make such a table of your own, and
+# say which of its rows really differ.
+#
+# | | |
+# |---|---|
+# | **You need** | notebooks 03 (Partial LoRA), 04 (the gate) and 06 (scores and intervals) |
+# | **Time** | about 25 minutes of reading and trying, 35 more for the exercises |
+# | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
+# | **GPU** | not needed; `PROFILE = "laptop"` takes a real small language model (not measured) |
+# | **Paper** | EMRRG §4.4, Tables 5 and 6 |
+#
+# > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+
+# %%
+import base64
+import itertools
+import json
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import display
+from IPython.utils.capture import capture_output
+from transformers.utils import logging
+
+import emrrg_lib
+from emrrg_lib.config import preset, to_dict
+from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE
+from emrrg_lib.model import EMRRG
+
+PROFILE = "tiny"  # on a GPU machine: "laptop", a real small language model
+
+logging.disable_progress_bar()
+kit = Path(emrrg_lib.__file__).parents[1]
+results = kit / "data" / "results"  # one folder an ablation, as `emrrg ablate` writes it
+scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
+folder = Path(scratch.name)
+os.environ["EMRRG_CACHE"] = str(folder / "cache")  # resized images
+pd.set_option("display.max_colwidth", None)
+
+start = preset(PROFILE)
+with torch.device("meta"):  # shapes only, no weights
+    sizes = EMRRG.from_sizes(start).llm.config
+numbers = ModelNumbers.from_config(start, sizes.hidden_size, sizes.num_hidden_layers)
+model_picture(numbers, lit=("mamba", "partial_lora", "llm", "hybrid", "gate"))
+
+# %% [markdown]
+# Lit are the parts that are exchanged here: what of the encoder trains and how the language model reads
+# (Tables 5 and 6), and the gate (a table of the kit's own). An **ablation** changes one such part, trains
+# again and scores again. Its logic is that of every experiment: two rows that differ in one thing only,
+# and a difference larger than luck.
+
+# %%
+from emrrg_lib.course.glossary import glossary
+
+glossary("X", "Z", "dt", "B", "C", "W", "W (x_proj)", "r", "A (LoRA)", "B (LoRA)", "d", "R", "N")
+
+# %% [markdown]
+# ## The paper's Table 6
+#
+# Eleven rows on IU X-ray: LoRA in the language model, LoRA on a whole matrix of the encoder, or LoRA_P on
+# one block of rows. The last column counts the scores in which a row is the best.
+
+# %%
+from emrrg_lib.evaluation.published import published
+
+SCORES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
+table6 = published("emrrg_table6").set_index("setting")[SCORES]
+table6.assign(best=(table6 == table6.max()).sum(axis=1))
+
+# %% [markdown]
+# §4.4 concludes that tuning Llama 2 is "superior" and that LoRA_P(X) "attains the best performance across
+# multiple metrics". The table has one number a cell. How many trainings stand behind it, and how far
+# another one would have landed, it does not say. Two questions can be put to it all the same. Do its own
+# columns agree on an order? And what about the row that is printed twice, in Tables 5 and 6?
+
+# %%
+def spearman(a, b):
+    """Rank correlation: 1 same order, 0 none, −1 reversed."""
+    return float(np.corrcoef(pd.Series(list(a)).rank(), pd.Series(list(b)).rank())[0, 1])
+
+
+agreement = {pair: spearman(table6[pair[0]], table6[pair[1]]) for pair in itertools.combinations(SCORES, 2)}
+least, most = min(agreement, key=agreement.get), max(agreement, key=agreement.get)
+print(f"orders of two columns: rank correlation {agreement[least]:.2f} ({' and '.join(least)}) to "
+      f"{agreement[most]:.2f} ({' and '.join(most)}), median {np.median(list(agreement.values())):.2f}")
+
+table5 = published("emrrg_table5").set_index("system")
+twice = pd.DataFrame({"Table 6, LoRA_P(X)": table6.loc["LoRA_P(X)"],
+                      "Table 5, #04, LoRA_P(X)": table5.loc["EMRRG #04", SCORES].astype(float)})
+twice["difference"] = twice.iloc[:, 0] - twice.iloc[:, 1]
+twice["share of Table 6's range"] = (twice["difference"] / (table6.max() - table6.min())).round(2)
+twice.round(3)
+
+# %% [markdown]
+# Both rows read "LoRA_P(X), Llama 2". Perhaps their settings differ; the paper does not state Table 6's.
+# Either way: between two rows of *one name* lies the share of Table 6's whole range that the last column
+# shows.
+#
+# ## A row is a line
+#
+# In this kit a table is a file, `data/ablations/NAME.csv`, and a row is a line of it: a name, the settings
+# that differ from the preset, and where the paper has the row.
+
+# %%
+from emrrg_lib.training.ablation import names, read_rows, row_config
+
+lines = (kit / "data" / "ablations" / "table6.csv").read_text(encoding="utf-8").splitlines()
+print(lines[0], lines[-1], sep="\n")
+rows = {row.row: row for row in read_rows("table6")}
+print("\n", rows["LoRA_P(X)"], sep="")
+print("\nthe tables there are:", ", ".join(names()))
+
+# %% [markdown]
+# `row_config` turns a line into a whole configuration. By hand, for this line: Partial LoRA on X alone,
+# no hybrid layers, so the visual tokens must stand in the prompt, or else no image reaches the model.
+
+# %%
+by_hand = replace(
+    start, encoder_tuning="lora", partial_lora=replace(start.partial_lora, targets=("X",)),
+    llm=replace(start.llm, hybrid_layers=(), visual_in_prompt="all", tuning="frozen"))
+assert row_config(start, rows["LoRA_P(X)"]) == by_hand
+
+
+def flat(values, before=""):
+    """Nested settings → {"llm.tuning": …}."""
+    return {name: value for key, inner in values.items() for name, value in (
+        flat(inner, f"{before}{key}.").items() if isinstance(inner, dict) else [(before + key, inner)])}
+
+
+def changed(config):
+    """What differs from the preset, as text."""
+    before = flat(to_dict(start))
+    return {name: str(value) for name, value in flat(to_dict(config)).items() if value != before[name]}
+
+
+chosen = {**rows, **{row.row: row for row in read_rows("table5")}}
+pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.items()}).transpose().fillna("·")
+
+# %% [markdown]
+# *A dot: as in the preset.* Read such a table **before** any score. Two encoder rows of Table 6 differ in
+# one column. LoRA(LLM) differs from each of them in two things, since its encoder is frozen. And a row of
+# Table 6 differs from the preset in several: the two do not tell what one part is worth.
+#
+# ### What a row trains
+#
+# The ledger (notebook 03) counts without loading a weight. **Check**, by hand: LoRA_P(X) has A (r, d) and
+# B (d, r) in every block; `x_proj` exists once for each of four directions, with A (r, d) and B (R + 2N, r).
+
+# %%
+from emrrg_lib.tuning.ledger import ledger
+
+GROUPS = {"Partial LoRA": "encoder, LoRA", "projector, view embedding": "projector",
+          "LoRA of the LLM": "LLM, LoRA", "cross-attention W_k, W_v": "hybrid layers",
+          "dynamic gate, warm-up α": "hybrid layers"}  # all other parts are the encoder's own weights
+
+
+def trained(config):
+    """Trained weights by group."""
+    with torch.device("meta"):
+        entries = ledger(EMRRG.from_sizes(config))
+    groups = dict.fromkeys(["encoder, whole", *GROUPS.values()], 0)
+    for entry in entries:
+        groups[GROUPS.get(entry.part, "encoder, whole")] += entry.trained
+    return groups
+
+
+counts = pd.DataFrame({name: trained(row_config(start, row)) for name, row in chosen.items()}).transpose()
+counts["sum"] = counts.sum(axis=1)
+encoder, r = start.encoder, start.partial_lora.r
+d, R, N = encoder.embed_dim, -(-encoder.embed_dim // 16), encoder.d_state
+assert counts.loc["LoRA_P(X)", "encoder, LoRA"] == encoder.depth * r * (d + d)
+assert counts.loc["LoRA(x_proj)", "encoder, LoRA"] == encoder.depth * 4 * r * (d + R + 2 * N)
+adapters = counts.loc[[name for name in rows if name != "LoRA(LLM)"], "encoder, LoRA"]
+print(f"adapters of Table 6's encoder rows, all of rank {r}: {adapters.min():,} weights "
+      f"({adapters.idxmin()}) to {adapters.max():,} ({adapters.idxmax()})")
+counts.rename_axis("trained weights")
+
+# %% [markdown]
+# Equal rank is not equal size. And every row trains the projector: no row of Table 6 shows "what LoRA
+# does alone".
+#
+# ## One row, in the smallest version
+#
+# A row takes four steps: configuration, training, reports of the test split, scores. Here on 60 phantom
+# studies with ten optimiser steps, for the gate table's row `none`, in which X′ is simply added. Ten steps
+# teach a model next to nothing; we watch the machinery.
+
+# %%
+from emrrg_lib.data.dataset import read_dataset
+from emrrg_lib.data.phantom import write_phantom
+from emrrg_lib.data.study_set import StudySet
+from emrrg_lib.evaluation.nlg import score_reports
+from emrrg_lib.inference import write_reports
+from emrrg_lib.training.finetune import run_finetune
+
+SHORT = ["train.warm_steps=8", "train.steps=2", "train.batch_size=8", "train.warmup_steps=2",
+         "train.validations=1", "train.validation_studies=4", "generation.num_beams=1",
+         "generation.max_new_tokens=60"]  # the same for every row
+with capture_output():  # no progress bars on the page
+    data = folder / "data"
+    write_phantom(data, 60, seed=5, size=start.encoder.image_size, splits=(36 / 60, 8 / 60, 16 / 60))
+
+
+def one_row(config, out):
+    """Trains and scores one configuration → its scores."""
+    run_finetune(config, data, out)
+    model = EMRRG.from_run(out)
+    test = StudySet(read_dataset(data, config.train.seed).split("test"), config)
+    return score_reports(test.reports, write_reports(model, test), meteor=False)
+
+
+gates = {row.row: row for row in read_rows("gate")}
+config = row_config(start, gates["none"], SHORT)
+assert config == replace(row_config(start, gates["dynamic + warm-up"], SHORT),
+                         llm=replace(start.llm, gate="none"))  # the two rows differ in the gate alone
+with capture_output():
+    ours = one_row(config, folder / "by_hand")
+print({name: round(value, 4) for name, value in ours.items() if value is not None})
+
+# %% [markdown]
+# ## The real runner
+#
+# `run_ablation` does this for all rows and seeds, each **job** (one row, one seed) in a folder of its own.
+# In a terminal it is `emrrg ablate gate --seeds 1 --rows none 'dynamic + warm-up'`.
+
+# %%
+from emrrg_lib.training.ablation import run_ablation
+
+with capture_output():
+    table, refused = run_ablation("gate", start, data, folder / "gate", seeds=1, values=SHORT,
+                                  only=["none", "dynamic + warm-up"])
+live = pd.read_csv(table)
+theirs = live.set_index("row").loc["none"]
+assert not refused
+assert all(abs(ours[name] - theirs[name]) <= 5.1e-5 for name in ("Bleu_4", "ROUGE_L", "CIDEr"))
+print("row `none`, by hand and by run_ablation: equal to the four digits of the file")
+METRICS = {"Bleu_4": "BLEU-4", "CIDEr": "CIDEr", "CE13_micro_F1": "finding F1"}
+shown = live.astype({"seed": "Int64", "trained": "Int64"})
+shown = shown[["source", "row", "seed", "trained", "note", *METRICS]]
+shown.astype(object).where(shown.notna(), "")
+
+# %% [markdown]
+# `results.csv` has a line for each job, for each control, for each value of the paper that belongs to a
+# row, and, where weights are missing, for each row *left out*, with the reason. Look at the controls
+# first: a row whose reports are worth as much to other patients ("shuffled images") has not looked.
+#
+# **A second call does nothing twice.** Finished jobs are read; a stopped one goes on from its last
+# checkpoint; a row whose whole configuration equals an earlier one's takes its scores. Another setting in
+# the same folder is refused, since a table must not mix two.
+
+# %%
+jobs = {}  # row → (reports, scores) of its job
+for file in sorted((folder / "gate" / "jobs").glob("*/seed-0/scores.json")):
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    written = file.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    jobs[scores["row"]] = [json.loads(line) for line in written], scores
+for name, (reports, scores) in jobs.items():
+    same = all(scores["metrics"][metric] == scores["shuffled images"][metric] for metric in METRICS)
+    texts = {report["hypothesis"] for report in reports}
+    print(f"{name}: {len(reports)} reports, different texts: {len(texts)}; to other patients they are worth",
+          "exactly the same" if same else "otherwise")
+
+
+def states():
+    """Files of the jobs → when they were written."""
+    files = (folder / "gate" / "jobs").rglob("*")
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+
+before = states()
+with capture_output():
+    run_ablation("gate", start, data, folder / "gate", seeds=1, values=SHORT,
+                 only=["none", "dynamic + warm-up"])
+    _, refused = run_ablation("gate", start, data, folder / "gate", seeds=1,
+                              values=[*SHORT, "train.steps=3"], only=["none"])
+assert states() == before and list(refused) == ["none"]
+print(f"{len(before)} files of finished jobs, none written again; with train.steps=3 row `none` is refused")
+
+# %% [markdown]
+# ## The results that come with the kit
+#
+# `data/results` holds tables that were measured with `emrrg ablate`, in the layout you have just seen.
+# First, what was measured, and what was not.
+
+# %%
+stored = {path.parent.name: pd.read_csv(path) for path in sorted(results.glob("*/results.csv"))}
+if not stored:
+    raise FileNotFoundError("data/results holds no results.csv: `emrrg ablate NAME --out data/results/NAME`")
+record = {name: json.loads((results / name / "run.json").read_text(encoding="utf-8")) for name in stored}
+
+
+def trainings(frame):
+    """The lines of this run, each training once (a row may share another's)."""
+    mine = frame[frame["source"] == "this run"]
+    return mine[~mine["note"].astype(str).str.startswith("same settings as")].astype({"trained": int})
+
+
+overview = []
+for name, frame in stored.items():
+    mine, left = trainings(frame), frame[frame["source"] == "left out"]
+    seeds = mine.groupby("row").size() if len(mine) else pd.Series([0])
+    told = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    overview.append({"table": name, "rows": mine["row"].nunique(), "seeds": told,
+                     "left out": ", ".join(left["row"]) or "·", "data": record[name]["dataset"],
+                     "settings of all rows": " ".join(record[name]["values"]) or "·",
+                     "minutes": round(float(mine["minutes"].sum())) if len(mine) else 0})
+missing = [name for name in names() if name not in stored]
+for name, frame in stored.items():
+    for _, row in frame[frame["source"] == "left out"].iterrows():
+        print(f"{name}, left out: {row['row']}:", re.sub(r"(/[\w.+-]+)+/", "…/", str(row["note"])))
+print("tables without results here:", ", ".join(missing) or "none")
+pd.DataFrame(overview).set_index("table")
+
+# %%
+for name in stored:
+    if not (results / name / "figure.png").is_file():
+        print(f"{name}: no figure, as none of its rows was run")
+        continue
+    alt = (results / name / "figure.txt").read_text(encoding="utf-8").strip()
+    image = (results / name / "figure.png").read_bytes()
+    picture = {"image/png": base64.b64encode(image).decode("ascii"), "text/plain": alt}
+    display(picture, metadata={"image/png": {"alt": alt, "width": 900}}, raw=True)
+
+# %% [markdown]
+# *One figure a table: dots are trainings, the bar is the standard deviation over seeds (no bar: one
+# seed), the vertical lines are controls. Where the paper has the row, its values stand in panels of their
+# own, since their scale is that of other data.*
+#
+# ### What they say
+#
+# No sentence here is written by hand; they are computed from the files. "Overlap" means that mean ± sd of
+# the row and of the best row overlap. It is a reading aid, not a test: with three seeds a bar is itself
+# uncertain by about half of its length. The table asks the controls: does a row beat the constant report,
+# and what is left when the reports are given to other patients?
+
+# %%
+from emrrg_lib.interpret.ablation_figure import mean_and_spread
+
+
+def spreads(name, metric):
+    """Row → (mean, standard deviation or None) of a stored table."""
+    found = {row: [{metric: value} for value in part[metric].dropna()]
+             for row, part in trainings(stored[name]).groupby("row", sort=False) if metric in part}
+    return {row: mean_and_spread(values, metric) for row, values in found.items() if values}
+
+
+def sentence(name, metric):
+    """Which rows cannot be told from the best one, in words."""
+    found = spreads(name, metric)
+    if not found:
+        return "not measured"
+    best = max(found, key=lambda row: found[row][0])
+    if any(sd is None for _, sd in found.values()):
+        return f"one seed for some row, so no statement; highest is {best} with {found[best][0]:.3f}"
+    low = found[best][0] - found[best][1]
+    near = [row for row, (mean, sd) in found.items() if row != best and mean + sd >= low]
+    below = [row for row in found if row != best and row not in near]
+    return (f"best {best} {found[best][0]:.3f} ± {found[best][1]:.3f}; overlap: {', '.join(near) or 'none'}; "
+            f"apart: {', '.join(below) or 'none'}")
+
+
+for name in stored:
+    print(name)
+    for metric, title in METRICS.items():
+        print(f"  {title}: {sentence(name, metric)}")
+
+told = []
+for name, frame in stored.items():
+    control = frame[frame["source"] == "control"].set_index("row")
+    for metric, title in METRICS.items():
+        means = [mean for mean, _ in spreads(name, metric).values()]
+        if means and metric in control:
+            told.append({"table": name, "score": title, "lowest row": min(means), "highest row": max(means),
+                         **control[metric].to_dict(),
+                         "rows above both": sum(mean > control[metric].max() for mean in means)})
+pd.DataFrame(told).set_index(["table", "score"]).round(3)
+
+# %% [markdown]
+# ## How much of it is luck?
+#
+# Three lengths stand beside each other: how far the rows of a table lie apart, how far **another seed**
+# moves a row, and how far **another draw of test studies** moves a score (notebook 06). Data sets have
+# different levels, so all are in percent of the mean score. The seeds' deviation is pooled over rows:
+# the root of the mean variance.
+
+# %%
+def pooled(name, metric):
+    """Standard deviation over seeds, all rows of a table together; None with single seeds."""
+    groups = [part[metric].dropna() for _, part in trainings(stored[name]).groupby("row") if metric in part]
+    freedom = sum(max(len(group) - 1, 0) for group in groups)
+    squares = sum(((group - group.mean())**2).sum() for group in groups)
+    return float(np.sqrt(squares / freedom)) if freedom else None
+
+
+def gaps(values):
+    """(highest − lowest, median gap of neighbours in the order), in percent of the mean."""
+    ordered = np.sort(np.asarray(list(values), dtype=float))
+    return np.array([np.ptp(ordered), np.median(np.diff(ordered))]) / ordered.mean() * 100
+
+
+readme = (kit / "README.md").read_text(encoding="utf-8")
+cells = re.search(r"^\| constant report chosen on validation \|(.*)$", readme, re.MULTILINE)[1]
+measured = [tuple(map(float, cell)) for cell in re.findall(r"(\.\d+) \[(\.\d+), (\.\d+)\]", cells)]
+iu = dict(zip(SCORES, measured, strict=True))  # score, low, high: 590 studies of IU X-ray
+shipped = json.loads((kit / "data" / "tiny" / "run" / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
+
+
+def lengths(metric):
+    """What is compared → percent of the mean score."""
+    wide, near = gaps(table6[metric])
+    found = {"paper's Table 6: highest − lowest": wide, "paper's Table 6: neighbours": near}
+    for name in stored:
+        values = [mean for mean, _ in spreads(name, metric).values()]
+        if name in ("table5", "table6") and len(values) > 1:
+            found[f"our {name}: highest − lowest"] = gaps(values)[0]
+        if values and (sd := pooled(name, metric)):
+            found[f"our {name}: sd of seeds"] = sd / np.mean(values) * 100
+    score, low, high = iu[metric]
+    found["another 590 IU studies: sd"] = (high - low) / 3.92 / score * 100
+    low, high = shipped["ci"][metric]
+    found["another 240 phantoms: sd"] = (high - low) / 3.92 / shipped["metrics"][metric] * 100
+    return found
+
+
+compared = pd.DataFrame({METRICS[metric]: lengths(metric) for metric in ("Bleu_4", "CIDEr")})
+compared.round(1).rename_axis("percent of the mean score")
+
+# %%
+def lengths_picture(frame):
+    """Bars, one panel a score; what is luck is hatched."""
+    told = "; ".join(f"{title}, {what}: {value:.1f} %" for title in frame
+                     for what, value in frame[title].items())
+    picture = Picture((9, 0.32 * len(frame) + 0.8), facecolor=PAPER, layout="constrained",
+                      alt=f"Percent of the mean score. {told}.")
+    panels = picture.subplots(1, len(frame.columns), sharey=True)
+    luck = [": sd" in what for what in frame.index]
+    for axes, title in zip(panels, frame, strict=True):
+        axes.barh(range(len(frame)), frame[title], color=[RULE if each else BLUE for each in luck],
+                  hatch=["////" if each else "" for each in luck], edgecolor=INK, linewidth=0.6)
+        axes.set_title(f"{title}, percent of the mean score", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_yticks(range(len(frame)), frame.index, fontsize=8)
+    axes.invert_yaxis()
+    return picture
+
+
+lengths_picture(compared)
+
+# %% [markdown]
+# *Plain: differences between rows. Hatched: standard deviations of luck.* IU's are those of the constant
+# report in the README, as nobody has EMRRG's reports; the phantom's those of the shipped run.
+#
+# How close may two rows of a single-run table lie before their order means nothing? Two luck-deviations
+# of a *difference*, 2 · √2 · sd, is the usual mark. Below: all pairs of Table 6, and what Table 5 is quoted
+# for, hybrid layers against a plain language model and full tuning against LoRA_P(X).
+
+# %%
+for metric in ("Bleu_4", "CIDEr"):
+    apart = [abs(a - b) for a, b in itertools.combinations(table6[metric], 2)]
+    found = compared[METRICS[metric]].dropna()
+    marks = {what: found[what] for what in found.index if what in ("another 590 IU studies: sd",
+                                                                 "our table5: sd of seeds",
+                                                                 "our table6: sd of seeds")}
+    marks["all luck together"] = np.sqrt(sum(np.square([
+        found["another 590 IU studies: sd"], found.get("our table6: sd of seeds", 0.0)])))
+    for what, percent in marks.items():
+        limit = 2 * 2**0.5 * percent / 100 * table6[metric].mean()
+        print(f"{METRICS[metric]:7} {what:27} rows closer than {limit:.3f} cannot be ranked: "
+              f"{sum(gap < limit for gap in apart)} of {len(apart)} pairs")
+    for what, (more, less) in {"hybrid layers, LoRA_P(X)": (6, 4), "hybrid layers, full": (3, 1),
+                               "full, hybrid layers": (3, 6)}.items():
+        gap = table5.loc[f"EMRRG #0{more}", metric] - table5.loc[f"EMRRG #0{less}", metric]
+        verdict = "closer than all luck together" if abs(gap) < limit else "further apart than that"
+        print(f"        Table 5, {what}: #0{more} − #0{less} = {gap:+.3f}, {verdict}")
+
+# %% [markdown]
+# Two reservations. The seeds' deviation is that of *our* tiny model, the paper's own is not known. And with
+# both rows' reports at hand the test set's share shrinks, because a hard study is hard for both rows; a
+# table of scores does not allow that, reports do. Our two live rows, paired by study (16 of them, so do
+# not expect much):
+
+# %%
+from emrrg_lib.evaluation.intervals import paired_difference, system_statistics
+
+systems = {name: system_statistics([report["reference"] for report in reports],
+                                   [report["hypothesis"] for report in reports], meteor=False)
+           for name, (reports, _) in jobs.items()}
+for metric in ("Bleu_4", "CIDEr"):
+    gap = paired_difference(metric, systems["none"], systems["dynamic + warm-up"])
+    told = "told apart" if gap.real else "not told apart"
+    print(f"{METRICS[metric]}: none − (dynamic + warm-up) = {gap.value:+.3f} "
+          f"[{gap.low:+.3f}, {gap.high:+.3f}]: {told} on these studies, of these two trainings")
+
+# %% [markdown]
+# ## Is it the paper's order?
+#
+# The rank correlation between our rows and the paper's. Two measures of its own luck: *by chance*, how
+# large it gets in 95 % of random orders; and *by seeds*, the middle 95 % when every row's mean is moved
+# by its error, sd / √seeds.
+
+# %%
+luck = np.random.default_rng(0)
+
+
+def correlations(many, truth):
+    """Rank correlation of each line of (R, rows) with (rows,): (R,)."""
+    ranks, wanted = many.argsort(axis=1).argsort(axis=1), pd.Series(truth).rank().to_numpy()
+    ranks, wanted = ranks - ranks.mean(axis=1, keepdims=True), wanted - wanted.mean()
+    return ranks @ wanted / np.sqrt((ranks**2).sum(axis=1) * (wanted**2).sum())
+
+
+def order(name, dataset, metric):
+    """Rank correlation of one stored table with the paper's rows; None with less than 3 rows."""
+    frame, ours = stored[name], spreads(name, metric)
+    paper = frame[frame["source"] == f"paper, {dataset}"].set_index("row")
+    paper = paper[metric].dropna() if metric in paper else pd.Series(dtype=float)
+    both = [row for row in ours if row in paper.index]
+    if len(both) < 3:
+        return None
+    mine, truth = np.array([ours[row][0] for row in both]), paper[both].to_numpy()
+    chance = abs(correlations(luck.random((2000, len(both))), truth))
+    told = {"table": name, "paper's data": dataset, "score": METRICS[metric], "rows": len(both),
+            "rank correlation": f"{spearman(mine, truth):+.2f}",
+            "by chance, 95 % within": f"± {np.percentile(chance, 95):.2f}", "by seeds": "one seed: not known"}
+    if sd := pooled(name, metric):
+        seeds = trainings(frame).groupby("row").size()[both].to_numpy()
+        drawn = correlations(luck.normal(mine, sd / np.sqrt(seeds), (2000, len(both))), truth)
+        told["by seeds"] = "{:+.2f} to {:+.2f}".format(*np.percentile(drawn, [2.5, 97.5]))
+    return told
+
+
+found = [order(name, dataset, metric) for name, frame in stored.items()
+         for dataset in frame["source"][frame["source"].str.startswith("paper, ")].str[7:].unique()
+         for metric in ("Bleu_4", "CIDEr")]
+pd.DataFrame([each for each in found if each])
+
+# %% [markdown]
+# A correlation inside the chance range is no agreement, and no disagreement either. Equal order is **not
+# expected** here. What the tiny preset changes:
+#
+# | | the paper | the tiny preset |
+# |---|---|---|
+# | images | IU X-ray, real patients | PhantomCXR, drawn from geometry |
+# | encoder | d = 768, 12 blocks, 192 px | d = 128, 4 blocks, 96 px, pre-trained on phantoms |
+# | language model | Llama 2, 32 layers | 4 layers that know phantom reports only |
+# | training | 30 epochs of 2,069 studies | a warm part on stored tokens, then a few joint steps |
+# | Table 6's language model | not stated | plain, the visual tokens in the prompt |
+#
+# What carries over is the method: the same rows, with seeds, controls and intervals.
+#
+# ## Four traps in reading
+#
+# ### 1. Counting weights instead of looking at scores
+#
+# "Only 2.3 % of the parameters" (§4.4): notebook 03 asks of what. Here: does the count order the scores?
+
+# %%
+with_encoder = [name for name in rows if name != "LoRA(LLM)"]
+paper = preset("iu-xray")  # its encoder; the language model does not count here
+full_size = replace(start, encoder=paper.encoder, partial_lora=paper.partial_lora)
+adapter = {name: trained(row_config(full_size, rows[name]))["encoder, LoRA"] for name in with_encoder}
+order_paper = spearman(adapter.values(), table6.loc[with_encoder, "Bleu_4"])
+print(f"paper's Table 6, encoder rows: adapters of {min(adapter.values()):,} to {max(adapter.values()):,} "
+      f"weights; rank correlation with BLEU-4 {order_paper:+.2f}")
+for name, frame in stored.items():
+    found = spreads(name, "Bleu_4")
+    size = trainings(frame).groupby("row")["trained"].first()
+    if size.nunique() > 2:
+        value = spearman(size[list(found)], [mean for mean, _ in found.values()])
+        print(f"our {name}: {size.min():,} to {size.max():,} weights; rank correlation {value:+.2f}")
+
+# %% [markdown]
+# ### 2. Equal steps are not equal chances
+#
+# The runner gives each row the same number of steps. A row that learns slowly is then judged half-way;
+# was it still getting better? And the preset's warm part works on encoder tokens that are computed
+# **once**. That is fast, and nothing in the encoder learns there, whatever the row says: from stored
+# tokens no gradient goes back.
+
+# %%
+full = EMRRG.from_preset(row_config(start, {row.row: row for row in read_rows("rank")}["full"]))
+with capture_output():
+    test = StudySet(read_dataset(data, 0).split("test"), start)
+    pixels, mask = test.images(range(2))
+with torch.no_grad():
+    kept = full.encoder(pixels[mask])  # computed once, as in the warm part
+
+
+def encoder_learns(states):
+    """Weights of the encoder that get a gradient from a loss on these visual states."""
+    full.zero_grad(set_to_none=True)
+    states.square().mean().backward()
+    return sum(p.numel() for p in full.encoder.parameters() if p.grad is not None)
+
+
+print(f"from stored tokens: {encoder_learns(full.project(kept, mask)[0]):,} of the encoder's weights get a "
+      f"gradient; from the images: {encoder_learns(full.encode(pixels, mask)[0]):,}")
+for name in stored:
+    values = dict(word.split("=", 1) for word in record[name]["values"])
+    steps = {part: int(values.get(f"train.{part}", record[name]["config"]["train"][part]))
+             for part in ("warm_steps", "steps")}
+    print(f"{name}: the encoder learns in {steps['steps']} of {sum(steps.values())} steps")
+
+run = json.loads((kit / "data" / "tiny" / "run" / "run.json").read_text(encoding="utf-8"))
+warm = [entry["loss"] for entry in run["history"] if entry["step"] <= run["config"]["train"]["warm_steps"]]
+fifths = [float(np.mean(part)) for part in np.array_split(warm, 5)]
+print("\nthe shipped run, mean loss of the warm part's fifths:", [round(value, 4) for value in fifths])
+print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before")
+
+# %% [markdown]
+# So in these tables, what of the encoder trains can make a difference in the joint steps alone. A row with
+# the whole encoder to tune has the most to gain from more of them: what is below here may be above after
+# a real training. The loss of the last fifths tells whether a training was at its end, the column `minutes`
+# of `results.csv` what a row cost.
+#
+# ### 3. The same seed is not the same start
+#
+# It is tempting to pair rows by seed: seed 0 against seed 0. But the adapters draw their first weights
+# before the projector does. Where they have other shapes, the projector starts elsewhere.
+
+# %%
+first = {name: EMRRG.from_preset(row_config(start, rows[name])).projector.weight.detach()
+         for name in ("LoRA_P(X)", "LoRA_P(Z)", "LoRA(x_proj)")}
+for name in ("LoRA_P(Z)", "LoRA(x_proj)"):
+    print(f"seed {start.train.seed}, projector of LoRA_P(X) and of {name}:",
+          "equal" if torch.equal(first["LoRA_P(X)"], first[name]) else "not equal")
+
+# %% [markdown]
+# ### 4. The best row of the test set
+#
+# Let eleven rows be *equal*. The highest one still leads, by luck, and a table's bold print celebrates it.
+# How far is the highest above the mean of the rows, if nothing but the seeds makes a difference?
+
+# %%
+def lead(rows, sd, seeds, draws=4000):
+    """Highest row minus mean of the rows, of tables in which all rows are equal: (draws,)."""
+    tables = np.random.default_rng(1).normal(0, sd, (draws, rows, seeds)).mean(axis=2)
+    return tables.max(axis=1) - tables.mean(axis=1)
+
+
+for name in stored:
+    found, sd = spreads(name, "Bleu_4"), pooled(name, "Bleu_4")
+    means = [mean for mean, _ in found.values()]
+    if sd is None or len(means) < 2:
+        print(f"{name}: one seed a row, so its luck is not known")
+        continue
+    seeds = int(trainings(stored[name]).groupby("row").size().min())
+    equal, ours = lead(len(means), sd, seeds), max(means) - np.mean(means)
+    print(f"{name}: the best of {len(means)} rows leads their mean by {ours:.4f} BLEU-4; equal rows would by "
+          f"{equal.mean():.4f}, and by as much or more in {(equal >= ours).mean():.0%} of the tables")
+
+# %%
+def lead_picture(most):
+    """How far the best of k equal rows leads, in standard deviations of one training."""
+    ks = range(2, most + 1)
+    curves = {seeds: [lead(k, 1.0, seeds).mean() for k in ks] for seeds in (1, 3)}
+    told = "; ".join(f"{seeds} seed{'s' * (seeds > 1)}: {curve[0]:.2f} for 2 rows, {curve[-1]:.2f} for {most}"
+                     for seeds, curve in curves.items())
+    picture = Picture((6.4, 2.8), facecolor=PAPER, layout="constrained", alt=(
+        f"How far the best of k equal rows leads by luck, in sd of one training; it grows with k. {told}."))
+    axes = picture.subplots()
+    for (seeds, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
+        axes.plot(ks, curve, style, color=ORANGE if seeds == 1 else BLUE, markersize=4,
+                  label=f"{seeds} seed{'s' * (seeds > 1)} a row")
+    axes.axvline(len(table6), color=MUTED, linewidth=1, linestyle=":")
+    axes.text(len(table6) - 0.2, 0.1, "rows of Table 6", color=INK, fontsize=8, ha="right")
+    axes.set(xlabel="equal rows", ylabel="lead by luck, in sd", ylim=(0, None))
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return picture
+
+
+lead_picture(15)
+
+# %% [markdown]
+# *More rows, more luck; more seeds, less.* The cure costs nothing: choose the row on **validation**, then
+# report its test score, whatever it is. And say how many rows you tried.
+#
+# ## Exercises
+#
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
+#
+# ### Exercise 1 · A new row *(easy, 6 minutes)*
+#
+# Write the `settings` of a line for a row that Table 6 lacks: LoRA_P(X) of rank 4, everything else as in
+# its row LoRA_P(X). It must hold from any preset.
+#
+# <details><summary>Hint</summary>
+#
+# Words KEY=VALUE, with a blank between them. The first is in the line printed above; the table `rank`
+# (`data/ablations/rank.csv`) shows how a rank is set.
+#
+# </details>
+
+# %%
+settings = None  # your text
+
+# %%
+# Check 1
+from emrrg_lib.course.checks.nb09 import check_1
+
+check_1(settings)
+
+# %% [markdown]
+# <details><summary>Solution 1</summary>
+#
+# ```python
+# settings = "policy=table6-X partial_lora.r=4"
+# ```
+#
+# A line of your own goes into `data/ablations/NAME.csv`, and `emrrg ablate NAME` runs it.
+#
+# </details>
+#
+# ### Exercise 2 · Mean ± sd *(medium, 8 minutes)*
+#
+# `frame` is a `results.csv` as a DataFrame. Return for each row of this run its mean over the seeds and
+# the standard deviation of one training, estimated from these seeds; None where there is but one.
+#
+# <details><summary>Hint</summary>
+#
+# Keep the lines whose `source` is "this run"; `groupby("row")`. NumPy's `std` divides by n unless it is
+# told otherwise.
+#
+# </details>
+
+# %%
+def mean_and_sd(frame, metric):
+    """→ {row: (mean, sd or None)}."""
+    return None  # your code
+
+
+# %%
+# Check 2
+from emrrg_lib.course.checks.nb09 import check_2
+
+check_2(mean_and_sd)
+
+# %% [markdown]
+# <details><summary>Solution 2</summary>
+#
+# ```python
+# def mean_and_sd(frame, metric):
+#     mine = frame[frame["source"] == "this run"]
+#     return {row: (values.mean(), values.std(ddof=1) if len(values) > 1 else None)
+#             for row, values in mine.groupby("row")[metric]}
+#
+#
+# for name, frame in stored.items():
+#     print(name, {row: tuple(x and round(x, 3) for x in both)
+#                  for row, both in mean_and_sd(frame, "Bleu_4").items()})
+# ```
+#
+# </details>
+#
+# ### Exercise 3 · Two rows, three seeds, the same studies *(hard, 12 minutes)*
+#
+# `a` and `b` (seeds, studies) are two rows' scores of each study, such as ROUGE-L; the studies are the
+# same. `draws` (R, studies) says how often each study was drawn. Return the difference of the rows' means
+# and its 95 % interval over the draws: (difference, low, high).
+#
+# <details><summary>Hint</summary>
+#
+# First one number a study: a's mean over seeds minus b's. What is drawn are *studies*, with all that
+# belongs to them. A drawn mean is a weighted one.
+#
+# </details>
+
+# %%
+def paired(a, b, draws):
+    """(seeds, studies) twice, (R, studies) → (difference, low, high)."""
+    return None  # your code
+
+
+# %%
+# Check 3
+from emrrg_lib.course.checks.nb09 import check_3
+
+check_3(paired)
+
+# %% [markdown]
+# <details><summary>Solution 3</summary>
+#
+# ```python
+# def paired(a, b, draws):
+#     gap = a.mean(axis=0) - b.mean(axis=0)
+#     low, high = np.percentile(draws @ gap / draws.sum(axis=1), [2.5, 97.5])
+#     return gap.mean(), low, high
+# ```
+#
+# This interval knows the luck of the studies. The luck of the seeds is in it only as far as averaging has
+# left some; to have both, draw seeds as well.
+#
+# </details>
+#
+# ### Exercise 4 · The best of k equal rows *(medium, 9 minutes)*
+#
+# k rows have the same true score. Each is trained `seeds` times; a training scores the truth plus normal
+# luck of standard deviation `sd`. A table shows the means over seeds, and the highest is printed bold. By
+# how much does the bold one exceed the truth, on average?
+#
+# <details><summary>Hint</summary>
+#
+# Many tables of luck, (tables, k, seeds): mean over seeds, maximum over rows, mean over tables; 40,000
+# tables are precise enough. Or think: what is the deviation of a mean of `seeds` values?
+#
+# </details>
+
+# %%
+def best_of(k, sd, seeds):
+    """→ mean of (highest row − truth)."""
+    return None  # your code
+
+
+# %%
+# Check 4
+from emrrg_lib.course.checks.nb09 import check_4
+
+check_4(best_of)
+
+# %% [markdown]
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# def best_of(k, sd, seeds):
+#     tables = np.random.default_rng(0).normal(0, sd / seeds**0.5, (40_000, k))
+#     return tables.max(axis=1).mean()
+# ```
+#
+# For two rows it is exactly sd / √(π · seeds).
+#
+# </details>
+
+# %%
+scratch.cleanup()
+
+# %% [markdown]
+# ## Summary
+#
+# - A row is a preset and a few settings. Compare rows that differ in one; `row_config` shows which.
+# - Without several seeds a table has no measure of its own luck. Mean ± sd over seeds, n − 1.
+# - Two kinds of luck: another training, another test set. Rows closer than both cannot be ranked.
+# - Look at the controls before the rows: reports as good for any other patient were written blind.
+# - Equal rank is not equal size, equal steps are not equal chances, the same seed is not the same start,
+#   and the best of many rows is partly the luckiest.
+#
+# You can now write an ablation table as a file, run it with seeds, stop it and go on, and say which of its
+# rows differ, in this kit's tables and in the paper's.
+#
+# Read on in the code: [the runner](../emrrg_lib/training/ablation.py), [the
+# tables](../data/ablations/table6.csv), [what trains](../emrrg_lib/tuning/policy.py), [the
+# figure](../emrrg_lib/interpret/ablation_figure.py).
+#
+# [← 08](08_pretraining.ipynb) · [10 →](10_paper_vs_released_code.ipynb)
