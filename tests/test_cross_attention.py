@@ -56,7 +56,7 @@ def paper(module, norm, S, query, visual_states, visual_mask, text_mask, hidden)
                 context.append(weights[b, head, t] @ values[:, rows])
             source = S[b, t] if module.gate_input == "S" else hidden[b, t]
             g_d = np.tanh(p["gate_proj.weight"][0] @ source + p["gate_proj.bias"][0])
-            gates[b, t] = g_d * np.tanh(p["warm_up"]) * bool(text_mask[b, t])
+            gates[b, t] = g_d * np.tanh(p["warm_up"][0]) * bool(text_mask[b, t])
             out[b, t] += np.concatenate(context) * gates[b, t]
     return out, gates, weights
 
