@@ -104,7 +104,7 @@ class TrainConfig:
     warmup_steps: int = 20
     clip: float = 1.0
     gradient_checkpointing: bool = False
-    validations: int = 2  # checkpoints tried on validation in each part; the best is kept
+    validations: int = 2  # checkpoints tried on validation in each part; the last part's best is kept
     validation_studies: int = 80  # enough to rank checkpoints, greedy; 0: all
     patience: int = 0  # a part ends after so many validations without a better one; 0: never
     save_steps: int = 250  # steps between checkpoints to resume from

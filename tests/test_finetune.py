@@ -17,6 +17,7 @@ from emrrg_lib.demo import run_demo, score_run, split_shares
 from emrrg_lib.errors import InputError
 from emrrg_lib.inference import generate_reports, generate_split
 from emrrg_lib.model import EMRRG
+from emrrg_lib.runs import write_trained
 from emrrg_lib.training.engine import WEIGHTS
 from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
 from emrrg_lib.vision.checkpoints import save_vision_encoder
@@ -80,6 +81,26 @@ def test_best_and_last_are_kept_and_patience_ends_a_part(tmp_path, config, phant
     before = (run / "trained.safetensors").read_bytes()
     run_finetune(config, phantom_dir, run, resume=True)  # it stays ended: no score is left to give
     assert (run / "trained.safetensors").read_bytes() == before
+
+
+def test_a_better_warm_part_does_not_win_over_the_tuned_encoder(tmp_path, config, phantom_dir, monkeypatch):
+    """In the warm part LoRA's B stays zero: its checkpoint would be a model whose encoder was never tuned."""
+    scores = iter([0.9, 0.2, 0.4, 0.3])  # one validation of the warm part, three of the joint one
+    monkeypatch.setattr("emrrg_lib.training.finetune.KeepBest._score", lambda self: next(scores))
+    saved = {}
+
+    def keep(out, model, name="trained.safetensors"):
+        saved[len(saved)] = {key: value.clone() for key, value in model.trained_state().items()}
+        return write_trained(out, model, name)
+
+    monkeypatch.setattr("emrrg_lib.training.finetune.write_trained", keep)
+    settings = ["train.warm_steps=1", "train.steps=3", "train.validations=3"]
+    run = run_finetune(with_values(config, settings), phantom_dir, tmp_path / "run")
+    kept = load_file(run / "trained.safetensors")
+    assert len(saved) == 4  # warm, joint 0.2, joint 0.4, and the last weights
+    assert all(torch.equal(kept[key], saved[2][key]) for key in kept)
+    assert any(kept[key].any() for key in kept if "lora_B" in key)
+    assert not any(saved[0][key].any() for key in kept if "lora_B" in key)
 
 
 @pytest.mark.parametrize("views", ["mean", "concat"])
