@@ -52,20 +52,21 @@ class EMRRG(nn.Module):
         hidden = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
         self.grid, self.cls_index = encoder.grid, encoder.cls_index
-        self.encoder = encoder
-        if config.encoder_tuning == "lora":
-            self.encoder = apply_partial_lora(encoder, config.partial_lora)
+        # What every row of an ablation has is drawn first: rows of one seed start from the same projector.
         self.projector = nn.Linear(encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
         if config.data.views == "concat":
             self.view_embedding = nn.Embedding(config.data.max_views, hidden)
             nn.init.normal_(self.view_embedding.weight, std=0.02)
         self.llm = without_dropout(llm)
-        if config.llm.tuning == "lora":
-            add_llm_lora(self.llm, config.llm.lora_r)
         if config.llm.hybrid_layers:
             install_hybrid_layers(self.llm, config.llm.hybrid_layers, config.llm.gate_input,
                                   config.llm.kv_init, config.llm.gate)
+        self.encoder = encoder
+        if config.encoder_tuning == "lora":
+            self.encoder = apply_partial_lora(encoder, config.partial_lora)
+        if config.llm.tuning == "lora":
+            add_llm_lora(self.llm, config.llm.lora_r)
         set_trainable(self, config)
         compute_in_float32(self.llm)
 
