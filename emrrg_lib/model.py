@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .config import EMRRGConfig, preset
 from .errors import InputError
 from .generation import generate_reports
-from .language.frozen import compute_in_float32, without_dropout
+from .language.frozen import fit_for_cpu, without_dropout
 from .language.hybrid_decoder import install_hybrid_layers
 from .language.llm import build_llm, load_llm
 from .language.prompt import IGNORE, image_slot
@@ -68,7 +68,7 @@ class EMRRG(nn.Module):
         if config.llm.tuning == "lora":
             add_llm_lora(self.llm, config.llm.lora_r)
         set_trainable(self, config)
-        compute_in_float32(self.llm)
+        fit_for_cpu(self.llm)
 
     @classmethod
     def from_preset(cls, name: str | EMRRGConfig = "tiny") -> EMRRG:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,20 +19,30 @@ def without_dropout(llm: nn.Module) -> nn.Module:
     return llm
 
 
-class HalfStoredLinear(nn.Linear):
-    """bfloat16 weights with float32 arithmetic on a CPU.
+@cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 units (AVX-512 BF16 or AMX), as far as torch can tell."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
-    A CPU without bfloat16 units takes 200 times longer for the gradient of a bfloat16 product (measured:
-    22 s against 0.1 s for 200 × 5504 × 2048). The float32 copy lives as long as its layer is computed.
+
+class HalfStoredLinear(nn.Linear):
+    """bfloat16 weights on a CPU: activations stay float32, the product takes the faster arithmetic.
+
+    With bfloat16 units that is bfloat16 (measured: 5 times as fast as float32 for 360 × 576 × 1536, forward
+    and gradient). Without them the gradient of a bfloat16 product takes 200 times as long as float32's
+    (22 s against 0.1 s for 200 × 5504 × 2048), so there a float32 copy lives while its layer is computed.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
             return super().forward(x)
+        if cpu_multiplies_bfloat16():
+            return super().forward(x.bfloat16()).float()
         return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
 
 
-def compute_in_float32(llm: nn.Module) -> None:
+def fit_for_cpu(llm: nn.Module) -> None:
     """Makes every plain bfloat16 Linear of the LLM a `HalfStoredLinear`; names and weights stay."""
     for module in llm.modules():
         if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:

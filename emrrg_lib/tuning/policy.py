@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -71,7 +71,8 @@ def apply_policy(config: EMRRGConfig, name: str) -> EMRRGConfig:
 
 def add_llm_lora(llm: PreTrainedModel, r: int) -> None:
     """Adds PEFT's LoRA to q_proj and v_proj of the LLM's own self-attention, in place; B starts at 0."""
-    llm.add_adapter(LoraConfig(r=r, lora_alpha=r, target_modules=LLM_LORA), adapter_name="llm")
+    # PEFT itself: the method of transformers asks for the PEFT release of the day
+    inject_adapter_in_model(LoraConfig(r=r, lora_alpha=r, target_modules=LLM_LORA), llm, adapter_name="llm")
 
 
 def trainable_part(name: str) -> str | None:
