@@ -235,7 +235,7 @@ def test_a_few_steps_learn_to_tell_two_images_apart(make_model, tokenizer, small
     model.llm.get_input_embeddings().weight.data.mul_(20)  # tied: the random LM can be sure of a word
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.03)
     before = model(**given)["loss"].item()
-    for _ in range(80):
+    for _ in range(160):
         optimizer.zero_grad()
         model(**given)["loss"].backward()
         optimizer.step()
