@@ -18,6 +18,7 @@ from emrrg_lib.evaluation.localization import (
     place_priors,
     pointing_game,
     pointing_tables,
+    sentence_tokens,
     token_map,
 )
 
@@ -50,6 +51,20 @@ def case(study, kind, peaks, spot):
 )
 def test_naming_tokens(tokens, observation, expected):
     assert naming_tokens(tokens, observation) == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "named", "expected"),
+    [
+        (["clear", ".", " a", " left", " mass", " in", " it", ".", " no", " edema", "."], [4], range(2, 8)),
+        (["mass", " here", ".", " no", " edema", "."], [0], range(0, 3)),
+        ([" no", " edema", " . ", "a", " left", " ma", "ss", " ."], [5, 6], range(3, 8)),
+        ([" a", " 1.5", " cm", " mass", " is", " seen"], [3], range(0, 6)),
+        ([" clear.", " small", " mass.", " no edema."], [2], range(1, 3)),
+    ],
+)
+def test_the_sentence_of_a_naming_word(tokens, named, expected):
+    assert sentence_tokens(tokens, named) == list(expected)
 
 
 def test_a_negated_word_is_found_where_it_is_wanted():

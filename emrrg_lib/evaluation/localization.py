@@ -1,8 +1,9 @@
 """The pointing game: does the model look at a finding while it writes the finding's name?
 
-The reference report is teacher-forced; the query is the tokens of the word that names the finding;
-the map is the mean over heads of one hybrid layer's cross-attention, or that weighted by the gate, of
-one layer or summed over all; the layer is chosen on validation, on localised findings. A hit: the
+The reference report is teacher-forced; the query is the tokens of the word that names the finding, or
+all tokens of its sentence, where side and place are chosen; the map is the mean over heads of one hybrid
+layer's cross-attention, or that weighted by the gate, of one layer or summed over all; the layer is
+chosen on validation, on localised findings. A hit: the
 arg-max patch over all views lies within one patch (8-neighbourhood) of the mask. A finding is *localised*
 where at most a quarter of all patches would hit, *small* where at most 15 % would: to point at a heart
 that fills the frame tells little. Beside the hits stand *chance* (the share of patches that
@@ -46,8 +47,10 @@ NAMING: dict[str, tuple[str, ...]] = {
 }
 """Observation -> patterns of the words that name it, most telling first; a group marks the word."""
 
-MAPS = tuple((kind, token) for kind in ("attention", "attention x gate") for token in ("predicts", "own"))
-"""What is read of a trace: which map, at whose position (that predicts the word, or the word's own)."""
+MAPS = tuple((kind, token) for kind in ("attention", "attention x gate")
+             for token in ("predicts", "own", "sentence"))
+"""What is read of a trace: which map, and at which positions: the one that predicts the word, the word's
+own, or those of its whole sentence."""
 
 AREAS = {"small": 0.15, "localised": 0.25}
 """Group of findings -> largest share of the patches that would hit."""
@@ -134,6 +137,17 @@ def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
     return list(range(int(first), int(last) + 1))
 
 
+def sentence_tokens(tokens: Sequence[str], named: Sequence[int]) -> list[int]:
+    """Positions of all tokens of the sentence that `named`, of :func:`naming_tokens`, stands in."""
+    text, ends = "".join(tokens), np.cumsum([len(token) for token in tokens])
+    begin = ends[named[0]] - len(tokens[named[0]]) + 1  # a piece may bring its leading space
+    before, full_stop, _ = text[:begin].rpartition(". ")
+    stop = text.find(". ", ends[named[-1]] - 1)
+    places = [len(before + full_stop), stop if stop >= 0 else len(text) - 1]
+    first, last = np.searchsorted(ends, places, side="right")
+    return list(range(int(first), int(last) + 1))
+
+
 def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None) -> np.ndarray:
     """Attention of the naming tokens, averaged over heads and tokens.
 
@@ -177,9 +191,8 @@ def dilate(mask: np.ndarray) -> np.ndarray:
 
 def hits(case: Case) -> np.ndarray:
     """Whether the arg-max patch of each layer's map hits: bool (layer,)."""
-    layers = len(case.maps)
     allowed = dilate(case.mask).reshape(-1)
-    return allowed[case.maps.reshape(layers, -1).argmax(axis=1)]
+    return allowed[case.maps.reshape(len(case.maps), -1).argmax(axis=1)]
 
 
 def is_localised(case: Case) -> bool:

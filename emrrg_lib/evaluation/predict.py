@@ -25,7 +25,15 @@ from ..model import EMRRG
 from ..runs import write_predictions
 from .baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
 from .labeler import label_report
-from .localization import MAPS, Case, naming_tokens, patch_mask, pointing_tables, token_map
+from .localization import (
+    MAPS,
+    Case,
+    naming_tokens,
+    patch_mask,
+    pointing_tables,
+    sentence_tokens,
+    token_map,
+)
 from .nlg import score_each
 
 EXAMPLES = 24  # studies of the page, with their traces
@@ -75,10 +83,12 @@ def pointing_cases(model: EMRRG, studies: StudySet) -> dict[tuple[str, str], lis
             mask = np.stack([np.zeros((size, size), bool) if path is None else load_mask(path, size)
                              for path in finding["masks"]])
             for kind, position in MAPS if tokens else ():
-                trace = traces[position]
+                whole = position == "sentence"
+                trace = traces["own" if whole else position]
+                query = sentence_tokens(trace.tokens, tokens) if whole else tokens
                 gate = trace.gate if kind == "attention x gate" else None
                 cases[kind, position].append(Case(
-                    study.id, finding["kind"], token_map(trace.attention, tokens, gate),
+                    study.id, finding["kind"], token_map(trace.attention, query, gate),
                     patch_mask(mask, trace.grid)))
     return cases
 

@@ -110,7 +110,8 @@ def _pointing_table(pointing: Mapping[str, Any]) -> Table:
             *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place"))])
         for row in pointing["rows"]
     ]
-    place = {"predicts": "at the token before it", "own": "at its own tokens"}.get(pointing.get("token"), "")
+    place = {"predicts": "at the token before it", "own": "at its own tokens",
+             "sentence": "over its whole sentence"}.get(pointing.get("token"), "")
     read = f" Read from {pointing['map']} {place}." if "map" in pointing else ""
     caption = (
         "A hit: the strongest patch of the word that names the finding lies within one patch of its mask."
