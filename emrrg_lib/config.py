@@ -179,8 +179,9 @@ PRESETS: dict[str, EMRRGConfig] = {
     "tiny": TINY,
     # a real pre-trained small LLM; its own words are English prose, the phantom's reports are learnt
     "laptop": replace(
-        TINY, preset="laptop", llm=LLMConfig(name="smollm2-135m", dtype="bfloat16", hybrid_layers=(0, 8, 16, 24)),
-        data=DataConfig(max_length=72), train=replace(TINY.train, warm_steps=1200, steps=60, batch_size=4)),
+        TINY, preset="laptop", data=DataConfig(max_length=72),
+        llm=LLMConfig(name="smollm2-135m", dtype="bfloat16", hybrid_layers=(0, 8, 16, 24)),
+        train=replace(TINY.train, warm_steps=1200, steps=60, batch_size=4)),
     "iu-xray": IU_XRAY,
     "mimic-cxr": MIMIC_CXR,
     "chexpert-plus": replace(MIMIC_CXR, preset="chexpert-plus"),  # cleaned by MIMIC's rule (audit E35)

@@ -15,8 +15,8 @@ from emrrg_lib.errors import InputError
 from emrrg_lib.interpret.ablation_figure import ablation_figure, mean_and_spread
 from emrrg_lib.language.cross_attention import GATES, GatedCrossAttention
 from emrrg_lib.model import EMRRG
-from emrrg_lib.training import ablation, ablation_encoders, recipes
-from emrrg_lib.training.ablation import hybrid_layers, names, paper_values, read_rows, row_config
+from emrrg_lib.training import ablation, ablation_rows, recipes
+from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, row_config
 from emrrg_lib.tuning.ledger import ledger
 
 NAMES = {"table5", "table6", "cxpmrg-table4", "cxpmrg-table5", "llm-swap", "hybrid-layers", "rank", "gate",
@@ -28,7 +28,7 @@ TRAIN = TrainConfig(warm_steps=2, steps=1, batch_size=4, validations=1, warmup_s
 def config(tmp_path, small_config, make_encoder, make_llm, tokenizer, monkeypatch):
     base = on_disk(tmp_path, small_config, make_encoder(), make_llm(), tokenizer)
     monkeypatch.setitem(PRESETS, "small", dataclasses.replace(base, train=TRAIN))
-    monkeypatch.setattr(ablation, "_layers", lambda name: 2)
+    monkeypatch.setattr(ablation_rows, "_layers", lambda name: 2)
     return PRESETS["small"]
 
 
@@ -132,10 +132,21 @@ def test_a_row_pre_trains_its_encoder_once(tmp_path, config, phantom_dir, monkey
 
 
 def test_recipes_take_words_and_refuse_unknown_ones():
-    made = ablation_encoders.recipe(recipes.STAGE1_TINY, "objective=mae", ["steps=7"])
+    made = recipes.recipe(recipes.STAGE1_TINY, "objective=mae", ["steps=7"])
     assert (made.objective, made.steps, made.decoder_dim) == ("mae", 7, 64)
     with pytest.raises(InputError, match="the recipe has no setting 'step'"):
-        ablation_encoders.recipe(recipes.STAGE1_TINY, "default", ["step=7"])
+        recipes.recipe(recipes.STAGE1_TINY, "default", ["step=7"])
+
+
+@pytest.mark.parametrize("value, message", [
+    ("train.stps=3", "config.train has no setting 'stps'"),
+    ("stage1.step=3", "the recipe has no setting 'step'"),
+    ("stage2.steps=3", "no row here is pre-trained by stage2"),
+    ("steps=3", "config has no setting 'steps'")])
+def test_a_wrong_setting_is_refused_before_anything_is_drawn(tmp_path, capsys, value, message):
+    assert cli.main(["ablate", "gate", "--out", str(tmp_path / "out"), "--set", value]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "data").exists()
 
 
 @pytest.mark.parametrize("gate", GATES)

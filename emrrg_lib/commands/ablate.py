@@ -36,10 +36,11 @@ def register(subparsers) -> None:
 def ablate(options: Namespace) -> int:
     """Runs what is not done yet; the same command goes on after a stop. 1 if a row was left out."""
     from emrrg_lib.config import preset
-    from emrrg_lib.training.ablation import read_rows, run_ablation
+    from emrrg_lib.training.ablation import run_ablation
+    from emrrg_lib.training.ablation_rows import check_values, read_rows
 
     config, out = preset(options.preset), options.out or Path("runs/ablations") / options.name
-    read_rows(options.name, options.rows)  # a wrong name stops before anything is drawn
+    check_values(config, read_rows(options.name, options.rows), options.values)  # before anything is drawn
     data = options.data or _phantom(out / "data", options.studies, config)
     table, refused = run_ablation(options.name, config, data, out, options.seeds, options.values,
                                   options.rows)

@@ -18,57 +18,28 @@ from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
-from transformers import AutoConfig
 
-from ..config import EMRRGConfig, to_dict, with_values
+from ..config import EMRRGConfig, to_dict
 from ..data.cleaning import clean_report
 from ..data.dataset import Dataset, read_dataset
 from ..data.study_set import StudySet
-from ..data.tables import read_table
 from ..distributed import processes
 from ..errors import InputError
 from ..evaluation.baselines import constant_report, shuffled
 from ..evaluation.intervals import point_scores, system_statistics
-from ..evaluation.published import COLUMNS, published
 from ..files import write_json, write_text
 from ..inference import write_reports
 from ..interpret.ablation_figure import ablation_figure
 from ..interpret.style import png_bytes
-from ..language.llm import NAMED
 from ..model import EMRRG
 from ..runs import read_json, write_predictions
-from ..tuning.policy import apply_policy
 from .ablation_encoders import pretrained_encoder
+from .ablation_rows import Row, check_values, paper_values, read_rows, row_config, stage_values
 from .checkpoints import refuse_changes
 from .finetune import run_finetune
 from .record import run_record
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "ablations"
-FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 CONSTANT, SHUFFLED = "constant report", "shuffled images"
-STAGES = ("stage1.", "stage2.")  # settings that belong to a recipe of pre-training
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of an ablation's CSV.
-
-    Attributes:
-        row: its name.
-        settings: words KEY=VALUE: settings of config.py, `policy=NAME`, `size=large`, `vit=true`;
-            `llm.hybrid_layers` takes none, first, all, every:K or spread:K.
-        stage1, stage2: the row's encoder is pre-trained by these stages: empty (not), `default`, or
-            words KEY=VALUE for the recipe. With neither, the encoder is the preset's.
-        paper_table, paper_row: where the paper has the row, see `paper_values`.
-    """
-
-    row: str
-    settings: str
-    stage1: str
-    stage2: str
-    paper_table: str
-    paper_row: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -79,79 +50,6 @@ class Job:
     seed: int
     config: EMRRGConfig
     out: Path
-
-
-def names() -> list[str]:
-    """The ablations there are."""
-    return sorted(path.stem for path in FOLDER.glob("*.csv"))
-
-
-def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of an ablation, or those named. Raises InputError for an unknown name."""
-    if name not in names():
-        raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
-    rows = [Row(**values) for values in read_table(FOLDER / f"{name}.csv", FIELDS).to_dict("records")]
-    if unknown := set(only) - {row.row for row in rows}:
-        raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
-    return [row for row in rows if not only or row.row in only]
-
-
-def row_config(config: EMRRGConfig, row: Row, values: Sequence[str] = ()) -> EMRRGConfig:
-    """The preset with the row's settings, then with `values`; InputError for one that does not exist."""
-    for word in row.settings.split():
-        key, _, value = word.partition("=")
-        if key == "policy":
-            config = apply_policy(config, value)
-        elif word == "size=large":  # as base to large in the paper: 768 x 12 to 1024 x 24
-            sizes = config.encoder
-            config = replace(config, encoder=replace(
-                sizes, embed_dim=round(sizes.embed_dim * 4 / 3 / 32) * 32, depth=2 * sizes.depth))
-        elif word == "vit=true":
-            config = replace(config, encoder=replace(config.encoder, kind="hf"))
-        elif key == "llm.hybrid_layers":
-            config = replace(config, llm=replace(
-                config.llm, hybrid_layers=hybrid_layers(value, _layers(config.llm.name))))
-        else:
-            config = with_values(config, [word])
-    return with_values(config, _own(values))
-
-
-def _own(values: Sequence[str]) -> list[str]:
-    """The settings that are config.py's."""
-    return [word for word in values if not word.startswith(STAGES)]
-
-
-def hybrid_layers(choice: str, count: int) -> tuple[int, ...]:
-    """Layer indices of a word: none, first, all, every:K (every K-th), spread:K (K layers, evenly)."""
-    word, _, number = choice.partition(":")
-    steps = {"none": count, "first": count, "all": 1, "every": int(number or 1),
-             "spread": max(1, count // int(number or 1))}
-    if word not in steps:
-        raise InputError(f"hybrid layers '{choice}': say {', '.join(steps)}, with :K after the last two")
-    chosen = range(0, 0 if word == "none" else count, steps[word])
-    return tuple(chosen[:int(number)] if word == "spread" else chosen)
-
-
-def _layers(llm: str) -> int:
-    if llm in NAMED:
-        return NAMED[llm].config().num_hidden_layers
-    try:
-        return AutoConfig.from_pretrained(llm, trust_remote_code=False).get_text_config().num_hidden_layers
-    except (OSError, ValueError) as error:
-        raise InputError(f"the language model '{llm}' is not here: download it with `hf download {llm}`"
-                         ) from error
-
-
-def paper_values(row: Row) -> dict[str, dict[str, float]]:
-    """Data set → metric → value of the published row that is meant, by system, setting or both."""
-    if not row.paper_table:
-        return {}
-    found = [line for line in published(row.paper_table).to_dict("records") if row.paper_row in (
-        line["system"], line["setting"], f"{line['system']} {line['setting']}")]
-    if not found:
-        raise InputError(f"{row.paper_table} has no row '{row.paper_row}'")
-    return {line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))}
-            for line in found}
 
 
 def run_ablation(name: str, config: EMRRGConfig, data: Path, out: Path, seeds: int,
@@ -171,7 +69,7 @@ def run_ablation(name: str, config: EMRRGConfig, data: Path, out: Path, seeds: i
         InputError: no such ablation or row, or data that cannot be read.
     """
     rows, started = read_rows(name, only), time.time()
-    with_values(config, _own(values))  # a wrong one stops here, not in every row
+    check_values(config, rows, values)  # a wrong one stops here, not in every row
     dataset = read_dataset(data, config.train.seed)
     constant = constant_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
@@ -200,10 +98,9 @@ def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values
     config = row_config(config, row, values)
     config = replace(config, train=replace(config.train, seed=seed))
     if row.stage1 or row.stage2:
-        own = {stage: [word.removeprefix(stage) for word in values if word.startswith(stage)]
-               for stage in STAGES}
-        weights = pretrained_encoder(config, row.stage1, row.stage2, own["stage1."], own["stage2."], data,
-                                     out / "pretrained")
+        weights = pretrained_encoder(
+            config, row.stage1, row.stage2, stage_values(values, "stage1."), stage_values(values, "stage2."),
+            data, out / "pretrained")
         config = replace(config, encoder_weights=weights)
     slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
     slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart

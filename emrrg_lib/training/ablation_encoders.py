@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from ..config import EMRRGConfig, EncoderConfig, from_dict
+from ..config import EMRRGConfig, EncoderConfig
 from ..data.dataset import read_dataset
 from ..distributed import processes
 from ..errors import InputError
@@ -22,7 +22,7 @@ from ..language.llm import NAMED, TINY_DIR, cache_folder
 from ..vision.checkpoints import load_vision_encoder, save_vision_encoder
 from ..vision.hf_backbone import HFBackbone
 from .pretrain import run_stage1, run_stage2, stage2_encoder
-from .recipes import STAGE1, STAGE2
+from .recipes import STAGE1, STAGE2, recipe
 from .text_encoder import load_text_encoder
 
 
@@ -66,19 +66,6 @@ def pretrained_encoder(config: EMRRGConfig, stage1: str, stage2: str, values1: S
             torch.manual_seed(0)
             save_vision_encoder(load_vision_encoder(weights, sizes.image_size), file)
     return str(file)
-
-
-def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
-    """The recipe with a cell's words, then with `values`; `default` changes nothing."""
-    words = [] if cell == "default" else cell.split()
-    changed = {}
-    for word in (*words, *values):
-        key, _, text = word.partition("=")
-        try:
-            changed[key] = json.loads(text)
-        except ValueError:
-            changed[key] = text
-    return from_dict(asdict(base) | changed, type(base), "the recipe")
 
 
 def small_vit(sizes: EncoderConfig) -> HFBackbone:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..config import LARGE, TINY_ENCODER, EncoderConfig
+from ..config import LARGE, TINY_ENCODER, EncoderConfig, from_dict
 from ..errors import InputError
 
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
@@ -86,6 +88,19 @@ class PretrainConfig:
 def chosen(recipe: Any, **options: Any) -> Any:
     """The recipe with those options that are not None."""
     return replace(recipe, **{name: value for name, value in options.items() if value is not None})
+
+
+def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
+    """The recipe with a cell's words, then with `values`; `default` changes nothing."""
+    words = [] if cell == "default" else cell.split()
+    changed = {}
+    for word in (*words, *values):
+        key, _, text = word.partition("=")
+        try:
+            changed[key] = json.loads(text)
+        except ValueError:
+            changed[key] = text
+    return from_dict(asdict(base) | changed, type(base), "the recipe")
 
 
 def per_process(batch_size: int, parts: int) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from emrrg_lib.config import preset
 from emrrg_lib.errors import InputError
-from emrrg_lib.training.ablation import Row, row_config
+from emrrg_lib.training.ablation_rows import Row, row_config
 
 from . import Mistake, call, exercise, expect, expect_close
 
