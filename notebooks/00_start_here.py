@@ -41,8 +41,8 @@
 # 2. **It does what the paper says.** The code released with the paper does not: in it every block
 #    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 is about
 #    the differences.
-# 3. **It measures honestly.** A model's score stands here beside *controls*: what a constant
-#    sentence scores, what is left when the images are shuffled, what the language model writes
+# 3. **It measures honestly.** A model's score stands here beside *controls*: what one constant
+#    report scores, what is left when the images are shuffled, what the language model writes
 #    blind. You will see below why that matters.
 
 # %%
@@ -96,12 +96,15 @@ llm_sizes = model.llm.config
 model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers))
 
 # %% [markdown]
-# **In words.** ① The X-ray is cut into patches; each becomes a token. ② Mamba blocks let the tokens
-# exchange what they know, by scanning them along rows and columns, both ways. The blocks are
-# frozen: only the orange low-rank pairs learn. ③ A projector brings the tokens to the width of the
-# language model. ④ In the *hybrid* layers of the language model every word asks the tokens a
-# question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The report is
-# written word by word.
+# **In words**, along the arrows. ① The X-ray is cut into patches; each becomes a token. ② Mamba
+# blocks let the tokens exchange what they know, by scanning them along rows and columns, both ways.
+# The blocks are frozen: only the orange low-rank pairs learn. ③ A projector brings the tokens to the
+# width of the language model. ④ In the *hybrid* layers of the language model every word asks the
+# tokens a question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The
+# report is written word by word.
+#
+# A snow crystal marks what is frozen, a flame what learns in *stage 3*, the training on image and
+# report together. Stages 1 and 2 have pre-trained the encoder before (notebook 08).
 #
 # The letters of the paper and their names in the code, as far as this notebook needs them. A shape
 # lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers a
@@ -120,8 +123,11 @@ glossary("V (views)", "M", "d", "D (width)", "V", "q", "S", "X′", "W_k", "W_v"
 # $$X' = \mathrm{softmax}(q K^\top / \sqrt{h})\, V$$
 # $$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha)$$
 #
-# `S` is what the words know, `X′` what the image answers, the two `tanh` are the gate. Here it is
-# with one head, three words and four patches.
+# A row of `S` is what one word knows, and a row of `q` (Q in the picture) is its question, h numbers
+# long. `K` and `V` are the keys and values of attention, one row a patch; in the model W_k and W_v
+# make both from the visual tokens. `X′` is what the image answers. The two `tanh` are the gate, one
+# number a word: how much of its answer gets in. Here it is with one head, three words and four
+# patches.
 
 
 # %%
@@ -143,8 +149,9 @@ print("attention, words x patches:\n", attention.numpy().round(2))
 print("gate of each word:", gate.numpy().round(2))
 
 # %% [markdown]
-# **Check.** With α = 0 nothing may change, not even the last bit: that is what "warm-up" means. A
-# word whose gate is 0 must keep its row.
+# **Check.** With α = 0 every gate is 0, and nothing may change, not even the last bit. Training
+# starts there, so that the new parts cannot disturb the language model at first; α then opens them.
+# The paper calls that *warm-up*.
 
 # %%
 untouched, _, closed = gated_look(S, q, K, V, w_g, b_g, torch.tensor(0.0))
@@ -155,8 +162,9 @@ print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
 # %% [markdown]
 # ## The real one is the same
 #
-# `GatedCrossAttention` of the library is this function with several heads, masks and a memory for
-# generation. Given the same weights it gives the same numbers.
+# `GatedCrossAttention` of the library is this function with several heads, with masks, and with a
+# cache, so that the image is not read anew for every word. Given the same weights it gives the same
+# numbers.
 
 # %%
 from emrrg_lib.language.cross_attention import GatedCrossAttention
@@ -189,8 +197,8 @@ print(model_map(settings))
 # %% [markdown]
 # Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
 # encoder, the projector, and the cross-attention with its gate. In this preset the visual tokens
-# are **not** put into the prompt: the image can reach the report only through the gates. So the
-# gates mean something.
+# are **not** put into the prompt, the fixed instruction that stands before the report: the image can
+# reach the report only through the gates. So the gates mean something.
 #
 # ## The same classes, other numbers
 #
@@ -226,7 +234,7 @@ pd.DataFrame(sizes).set_index("preset")
 # ## One study
 #
 # ![Contact sheet of fifteen synthetic studies, each a frontal and a lateral view: normal, large
-# heart, wide mediastinum, nodule, opacity, oedema, consolidation, atelectasis, pneumothorax,
+# heart, wide mediastinum, nodule, opacity, edema, consolidation, atelectasis, pneumothorax,
 # effusion, pleural thickening, fracture, pacemaker, hyperinflation, and three findings
 # together.](../data/phantom_contact_sheet.png)
 #
@@ -256,7 +264,8 @@ for name, each in (("study", study), ("other", other)):
     print(f"\n{name}, drawn: {drawn or 'nothing abnormal'}\n  reference: {each.report}")
 
 # %% [markdown]
-# Now the model writes, by beam search. `trace=True` also returns a **Trace**: the gate of every
+# Now the model writes, by beam search: at each word it keeps the few likeliest beginnings of the
+# report instead of one. `trace=True` also returns a **Trace**: the gate of every
 # word in every hybrid layer, and where each word looked. Every figure reads the trace, none reads
 # the model.
 
@@ -274,10 +283,12 @@ study_figure(study.images, reference, report, trace)
 # cheap: most reports say that there is no pneumothorax. Ask instead: are the findings named, on the
 # right side? A radiograph is seen from the front, so the patient's right is on your left.
 #
-# In the gate strip each column is a word, each row a hybrid layer. White is 0: that word was
-# written without the image. Both colours let the image in, only with opposite sign; what counts is
-# the depth of the colour. Words of grammar ("the", "is") follow from the words before them; words
-# that *decide* something need the image. Is that what you see?
+# In the gate strip each column is a word, each row a hybrid layer with its tanh α. White is 0: there
+# the layer let nothing of the image in. Both colours let the image in, only with opposite sign; what
+# counts is the depth of the colour. Words of grammar ("the", "is") follow from the words before them;
+# words that *decide* something need the image. Is that what you see? Do not expect it of every
+# column: training does not reward a closed gate, and an open one may bring an answer that changes no
+# word. A colour says what *could* get in; two experiments below show what it changed.
 #
 # The program can read reports too: `label_report` finds 14 observations, as 1 (present), 0
 # (denied), −1 (uncertain) or None (not mentioned).
@@ -307,10 +318,10 @@ gate_strip(other_traces[0])
 # %% [markdown]
 # ## Where a word looks
 #
-# Cross-attention gives each word one weight per patch. Below: the first word that names a finding,
-# the mean over the heads of one hybrid layer, with the true place of the finding outlined in cyan.
-# The layer is the one that pointed best on *validation* studies; it is not chosen by looking at
-# this one.
+# When the model chooses a word, cross-attention gives each patch of both views a weight (and the two
+# cls tokens what is left to 100 %). Below: the first word that names a finding, the mean over the
+# heads of one hybrid layer, with the true place of the finding outlined in cyan. The layer is the
+# one that pointed best on *validation* studies; it is not chosen by looking at this one.
 
 # %%
 from emrrg_lib.interpret import attention_overlay, naming_words
@@ -327,10 +338,12 @@ attention_overlay(study.images, trace, word, layer, masks=outline)
 
 # %% [markdown]
 # One picture proves nothing. The *pointing game* asks the question for all test studies: does the
-# strongest patch lie on the finding, within one patch? Beside it stands what a random patch, the
-# centre of the image (the gain is what the word hits above that), and the finding's usual place
-# would hit. Only a hit rate above the usual place says that the word looked at *this* image. Read the
-# rows *localised* and *small* first: there at most 25 % and 15 % of all patches count as a hit.
+# strongest patch lie on the finding, or at most one patch beside it? *Hit* is the share of findings
+# where it does. The other columns would hit without looking: *chance* is a random patch, *centre*
+# the middle of the image (*gain* is hit minus centre), *usual place* the patch where this kind of
+# finding lay most often in validation studies. Only a hit rate above the usual place proves that the
+# word looked at *this* image; below it, knowing where such findings tend to lie would do as well. Read
+# the rows *localised* and *small* first: there at most 25 % and 15 % of all patches count as a hit.
 
 # %%
 columns = ["kind", "cases", "hit", "chance", "centre", "gain", "place"]
@@ -390,16 +403,21 @@ pd.DataFrame(swapped).set_index("the model sees")
 #
 # | row | what it tells |
 # |---|---|
-# | **model** | the reports as you saw them written |
-# | constant report | one sentence for everybody, the best on validation: what comes **for nothing** |
-# | shuffled images | the model's reports of other studies: right style, wrong patient |
+# | **model (beam search)** | the reports as you saw them written |
+# | greedy | the same model, which takes the likeliest next word every time |
 # | gates closed | the language model alone |
+# | shuffled images | the model's reports of other studies: right style, wrong patient |
+# | constant report | one training report for everybody, the best on validation: what comes **for nothing** |
+# | most frequent, random training report | the commonest one for everybody; a random one for each study |
+# | nearest neighbour | report of the training study with the most similar image: the encoder, but no writer |
 # | oracle re-wording | the true findings in other words: a perfect reader, whose word overlap is far from 1 |
+# | oracle, commonest wording | the same in the likeliest words |
 # | linear head | a supervised classifier on the same frozen encoder: what *can* be recognised; no text |
 #
-# *BLEU-4*, *METEOR* and *CIDEr* compare words. *Finding F1* compares the findings that
+# *BLEU-4*, *METEOR* and *CIDEr* compare words. The *finding* columns compare the findings that
 # `label_report` reads in both reports, 13 labels pooled, uncertain counted as present, without "No
-# Finding".
+# Finding". *Precision* is the share of the named findings that are true, *recall* the share of the
+# true ones that are named, *F1* their harmonic mean, which is low as soon as one of them is.
 
 # %%
 show = {
@@ -413,11 +431,11 @@ scores.rename(columns=show).astype(float).round(3)
 
 # %%
 from emrrg_lib.interpret import Picture
-from emrrg_lib.interpret.style import BLUE, INK, RULE
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, RULE
 
 
 def score_picture(rows, chosen):
-    """Bars with 95 % intervals, one panel a metric; a system without the metric has no bar."""
+    """Bars with 95 % intervals, one panel a metric; a bar may be 0 long."""
     told = [f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
             for metric, title in chosen.items() for row in rows if metric in row["metrics"]]
     size = (9, 0.33 * len(rows) + 0.7)
@@ -428,6 +446,8 @@ def score_picture(rows, chosen):
             if metric in row["metrics"]:
                 axes.barh(place, row["metrics"][metric], color=BLUE if place == 0 else RULE)
                 axes.plot(row["ci"][metric], [place, place], color=INK, linewidth=1.5)
+            else:
+                axes.text(0.01, place, "writes no text", color=MUTED, fontsize=8, va="center")
         axes.set_title(title, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_yticks(range(len(rows)), [row["system"] for row in rows], fontsize=8)
@@ -443,7 +463,7 @@ score_picture(metrics["rows"], {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "fi
 # 1. *Model against constant report.* The part of the BLEU bar that the constant report already
 #    reaches is worth nothing.
 # 2. *Model against shuffled images, and against closed gates.* What is left there does not come
-#    from looking.
+#    from looking. (No bar is an F1 of 0: such reports name no finding at all.)
 # 3. *Model against the ceilings.* The oracle rows say how far word overlap can go, the linear head
 #    how far recognition can.
 # 4. *The black lines* are 95 % intervals. Two rows whose difference has an interval that holds 0
@@ -460,7 +480,8 @@ for difference in metrics["differences"]:
 
 # %% [markdown]
 # And by finding: which does it recognise? The number of test studies that have the finding stands
-# beside; an F1 from five studies is a guess.
+# beside; an F1 from a dozen studies is little more than a guess. (Pneumonia, the thirteenth label, is
+# a diagnosis that no phantom is drawn with.)
 
 # %%
 found = {name.removeprefix("CE_F1 "): value for name, value in by_system[metrics["rows"][0]["system"]].items()
@@ -468,22 +489,23 @@ found = {name.removeprefix("CE_F1 "): value for name, value in by_system[metrics
 per_finding = pd.DataFrame({"studies": metrics["support"], "model": found}).dropna()
 if "linear head" in by_system:
     per_finding["linear head"] = {n: by_system["linear head"].get(f"CE_F1 {n}") for n in per_finding.index}
-per_finding.sort_values("studies", ascending=False).round(2)
+per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).round(2)
 
 # %% [markdown]
 # ## What the paper reports
 #
 # The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients),
-# beside one row that the paper does not have: one sentence, chosen on the validation split, given
-# to every test study. `emrrg evaluate controls` measured it with this kit on the published split and
-# the full cleaned references; the README has the row with its intervals.
+# beside one row that the paper does not have: one training report, chosen on the validation split,
+# given to every test study. `emrrg evaluate controls` measured it with this kit on the published split
+# and the full cleaned references (the released code cuts them: notebook 10); the README has the row
+# with its intervals.
 #
 # | IU X-ray test split | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | METEOR | CIDEr |
 # |---|---|---|---|---|---|---|---|
 # | EMRRG (paper, Table 1) | .487 | .325 | .222 | .167 | .385 | .226 | .476 |
-# | one constant sentence | .503 | .341 | .242 | .174 | .363 | .227 | .283 |
+# | one constant report | .503 | .341 | .242 | .174 | .363 | .227 | .283 |
 #
-# The sentence sees no image, and in five of seven columns it is *ahead*. This does not say that
+# That report sees no image, and in five of seven columns it is *ahead*. This does not say that
 # EMRRG is blind. It says that these columns cannot tell. So no table of this kit comes without
 # controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
 # different and the phantom's language is far simpler.

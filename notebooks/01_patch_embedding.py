@@ -51,8 +51,8 @@ model_picture(numbers, lit=("image", "patches", "tokens"))
 # ## One X-ray, 192 × 192 × 3
 #
 # The paper writes $I \in \mathbb{R}^{192 \times 192 \times 3}$. An X-ray is grey; it is repeated
-# three times, because the encoder is built like one for colour photographs. Then every channel is
-# shifted and scaled with the mean and deviation of ImageNet, as such encoders expect.
+# three times, because such encoders are made for colour photographs. For the same reason every channel
+# is then shifted and scaled with the mean and the standard deviation of ImageNet's photographs.
 
 # %%
 from emrrg_lib.data.images import normalise
@@ -120,7 +120,7 @@ print("tokens", tuple(tokens.shape), "· weights", f"{W.numel() + b.numel():,}")
 
 # %% [markdown]
 # 768 numbers in, 768 numbers out is a coincidence of 3 · 16 · 16 and the base encoder's width. The
-# paper writes $T_i \in \mathbb{R}^{1024}$: that is the width of the *large* encoder. Its published
+# paper writes $T_i \in \mathbb{R}^{1024}$: that is the width of the *large* encoder. But the paper's
 # count of 1.32 M trained parameters belongs to the base one (notebook 03 takes it apart).
 #
 # ## The same as a convolution
@@ -167,8 +167,9 @@ print(f"PatchEmbed: {tuple(theirs.shape)}, equal · {count:,} parameters")
 assert count == 3 * 16 * 16 * 768 + 768
 
 # %% [markdown]
-# It refuses what would go wrong in silence later. An odd grid has no middle, and the encoder needs
-# one (below); the code released with the paper takes an odd grid and scans a wrong one.
+# It refuses what would go wrong in silence later. An odd number of patches has no two equal halves,
+# and the encoder puts a token between them (below); the code released with the paper takes an odd grid
+# and scans a wrong one.
 
 # %%
 from emrrg_lib.errors import InputError
@@ -204,9 +205,10 @@ map_grid({"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()}, "Six chann
 
 # %% [markdown]
 # **How to read it.** Dark is the lowest value of a map, bright the highest. Upper row: the kernel,
-# a picture of one patch's size. Lower row: its answer for all 144 patches. The kernels look like noise, the
-# answers do not: these channels mostly measure how bright the patch is, some with the opposite sign.
-# Edges and textures stand in the weaker channels.
+# a picture of one patch's size. Lower row: its answer for all 144 patches. The kernels look like
+# noise, the answers do not. In the tiny encoder the strongest channels measure how bright the patch is,
+# some with the opposite sign; weaker ones, as the last two here, also how the brightness changes from
+# one side of the patch to the other: edges.
 
 # %% [markdown]
 # ## The cls token, in the middle
@@ -255,7 +257,8 @@ assert torch.allclose(ours, encoder.embed(x)[0], atol=1e-5)
 print("patches + cls + positions equals encoder.embed:", tuple(ours.shape))
 
 # %% [markdown]
-# **Where does the table come from?** In stage 1 of pre-training it is fixed: sines and cosines. The
+# **Where does the table come from?** In stage 1 of pre-training (notebook 08) it is fixed: sines and
+# cosines. The
 # first half of the channels encodes the column, the second half the row; each half holds
 # $\sin(\omega_k \cdot \text{index})$, then $\cos(\omega_k \cdot \text{index})$, with
 # $\omega_k = 10000^{-k/(d/4)}$. From stage 2 on it is trained like any weight.
@@ -299,10 +302,10 @@ map_grid({"sin-cos": alike(fixed), "trained": alike(trained)}, "How alike two po
 
 # %% [markdown]
 # **How to read it.** Each map: how alike the position of one patch (the brightest spot) is to all
-# others. In the fixed table nearness is built in: neighbours are alike, above all those of the same row or
-# column. The tiny encoder's own table was drawn at random and trained for 2,000 steps on synthetic
-# chests, all upright and near the middle; what it has learnt of nearness is little. It can afford
-# that: the scan orders of notebook 02 give the encoder a second source of place.
+# others. In the fixed table nearness is built in: neighbours are alike, above all those of the same
+# row or column. The trained table of the tiny encoder began stage 2 as the fixed one and has kept its
+# form: the same crosses, a little rougher. It is not the only source of place: the scan orders of
+# notebook 02 are a second one.
 #
 # ## Why 224 gives 197
 #
@@ -320,10 +323,10 @@ rows += [(f"preset {name}", c.image_size, c.patch_size, c.embed_dim)
 table = pd.DataFrame(rows, columns=["", "pixels", "patch", "d"]).set_index("")
 table["patches"] = (table["pixels"] // table["patch"]) ** 2
 table["tokens with cls"] = table["patches"] + 1
-table.assign(**{"numbers in the table": table["tokens with cls"] * table["d"]})
+table.assign(**{"numbers in the position table": table["tokens with cls"] * table["d"]})
 
 # %% [markdown]
-# The kernels do not care about the image size; the table does. To use a 224-pixel checkpoint at 192
+# The kernels do not care about the image size; the position table does. To use a 224-pixel checkpoint at 192
 # pixels (the preset `iu-xray` does that), its table is resized like an image: take the cls row out,
 # lay the 196 rows out as a 14 × 14 picture with d channels, resample that to 12 × 12, put the cls
 # row back **into the new middle**.
@@ -456,7 +459,7 @@ check_2(join)
 #
 # ### Exercise 3 · One channel is enough *(medium, 10 minutes)*
 #
-# An X-ray's three channels are the same grey value *v*; normalised, channel *c* is
+# An X-ray's three channels are the same grey value *v*, from 0 to 1; normalised, channel *c* is
 # $(v - \text{mean}_c) / \text{std}_c$. So three kernels can be folded into one that works on *v*
 # itself. Write it: same tokens from a third of the weights.
 #

@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | **You need** | notebook 01; to know what a convolution along a sequence is |
+# | **You need** | notebook 01; the exponential function; what a convolution along a sequence is |
 # | **Time** | about 30 minutes; exercises 1 and 2 add 10, the two harder ones 20 |
 # | **CPU** | 1 core, 1 GB of memory, 1 minute to run (2 the first time: the scan is compiled) |
 # | **GPU** | not needed; nothing is downloaded |
@@ -80,9 +80,10 @@ curves({f"a = {a}": (steps, recur(x, a)) for a in (0.5, 0.8, 0.95)}, "step t", "
        "Two events, remembered for a short or a long time")
 
 # %% [markdown]
-# **How to read it.** Events happen at steps 3 and 10. With $a = 0.5$ the first is forgotten when the
-# second comes; with $a = 0.95$ both are still there at the end, and can no longer be told apart.
-# What to remember and for how long: that is the question a state must settle.
+# **How to read it.** Here $b = c = 1$, so what comes out is the state. Events happen at steps 3 and
+# 10. With $a = 0.5$ the first is forgotten when the second comes; with $a = 0.95$ both are still there
+# at the end, and can no longer be told apart. What to remember and for how long: that is the question
+# a state must settle.
 #
 # **Check.** Unrolled, the recurrence is a convolution with the kernel $c\,a^k b$: every past number
 # counts with $a$ to the power of its age.
@@ -96,7 +97,8 @@ print("recurrence = convolution with fading weights", kernel[:5].numpy().round(3
 # %% [markdown]
 # ## From a rate to a step: discretisation
 #
-# Where does $a$ come from? A state space model is written in continuous time, with a rate $A < 0$:
+# Where does $a$ come from? A state space model (the family that Mamba belongs to) is written in
+# continuous time, with a rate $A < 0$:
 #
 # $$h'(t) = A\,h(t) + B\,x(t)$$
 #
@@ -117,7 +119,7 @@ pd.DataFrame(rows).set_index("Δ").round(4)
 
 # %% [markdown]
 # For small steps nothing. For large ones the event is written too strongly, by a factor that a
-# learned B can make up for. More important is what $\Delta$ *does*:
+# learned B can make up for. That is why a shortcut will do. More important is what $\Delta$ *does*:
 #
 # - $\Delta$ near 0: $a = 1$ and $b = 0$. The state stays as it is, the number is **ignored**.
 # - $\Delta$ large: $a = 0$. The past is **forgotten**, the number is written.
@@ -131,7 +133,7 @@ pd.DataFrame(rows).set_index("Δ").round(4)
 
 # %%
 def read_with(x, delta):
-    """State of the exact model with A = -1, B = 1, its step sizes given one by one."""
+    """State of the exact model with A = -1, B = 1, so b = 1 - a; its step sizes are given one by one."""
     h, states = 0.0, []
     for x_t, d_t in zip(x, delta, strict=True):
         a = torch.exp(-d_t)
@@ -156,6 +158,12 @@ print("selected steps ", read_with(signal, 20.0 * matters).round(1))
 # with its own rate; B and C are shared by all channels; D is a shortcut past the state:
 #
 # $$h_t = e^{\Delta_t A} \odot h_{t-1} + \Delta_t B_t x_t \qquad y_t = C_t \cdot h_t + D\,x_t$$
+#
+# So the whole state is a table of d × N numbers. For one of them, number *n* of channel *k*, the line
+# is the recurrence from above:
+#
+# $$h_{kn} \leftarrow e^{\Delta_k A_{kn}}\,h_{kn} + \Delta_k B_n x_k \qquad
+# y_k = \sum_n C_n h_{kn} + D_k x_k$$
 
 
 # %%
@@ -224,10 +232,12 @@ scan_frames(orders, (1, 30, 72, 73, 100, 145))
 
 # %% [markdown]
 # **How to read it.** Each column: what has been read after so many tokens; blue patches, the newest in
-# orange. The cls token has no place in the image and is drawn in the centre. It is always the 73rd
-# token to be read: after one half of the patches, before the other. The last column adds the path.
+# orange. The cls token has no place in the image and is drawn in the centre, dark once it has been
+# read. It is always the 73rd token to be read: after one half of the patches, before the other. The
+# last column adds the path, from the dot on.
 #
-# The same in motion; it runs three times. Run the cell again to see it again.
+# The same in motion, in JupyterLab (a web page may show its title only). It runs three times; run the
+# cell to see it again.
 
 # %%
 scan_animation(orders)
@@ -235,7 +245,11 @@ scan_animation(orders)
 # %% [markdown]
 # ## The whole mixer by hand
 #
-# Now everything between norm and residual sum in the lit box, with the weights of a trained block:
+# Now everything between norm and residual sum in the lit box, with the weights of a trained block.
+# In order: *in_proj* makes X and Z. Each direction puts X into its scan order; a convolution over four
+# tokens and SiLU, x · sigmoid(x), follow. *x_proj* makes dt, B and C of the result; *dt_proj* widens
+# dt to d channels, and softplus, log(1 + eˣ), makes positive steps Δ of it. Then the scan from above,
+# back to row order, times SiLU(Z). Last come the mean of the four and *out_proj*.
 
 
 # %%
@@ -283,7 +297,8 @@ assert torch.allclose(ours, theirs, atol=1e-3)
 # ## Who hears whom
 #
 # Take one patch away (set its token to 0) and see how much the result of another changes, for each
-# direction alone. 144 patches to take away: one batch of 144.
+# direction alone. 144 patches to take away: one batch of 144. The listeners are a patch and the cls
+# token.
 
 # %%
 patch = torch.arange(M)
@@ -310,9 +325,10 @@ map_grid(maps, "Whom a token hears in the first block (logarithmic: darkest = le
 
 # %% [markdown]
 # **How to read it.** Bright: taking this patch away changes the listener much. In one direction a
-# token is deaf to all that comes later. Together the four reach every patch, loudest
-# along the listener's own row and column: a cross. What lies off the cross comes through faded, and
-# through the blocks that follow.
+# token is deaf to all that comes later. Together the four reach every patch, loudest along the
+# listener's own row and column: a cross. What lies off the cross comes through faded, and through the
+# blocks that follow. The cls token has no row of its own. In each direction it hears best what was
+# read just before it, and that part of the path ends at an edge: hence four bright pieces at the edges.
 #
 # ## X, Z, dt, B, C of an X-ray
 #
@@ -360,8 +376,8 @@ lasting = pd.DataFrame(half_lives, index=["shortest tenth, below", "median", "lo
 lasting.round(1).rename_axis("tokens until half of the state is left")
 
 # %% [markdown]
-# A row of this grid is 12 tokens long. So the typical state reaches back about one row, some only a
-# token or two, some across the whole image: a set of memories from short to long.
+# A row of this grid is 12 tokens long. So the typical state reaches back one or two rows, some only a
+# token or two, some over most of the 145 tokens: a set of memories from short to long.
 #
 # ## What it costs
 #
@@ -443,6 +459,9 @@ glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
 
 # %% [markdown]
 # ## Exercises
+#
+# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Half-life *(easy, 5 minutes)*
 #
@@ -608,7 +627,7 @@ check_4(combine)
 #
 # - A state that fades and is written to: $h_t = e^{\Delta_t A} h_{t-1} + \Delta_t B_t x_t$. The step
 #   $\Delta_t$ decides between keeping and overwriting; it is computed **from the token**: selection.
-# - Four scans, along rows and columns both ways; their mean reaches every patch, as a cross.
+# - Four scans, along rows and columns both ways; their mean reaches every patch, loudest along a cross.
 # - X, Z, dt, B, C are five different features made by two matrices, row block by row block. That is
 #   where Partial LoRA will act.
 # - The scan grows like N, attention like N². At 192 pixels that decides little, at 1024 much.

@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 03 · Partial LoRA
 #
-# **Goal.** Tune a frozen Mamba encoder with a few thousand numbers, choose exactly which of its
-# features they touch, merge them away again, and check a paper's parameter count to the last digit.
+# **Goal.** Tune a frozen Mamba encoder with few new numbers, choose exactly which of its features they
+# touch, merge them away again, and check a paper's parameter count to the last digit.
 #
 # | | |
 # |---|---|
-# | **You need** | matrix products; what a linear layer is; notebook 02 helps for X, Z, dt, B and C |
+# | **You need** | matrix products and rank; what a linear layer is; notebook 02 for X, Z, dt, B and C |
 # | **Time** | about 20 minutes of reading and trying, 25 more for the exercises |
 # | **CPU** | 2 cores, 2 GB of memory, less than 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
@@ -52,7 +52,9 @@ model_picture(numbers, lit="partial_lora")
 
 # %% [markdown]
 # The lit part is this notebook: two thin pairs of matrices beside `in_proj`, the first linear layer
-# of every Mamba block. Everything else in the encoder stays as pre-training left it.
+# of every Mamba block. Everything else in the encoder stays as pre-training left it. *LoRA*, low-rank
+# adaptation, keeps a weight W as it is and trains a pair of thin matrices, A and B, whose product is
+# added to it. *Partial* LoRA adds it to some rows of W only.
 
 # %%
 from emrrg_lib.course.glossary import glossary
@@ -60,14 +62,14 @@ from emrrg_lib.course.glossary import glossary
 glossary("W", "W (x_proj)", "A (LoRA)", "B (LoRA)", "ΔW", "s", "r", "X", "Z", "dt", "B", "C")
 
 # %% [markdown]
-# The paper uses the letters A and B twice: for LoRA's matrices, and in the selective scan. `r` is 32 in the
+# The letters A and B have two jobs: LoRA's matrices, and the selective scan. `r` is 32 in the
 # paper. LoRA_p(X) is target `"X"`, a pair whose B reaches the X rows only; LoRA(in_proj) is target
 # `"in_proj"`, a pair whose B reaches all rows.
 #
 # ## The smallest version that works
 #
-# Fine-tuning adds some ΔW to a weight W. LoRA does not train ΔW itself but two thin factors:
-# ΔW = scale · B·A. Here W has 4 rows and 3 columns, and the rank is 1.
+# Fine-tuning adds some ΔW to a weight W. LoRA does not train ΔW itself but two thin factors, a *pair*:
+# ΔW = scale · B·A. Here W has 4 rows and 3 columns, and the rank r, the rows of A, is 1.
 
 # %%
 W = torch.tensor([[1.0, 0, 2], [0, 1, 1], [2, 1, 0], [1, 1, 1]])
@@ -82,7 +84,8 @@ print("ΔW = scale · B A    =", (scale * B @ A).tolist())
 print("numbers: W", W.numel(), "· A and B", A.numel() + B.numel())
 
 # %% [markdown]
-# Twelve numbers are steered by seven; at d = 768 and r = 32 it is 1,179,648 by 73,728. As a module:
+# Twelve numbers are steered by seven; for the `in_proj` of the base encoder, d = 768 and r = 32, it is
+# 1,179,648 by 73,728. As a module:
 #
 # - A starts random, **B starts at zero**: at the first step the layer is the frozen layer, exactly.
 # - Both orders of multiplication are the same function. While training it is B(A x), which never
@@ -134,8 +137,8 @@ assert torch.allclose(merged, layer(tokens), atol=1e-5)
 #
 # ## Partial: some rows only
 #
-# One `in_proj` of the mixer makes two features that have nothing to do with each other. Its first d
-# rows make X, which is scanned; the other d make Z, which only gates. Likewise `x_proj` makes dt, B
+# One `in_proj` of the mixer makes two features with different work to do. Its first d rows make X,
+# which is scanned; the other d make Z, which only gates. Likewise `x_proj` makes dt, B
 # and C. **Partial LoRA** gives a block of rows a pair of its own. The class above can do it already:
 # `start` and `stop`.
 
@@ -154,7 +157,8 @@ print("x_proj: ", mixer.x_proj.row_blocks, "(and three more of it, one a scan di
 # %% [markdown]
 # ## The real one is the same
 #
-# The kit lets PEFT do the work (saving, merging, switching off) and adds the row blocks:
+# The kit lets PEFT, the usual library for such adapters, do the work (saving, merging, switching off)
+# and adds the row blocks:
 # `apply_partial_lora(encoder, PartialLoRAConfig(targets, r, scale))`. Given the same A and B, a
 # layer of the real encoder gives the numbers of our class.
 
@@ -193,7 +197,11 @@ with tuned.disable_adapter():  # switched off, the encoder is the pre-trained on
 # What does a pair of one's own buy? In LoRA(in_proj), X and Z share one A: the same r questions to
 # the input. The paper's words (§3.3): all features are compressed "into a single low-rank
 # subspace". Let us ask for a change in which X and Z each need two questions, and not the same two.
-# The closest a pair of rank r can come follows from the singular values, so nothing is trained here.
+#
+# How close can a pair of rank r come? Every matrix is a sum of matrices of rank 1, its *singular value
+# decomposition*; the singular values are their lengths, the largest first, and their squares add up to
+# the squared length of the whole. The best pair of rank r is the sum of the first r (exercise 3). So
+# nothing has to be trained here.
 
 # %%
 torch.manual_seed(2)
@@ -225,9 +233,10 @@ pd.DataFrame(table).transpose()
 #
 # ## How low a rank is enough?
 #
-# The step that full fine-tuning would take first is the gradient of the loss with respect to all of
-# `in_proj`. We can compute it: one batch of eight studies, one backward pass through the whole
-# model. Its singular values say what share of that step the best ΔW of rank r would keep.
+# Full fine-tuning, going on from the loaded run, would first step along the gradient of the loss with
+# respect to all of `in_proj` (plain gradient descent; Adam rescales it). We can compute it: one batch
+# of eight studies, one backward pass through the whole model. Its singular values say what share of
+# that step, in squared length, the best ΔW of rank r would keep.
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
@@ -324,7 +333,9 @@ rank_picture()
 
 # %%
 import ipywidgets
+import matplotlib
 
+matplotlib.use("agg")  # else ipywidgets has matplotlib draw all later pictures, coarser and cropped
 _ = ipywidgets.interact(
     rank_picture, block=ipywidgets.IntSlider(last, 0, last), rows=list(rows_of),
     r=ipywidgets.SelectionSlider(options=ranks, value=rank, description="rank"))
@@ -443,7 +454,7 @@ bill.map("{:,}".format).join(pd.Series(table_6, name="Table 6: BLEU-4"))
 # ## The ledger: where 1.32 M and 57.31 M come from
 #
 # The paper's Table 4 lists "the parameters that need to be tuned": 57.31 M for MambaXray-VL, 1.32 M
-# for EMRRG, 2.3 %. The kit counts every parameter of a preset and says which part it belongs to.
+# for EMRRG, 2.3 % of it. The kit counts every parameter of a preset and says which part it belongs to.
 # First the preset of the paper's IU X-ray model, counted without loading a weight.
 
 # %%
@@ -453,8 +464,9 @@ from emrrg_lib.info import describe_ledger
 print(describe_ledger(preset("iu-xray")))
 
 # %% [markdown]
-# The method as written trains far more than 1.32 M: the cross-attention alone has 25 times as many.
-# So what was counted? 57,310,464 is what a common kind of counter sees: it puts a hook on every
+# The method as written trains far more than 1.32 M: the cross-attention alone has 25 times as many
+# (and Table 4 is about CheXpert Plus with Llama2-7B, where it is four times larger still). So what was
+# counted? 57,310,464 is what a common kind of counter sees: it puts a hook on every
 # module and adds up the parameters of those whose `forward` is **called**. The released mixer never
 # calls its Linears; it reads their weights and multiplies by itself. Here is the difference, in the
 # smallest form, and what it does to LoRA.
@@ -515,12 +527,12 @@ for published in published_counts(768, 12):
         print(f"{count:>12,}  {part}")
     print(f"{published.total:>12,}  = {published.claim}\n")
 called, adapters = (published.total for published in published_counts(768, 12))
-print(f"{adapters / called:.2%} of the smaller count; {adapters / 84_262_656:.2%} of the whole encoder")
+print(f"{adapters:,} are {adapters / called:.2%} of {called:,}, {adapters / 84_262_656:.2%} of the encoder")
 
 # %% [markdown]
 # The first sum is proven: the counter, run on the released encoder, gives 57,310,464. The second is
 # strongly supported: the release's X-adapter with r = 32 and PEFT's LoRA on `in_proj` with r = 32
-# give 1,327,104, which cut (not rounded) to two digits is 1.32 M. No natural single adapter of the
+# give 1,327,104, which cut (not rounded) to two decimals is 1.32 M. No natural single adapter of the
 # base encoder comes within 0.005 M.
 #
 # ## The paper, the release, this kit
@@ -540,7 +552,7 @@ print(f"{adapters / called:.2%} of the smaller count; {adapters / 84_262_656:.2%
 # Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
-# ### Exercise 1 · Write the bill *(easy, 6 minutes)*
+# ### Exercise 1 · Write the bill *(easy, 5 minutes)*
 #
 # How many parameters does a target add to the whole encoder? Sizes: `in_proj` leads from d to 2·d
 # (X, Z), `x_proj` from d to R + 2·N (dt, B, C), `dt_proj` from R to d, `out_proj` from d to d.
@@ -583,7 +595,7 @@ check_1(count)
 #
 # </details>
 #
-# ### Exercise 2 · Partial LoRA as a function *(medium, 8 minutes)*
+# ### Exercise 2 · Partial LoRA as a function *(medium, 7 minutes)*
 #
 # Write the output of a frozen weight W with a pair on the rows from `start` on; B has as many rows
 # as the block. Leave W as it is.
@@ -619,7 +631,7 @@ check_2(partial_lora)
 #
 # </details>
 #
-# ### Exercise 3 · The best pair there is *(medium, 10 minutes)*
+# ### Exercise 3 · The best pair there is *(medium, 8 minutes)*
 #
 # Somebody has fine-tuned a whole matrix and gives you its change, `target`. Find B and A of rank r
 # with B·A as close to it as possible.
@@ -662,7 +674,7 @@ check_3(best_pair)
 #
 # </details>
 #
-# ### Exercise 4 · Find the 57.31 M *(easy, 6 minutes)*
+# ### Exercise 4 · Find the 57.31 M *(easy, 5 minutes)*
 #
 # `released` is the base encoder at the release's 224 pixels, without weights. Add up the parameters
 # that the counter of called modules sees: all but those of the mixers, and all but the bare

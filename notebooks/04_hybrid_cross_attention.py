@@ -66,8 +66,13 @@ glossary("q", "V", "W_k", "W_v", "X′", "S", "w_g", "b_g", "α")
 # %% [markdown]
 # ## Three tokens by hand
 #
-# The smallest case that has everything: three words, two patches, one head of width 1. All numbers
-# are chosen so that a pencil is enough. ln 3 is one of them, because exp(ln 3) = 3.
+# $$X' = \operatorname{softmax}\!\big(q\,(W_k V)^\top / \sqrt{h}\big)\; W_v V, \qquad
+# S \leftarrow S + X' \cdot g_d \cdot g_s, \qquad g_d = \tanh(w_g \cdot S + b_g), \quad g_s = \tanh(\alpha)$$
+#
+# Left Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
+# everything: three words, two patches, one head of width 1. All numbers are chosen so that a pencil is
+# enough. ln 3 is one of them, because exp(ln 3) = 3. In the code the visual tokens are called `V_s`, as
+# in the paper; `K` and `V` are the keys and values made of them.
 
 # %%
 ln2, ln3 = math.log(2), math.log(3)
@@ -115,7 +120,8 @@ print("by hand:", pencil[:, 0].numpy().round(2), "· alpha = 0: S is unchanged, 
 #
 # `GatedCrossAttention` does this with several heads, each with its own slice of the width; the gate
 # stays **one number a word**, the same for all heads. It first sends the visual tokens through the
-# layer's own input norm (the paper's "shared layer normalization"). Given the same weights:
+# layer's own input norm (the paper's "shared layer normalization"). `kv_heads` is how many pairs of
+# keys and values there are: here one a head; exercise 2 has fewer. Given the same weights:
 
 # %%
 from emrrg_lib.language.cross_attention import GatedCrossAttention
@@ -144,8 +150,9 @@ assert torch.allclose(ours, theirs, atol=1e-5)
 #
 # `install_hybrid_layers(llm, layers)` gives chosen decoder layers such a module. It copies no
 # attention code: one registered attention function runs the model's own self-attention, lets the
-# module act on the heads before o_proj, and hands them back. So it fits every Llama-like model of
-# Hugging Face. The first question to ask: is the model still the model?
+# module act on the heads before o_proj (the layer that mixes them, at the right in the picture), and
+# hands them back. So it fits every Llama-like model of Hugging Face. The first question to ask: is the
+# model still the model?
 
 # %%
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, install_hybrid_layers
@@ -212,8 +219,8 @@ pd.DataFrame({"α": alphas, "tanh(α)": np.tanh(alphas)}).round(3).transpose()
 #
 # ## A gate for each word
 #
-# Now the trained model writes a report, and the trace keeps tanh(w_g·S + b_g)·tanh(α) of every word
-# in every hybrid layer.
+# Now the trained model writes a report, and the trace, its record (notebook 00), keeps
+# tanh(w_g·S + b_g)·tanh(α) of every word in every hybrid layer.
 
 # %%
 from emrrg_lib.data.phantom import draw_study
@@ -240,7 +247,8 @@ gate_strip(trace)
 # differs from word to word (standard deviation), and at how many words it is positive.
 
 # %%
-print(report)
+print("written:  ", report)
+print("reference:", study.report)
 gates = pd.DataFrame(trace.gate.T, columns=[f"layer {i}" for i in trace.layer_ids])
 pieces = [piece.strip() for piece in trace.tokens]
 told = pd.DataFrame({"mean |gate|": gates.abs().mean().round(2), "between words": gates.abs().std().round(2),
@@ -310,9 +318,12 @@ print("keys and values of the image were computed", len(projections), "time(s): 
 # The layer on which the paper builds (Slow-Fast) decides by a token's *type* whether a sample has
 # an image. On a cached step it is given one token, of type text, finds no visual one, and sets X′ to
 # zero: **after the first word its report is blind**, though in training every word saw the image.
-# Is this kit free of it, and what would it cost?
+# Is this kit free of that defect, and what does the defect cost?
 #
-# First: are the cached steps the same as one pass over the finished report?
+# First: are the cached steps the same as one pass over the finished report? Training is such a pass,
+# without a cache. Of the helpers below, `open_at_prefill_only` imitates the defect, `write_greedily`
+# writes with the cache, and `one_pass` reads the written report again without it. The second printed
+# line tests the imitation: it should equal a pass in which the prompt alone may look at the image.
 
 # %%
 @contextmanager
@@ -412,7 +423,8 @@ step_picture(curves, inputs_of(head)["inputs_embeds"].shape[1])
 # own words, but for the first, are chosen with closed gates.*
 #
 # Second: what does it cost? 24 studies that the model has not seen, written three times: gates as
-# trained, gates open at the prefill only (the defect), gates closed. Greedy, for speed.
+# trained, gates open at the prefill only (the defect), gates closed. Greedy, for speed. Precision,
+# recall and F1 are those of the findings that a labeler reads in the reports (notebook 06).
 
 # %%
 from emrrg_lib.evaluation import clinical_scores, label_report
@@ -431,7 +443,7 @@ for gates, texts in written.items():
     as_blind = sum(a == b for a, b in zip(texts, written["closed"], strict=True))
     rows[gates] = {"different reports": len(set(texts)), "same as closed": as_blind,
                    "precision": micro["P"], "recall": micro["R"], "finding F1": micro["F1"]}
-pd.DataFrame(rows).transpose().round(2)
+pd.DataFrame(rows).transpose().map("{:.2g}".format)
 
 # %% [markdown]
 # Compare the second row with the third. A model that sees the image while it reads the prompt, and
@@ -475,7 +487,8 @@ pd.DataFrame(rows).transpose().map("{:g}".format)
 # With `none` a closed gate means *blind*, exactly. With visual tokens in the prompt the image has a
 # second way in, through self-attention, and a small gate no longer says that a word ignores the
 # image. (This model was trained with `none`; the other two rows show which ways exist, not how well
-# it would write. They also cost: self-attention over hundreds of tokens more.)
+# it would write. They also cost: self-attention over more tokens. The marks `<Img>` and `</Img>` are
+# text, hence the longer text.)
 #
 # ## The paper, the release, this kit
 #
@@ -484,6 +497,7 @@ pd.DataFrame(rows).transpose().map("{:g}".format)
 # | hybrid layers | 0, 8, 16, 24 (§4.2) | never switched on by a script | tiny: all; iu-xray: 0, 6, 12, 18 |
 # | gate reads | normalised hidden state (Fig. 2) | S | S; `gate_input = "H"` for the figure |
 # | g_s | "warm-up scalar", starts at 0 | tanh(α), or α without tanh | tanh(α) |
+# | X′ is added to | the "textual embedding" X_t | S, before o_proj | the same |
 # | cached steps | not mentioned | blind | see the image |
 # | W_k, W_v start | not mentioned | new, or copied in a mixed-up order | `kv_init`: new, or copied |
 #
@@ -555,7 +569,7 @@ check_1(added_parameters)
 #
 # </details>
 #
-# ### Exercise 2 · Grouped heads *(medium, 10 minutes)*
+# ### Exercise 2 · Grouped heads *(medium, 8 minutes)*
 #
 # In many language models several heads share one pair of keys and values: with 6 heads and 2
 # kv_heads, heads 0, 1, 2 use the first pair and 3, 4, 5 the second. Write Eq. 1 for this case.
@@ -594,7 +608,7 @@ check_2(cross_attention)
 #
 # </details>
 #
-# ### Exercise 3 · A mask that holds *(easy, 6 minutes)*
+# ### Exercise 3 · A mask that holds *(easy, 4 minutes)*
 #
 # Write the softmax over the valid tokens only. What is not valid gets exactly 0, whatever its score.
 #
@@ -629,11 +643,12 @@ check_3(masked_softmax)
 #
 # </details>
 #
-# ### Exercise 4 · What the image gives each word *(hard, 12 minutes)*
+# ### Exercise 4 · What the image gives each word *(hard, 8 minutes)*
 #
 # The gate says how much a word took in, not whether it helped. Measure that: how much more probable
-# does the image make each word of the report, in nats? `with_image` and `blind` are logits of one
-# pass over `ids`, with gates as trained and with gates closed.
+# does the image make each word of the report? The measure is a difference of two log p, in nats (with
+# the natural logarithm). `with_image` and `blind` are logits of one pass over `ids`, with gates as
+# trained and with gates closed.
 #
 # <details><summary>Hint</summary>
 #

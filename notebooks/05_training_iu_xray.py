@@ -120,7 +120,8 @@ pd.DataFrame(rows, columns=["", "paper", "released script", "preset iu-xray"]).s
 # ### 30 epochs of batch 20 are how many steps?
 #
 # A step is one update of the weights. The kit counts in steps, since a schedule needs to know where
-# it ends.
+# it ends: epochs · studies / batch size, rounded up. That takes every batch for a full one; the last
+# batch of an epoch is smaller, so the training ends a little before its 30th epoch does.
 
 # %%
 studies = 2069  # train split of IU X-ray
@@ -133,9 +134,11 @@ print(f"by batches that is {steps / batches:.2f} epochs; 30 whole ones would be 
 # %% [markdown]
 # ## The loss, by hand
 #
-# Eq. 3: the mean of −log p over the tokens of the report, each predicted from the image, the prompt
-# and the words before it. The prompt is read and not learnt: its labels are −100, which
-# cross-entropy leaves out. The end symbol *is* learnt, else no report would ever end.
+# Eq. 3 sums −log p over the tokens of the report, each predicted from the image, the prompt and the
+# words before it; the code divides by their number. The prompt is read and not learnt: its labels are
+# −100, which cross-entropy leaves out. The end symbol *is* learnt, else no report would ever end.
+# Below is one row of a batch, from the last word of the prompt on ("Assistant:", spelt by several
+# tokens).
 
 # %%
 from emrrg_lib.data.phantom import draw_study
@@ -171,7 +174,9 @@ print(f"by hand {summed / count:.6f} nats per token over {count} tokens · the m
 assert abs(summed / count - theirs) < 1e-4
 
 # %% [markdown]
-# Note what the mean is over: tokens, not studies. A long report counts for more than a short one.
+# A nat is the unit of the natural logarithm: 2 nats per token mean that the right token gets a
+# probability of e⁻² ≈ 0.14 (the geometric mean). And note what the mean is over: tokens, not studies.
+# A long report counts for more than a short one.
 #
 # ## The smallest training loop
 #
@@ -226,6 +231,9 @@ print(f"loss: {sum(losses[:3]) / 3:.3f} in the first epoch, {sum(losses[-3:]) / 
 
 # %% [markdown]
 # ### The real one is the same
+#
+# `fit` takes the model, the numbers of the studies and a function that makes a batch of some of them.
+# The same start, seed and rates must give the same weights:
 
 # %%
 from emrrg_lib.data.study_set import Indices
@@ -324,14 +332,18 @@ print(record["history"][-1]["step"], "steps · validation score",
       [round(entry["score"], 3) for entry in record["validation"]])
 
 # %% [markdown]
-# *Two curves, drawn while it ran: the warm part, then the joint part.* The loss begins low, since
+# *Two curves, drawn while it ran: the warm part, then the joint part.* (Two validations of four
+# studies each, one at the end of each part; where they are equal, no report of the four has changed
+# between them.) The loss begins low, since
 # the frozen language model knows the phantom's language already; what is left to learn is what only
 # the image can tell. With 8 studies a step the curve is mostly the luck of the batch, and more so at the
 # end of an epoch, where the batch is what was left over. (An epoch is longer than 32 studies: one
 # with a finding is drawn twice, `abnormal_factor`.)
 #
-# For comparison, the stored curve of the run that comes with the kit (`make demo`). Its warm part is
-# logged as means of 50 steps, its short joint part step by step: hence the restless end.
+# For comparison, the stored curve of the run that comes with the kit (`make demo`). A point is the
+# mean over a twentieth of its part: over many steps in the long warm part, over a few in the short
+# joint part, hence the restless end. Kept is the best validation *of the joint part*, even where the
+# warm part had a higher one: there the encoder was not tuned yet.
 
 # %%
 shipped = Path(os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run"))
@@ -346,8 +358,8 @@ loss_curve([row["step"] for row in curve], [row["loss"] for row in curve])
 # ## Pull the plug
 #
 # A training of hours will be stopped: a full disk, a queue's time limit, a power cut. `power_cut`
-# raises in the middle of the warm part, where nothing is saved. Checkpoints come every 5 steps here,
-# so the newest is of step 10, and the steps 11 to 13 are lost.
+# raises in the middle of the warm part, between two checkpoints. They come every 5 steps here, so the
+# newest is of step 10, and the steps 11 to 13 are lost.
 
 # %%
 from emrrg_lib.training.engine import KitTrainer
@@ -425,7 +437,7 @@ with no_bars():
 told = {
     "config.json": "every size and choice: with it the model is built again",
     "run.json": "seed, versions, hardware, minutes, the loss curve, the validations",
-    "trained.safetensors": "what trained, as it was at the best validation",
+    "trained.safetensors": "what trained, as it was at the joint part's best validation",
     "last.safetensors": "the same after the last step",
     "predictions.jsonl": "a line a study: id, reference, hypothesis",
     "metrics.json": "scores with 95 % intervals",
@@ -439,7 +451,8 @@ from safetensors.torch import load_file
 from emrrg_lib.tuning.policy import trainable_part
 
 tensors = load_file(out / "trained.safetensors")
-names = pd.DataFrame([{"part": trainable_part(name), "numbers": t.numel(), "example": name}
+names = pd.DataFrame([{"part": trainable_part(name), "numbers": t.numel(),
+                       "example": ".".join(name.split(".")[-4:])}  # the end of the name
                       for name, t in tensors.items()])
 names = names.groupby("part").agg(tensors=("numbers", "size"), numbers=("numbers", "sum"),
                                   example=("example", "first"))
@@ -463,6 +476,7 @@ for name in ("Bleu_4", "CIDEr", "CE13_micro_F1"):
     print(f"  {name:<14}{model_row['metrics'][name]:.3f}   [{low:.3f}, {high:.3f}]")
 
 # %% [markdown]
+# (`CE13_micro_F1`, clinical efficacy: the F1 of 13 findings that a labeler reads in both reports.)
 # Eight studies and 28 steps: the intervals say how much such numbers are worth. Read the first and the
 # last of them together. The words agree at once, since most reports share them; the findings come
 # last, if they come at all. Notebook 06 is about this.
@@ -683,8 +697,8 @@ scratch.cleanup()
 # %% [markdown]
 # ## Summary
 #
-# - 30 epochs of 2,069 studies at batch 20 are 3,104 steps. Much of the protocol is not in the paper;
-#   the preset says where each number comes from.
+# - 30 epochs of 2,069 studies at batch 20 are 3,104 steps as the kit counts. Much of the protocol is
+#   not in the paper; the preset says where each number comes from.
 # - The loss is the mean over report tokens and the end symbol; prompt and padding do not count.
 # - Rate and steps bound how far α can come. The gate needs a rate of its own.
 # - A run that is killed goes on from its newest whole checkpoint, to the same bits.

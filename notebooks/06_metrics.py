@@ -136,7 +136,8 @@ print("ROUGE-L:", round(rouge_l(reference, written), 3))
 # is: log(N / number of references that have it), N references in all. What stands in every
 # reference weighs nothing. Each text is a vector of count × weight; the score is a cosine, for n = 1
 # to 4, their mean times ten. Two guards: a run repeated more often than in the reference does not
-# count more, and another length is punished by a Gaussian (σ = 6 words).
+# count more, and another length is punished by a Gaussian (σ = 6 words). With them it is called
+# CIDEr-D; the scorer that report papers use computes this one.
 #
 # So CIDEr needs a *corpus*, and the same pair scores differently in another one. Here is one of six.
 
@@ -256,8 +257,9 @@ table1 = published("emrrg_table1").query("dataset == 'IU X-Ray'").set_index("sys
 pd.concat([controls, table1.loc[["R2Gen", "R2GenGPT", "EMRRG"], METRICS]]).round(3)
 
 # %% [markdown]
-# One text, the same for all 590, has higher BLEU-1 to BLEU-4 than these three published models. It
-# was chosen on the validation split, without a look at a test report. Why does that work? The same
+# One text, the same for all 590, has higher BLEU-1 to BLEU-4 than these three published models. It is
+# the training report with the best BLEU-4 when given to everybody on the *validation* split, chosen
+# without a look at a test report. Why does that work? The same
 # experiment on phantom reports, where everything can be taken apart: as many as IU has, 2069, 296
 # and 590. Only texts are drawn; no control needs an image.
 
@@ -324,7 +326,7 @@ constants_picture(candidates, constant_bleu(candidates, test)[:, 3],
                   np.mean([len(text.split()) for text in test]))
 
 # %% [markdown]
-# *Each training report as everybody's report. Crosses: it names a finding.*
+# *Each training report as everybody's report. Crosses: it names a finding; circles: it names none.*
 #
 # How much of a reference is common property?
 
@@ -349,7 +351,8 @@ for name, pool in (("stand in the constant", constant), ("are among the 20 commo
 #
 # A labeler reads both reports and marks 14 observations: 1 present, 0 denied, −1 uncertain, None not
 # mentioned. Then the two lists are compared like any classification. That sounds like *one* number.
-# It is at least twelve. Three studies:
+# It is at least twelve: three averages, two readings of "uncertain", with the label *No Finding* or
+# without. Three studies; an empty cell is "not mentioned":
 
 # %%
 texts_of = {
@@ -493,7 +496,9 @@ shown.transpose().round(4)
 
 # %% [markdown]
 # The same studies for both: the interval is three times narrower. `paired_difference(metric, a, b)`
-# of the library is the third line; `emrrg evaluate compare RUN RUN` prints it for every metric.
+# of the library is the third line; `emrrg evaluate compare RUN RUN` prints it for every metric. A
+# difference is called *real* where its interval leaves out 0. (`CE13_micro_F1` is the micro F1 of the
+# 13 findings, with the name it has in `metrics.json`.)
 
 # %%
 from emrrg_lib.evaluation.intervals import paired_difference
@@ -506,7 +511,7 @@ for metric in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr", "CE13_micro_F1"):
     print(f"{metric:14} {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]  {told}")
 
 # %% [markdown]
-# Model a sees the findings of every fifth patient more than b. Clinical efficacy and CIDEr say so at
+# In every fifth study model a sees the truth where b does not. Clinical efficacy and CIDEr say so at
 # once. BLEU-4 cannot tell the two apart, and by ROUGE-L the model that sees *less* is better, "really"
 # so: an interval tells how sure a score is, not whether it measures what you want.
 #
@@ -577,7 +582,8 @@ gap_picture(gaps, 0.005)
 # the reference. In how many comparisons does the better one win?
 
 # %%
-copied = 0.005 / (trainings(0.1, 590, 6).mean() - equal.mean()) * 0.1
+# what a tenth of the references gains, scaled down to a gain of 0.005
+copied = 0.1 * 0.005 / (trainings(0.1, 590, 6).mean() - equal.mean())
 shown = {}
 for studies in (100, 590, 2360, 5900):
     worse, better = trainings(0, studies, 8), trainings(copied, studies, 9)
@@ -617,7 +623,8 @@ pd.DataFrame(shown).transpose().rename_axis("studies")
 # ### Exercise 1 · Fool BLEU *(easy, 5 minutes)*
 #
 # Write a report for `patient`, below, that has BLEU-4 of at least 0.8 and is clinically worthless:
-# it shares no finding with the reference, and claims one that is not there.
+# it shares no finding with the reference, and claims one that is not there. The kit's labeler decides
+# what counts as a finding; `findings(text)` from above shows what it reads.
 #
 # <details><summary>Hint</summary>
 #
@@ -649,7 +656,7 @@ check_1(fooling, patient)
 #
 # </details>
 #
-# ### Exercise 2 · Three averages *(medium, 12 minutes)*
+# ### Exercise 2 · Three averages *(medium, 8 minutes)*
 #
 # `true` and `said` are boolean arrays (N studies, L observations). Return the micro, macro and
 # example-based F1. Where a division is 0 / 0, the value is 0.
@@ -687,7 +694,7 @@ check_2(three_f1)
 #
 # </details>
 #
-# ### Exercise 3 · The interval of a difference *(medium, 12 minutes)*
+# ### Exercise 3 · The interval of a difference *(medium, 10 minutes)*
 #
 # Two systems were scored on the same studies. `hits_a`, `hits_b` (N,) are the words found,
 # `words_a`, `words_b` (N,) the words written, `draws` (R, N) how often each study came up. Return
@@ -723,7 +730,7 @@ check_3(difference_interval)
 #
 # </details>
 #
-# ### Exercise 4 · How many studies? *(medium, 8 minutes)*
+# ### Exercise 4 · How many studies? *(medium, 7 minutes)*
 #
 # A test with N studies gave a paired difference with an interval of total width `width` (95 %). You
 # want to find a true difference `effect` with 80 % power. That needs a standard error of

@@ -135,13 +135,18 @@ words = WordExplorer(study.images, trace, masks)
 display(words)
 
 # %% [markdown]
+# *Still: three words that name a finding, frontal view left, lateral view right, one row a hybrid
+# layer. The brighter, the more; each word in each layer has a scale of its own. Cyan line: the true
+# place of the word's finding, where the study has it.*
+#
 # **Try this.** Take the word that names a finding and step through the layers: do they agree? Take
 # a full stop: many heads of language models park their attention on places that mean nothing. Then
 # put the patch onto the finding and see whether the word that names it is the darkest.
 #
-# **What it does not prove.** A warm patch says that its token had a large weight. It does not say
-# that the patch decided the word: the token has itself read the whole image in the scans, and the
-# gate may have been shut. For "decided", something has to be changed. That is the next explorer.
+# **What it does not prove.** A bright patch says that its token had a large weight. It does not say
+# that the patch decided the word: that visual token carries more than its own patch, since the scans
+# mix all of them, and the gate may have been shut. For "decided", something has to be changed. That
+# is the next explorer.
 #
 # ## Explorer 2 · The gate
 #
@@ -230,6 +235,8 @@ outputs = np.stack([added for *_, added in by_hand])  # (4, L, d)
 difference = np.abs(outputs.sum(axis=0) - output[0].cpu().numpy()).max()
 print(f"largest difference to the library's block: {difference:.0e}, numbers up to {output.abs().max():.0f}")
 assert difference < 1e-3
+sizes = np.linalg.norm(output[0].cpu().numpy(), axis=1)  # (L,) one a token
+print(f"size of a token: {np.median(sizes):.0f} in the middle, {sizes.max():.0f} at most")
 
 # %% [markdown]
 # The four directions add up to the library's block. Now the explorer: a map of what the state still
@@ -245,6 +252,10 @@ scan = ScanExplorer(study.images[0], model.grid, orders, memory, outputs, model.
 display(scan)
 
 # %% [markdown]
+# *Still: two steps of each direction. The line is the way so far, the cyan dot the token just read; the
+# brighter a patch, the more of it the state still holds. Lower row: where the block's output changes
+# when the direction is dropped, all four on one scale.*
+#
 # The memory is not a window of fixed length. Each step size Δ is computed from the token itself: a
 # large Δ writes strongly and wipes what was there, a small one lets the token pass and keeps the
 # old. That is the *selective* in selective scan.
@@ -252,7 +263,9 @@ display(scan)
 # The sentence under the picture says how much of the state comes from the last twelve tokens, which
 # is one row here. For a row scan the patch above lies a whole row back; for a column scan it was the
 # step before. So the four directions are not four copies: the lower row of the still picture shows
-# how much the output changes without each.
+# how much the output changes without each. Read its percentages with care. They are shares of the
+# whole output, and a few tokens can be many times as large as the others (printed above the explorer):
+# then map and percentage tell of those few.
 #
 # ## Explorer 4 · Partial LoRA
 #
@@ -287,6 +300,9 @@ lora = LoraExplorer(targets, settings.partial_lora.r)
 display(lora)
 
 # %% [markdown]
+# *Still, above: the matrix of each target, hatched the rows that its adapter may change. Below: the
+# size of ΔW for the targets that this run trained; rows that may not change stay white.*
+#
 # **Check.** The explorer's count against the model's own: the numbers in the adapters of the run.
 
 # %%
@@ -295,10 +311,12 @@ for target in targets:
         own = sum(p.numel() for n, p in model.named_parameters() if f".{adapter_name(target.name)}." in n)
         print(f"{target.name:<8} explorer {target.parameters(settings.partial_lora.r):>7,} · model {own:>7,}")
         assert own == target.parameters(settings.partial_lora.r)
+        moved = np.linalg.norm(target.delta) / np.linalg.norm(target.weight)
+        print(f"         size of ΔW: {moved:.1%} of the size of the frozen matrices")
 
 # %% [markdown]
-# The shipped run changed its matrices by less than a hundredth of their size. Lower the rank and see
-# how much of ΔW the best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
+# Training moved the matrices by a small share of their size. Lower the rank and see how much of ΔW the
+# best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
 # have done; whether it does, only a training with it can tell.
 #
 # ## Take it with you
@@ -375,7 +393,7 @@ check_1(share_of_views)
 #
 # </details>
 #
-# ### Exercise 2 · The widest gates *(easy, 10 minutes)*
+# ### Exercise 2 · The widest gates *(easy, 5 minutes)*
 #
 # Which words let the most image in? A word's opening in a layer is the largest *size* of the gate
 # among its tokens. Return the texts of the `k` widest words, widest first.
@@ -420,7 +438,7 @@ check_2(widest_words)
 #
 # </details>
 #
-# ### Exercise 3 · The deciding layers *(medium, 10 minutes)*
+# ### Exercise 3 · The deciding layers *(medium, 5 minutes)*
 #
 # Close each layer's gate alone and keep the layers whose closing changes the *text* of the report.
 # `regenerate({6: 0.0})` closes layer 6. Return their ids in order.
@@ -461,7 +479,7 @@ check_3(deciding_layers)
 #
 # </details>
 #
-# ### Exercise 4 · On the finding, or just often there? *(hard, 15 minutes)*
+# ### Exercise 4 · On the finding, or just often there? *(hard, 10 minutes)*
 #
 # A word that puts 40 % of its attention on a finding looks good, until you hear that the finding
 # covers 40 % of the image. Write the *gain*: the share of the attention on the finding, divided by
@@ -519,7 +537,7 @@ check_4(gain)
 #   what **decided**.
 # - A wide gate need not matter, a narrow one may; regenerate and compare.
 # - The state of a scan forgets by its own choice; four directions forget different things.
-# - In the shipped run Partial LoRA moved its matrices by less than a hundredth of their size.
+# - Partial LoRA moves its matrices by a small share of their size, in its rows and nowhere else.
 # - One study is an anecdote. Every question here has its counted version in the score table.
 #
 # **You can now** open any report of a run, ask it these questions, and hand the answers on as files

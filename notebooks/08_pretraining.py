@@ -77,7 +77,7 @@ model_picture(numbers, lit=("image", "patches", "tokens", "mamba", "scan"))
 # |---|---|---|---|
 # | learns from | images alone | images and their reports | images and their reports |
 # | the task | guess the next patches | find the report that belongs to the image | write the report |
-# | CXPMRG-Bench used | 1.27 M X-rays | 480,000 pairs | notebook 05 |
+# | CXPMRG-Bench used | 1.27 M X-rays | 480,000 pairs | IU X-ray, MIMIC-CXR, CheXpert Plus |
 # | scan directions | 1 | 4 | 4 |
 
 # %%
@@ -146,7 +146,7 @@ def assembled(patches):
 
 def stage1_picture():
     """Order, target and mask, side by side."""
-    picture = Picture((9, 3.3), facecolor=PAPER, layout="constrained", alt=(
+    picture = Picture((9, 3.5), facecolor=PAPER, layout="constrained", alt=(
         f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by line. Middle: the "
         "same with every patch normalised, so that edges show and brightness is gone. Right: the mask, a "
         "staircase: the queries for cluster k + 1 see clusters 1 to k."))
@@ -174,14 +174,15 @@ stage1_picture()
 
 # %% [markdown]
 # *Left: order. Middle: what has to be guessed. Right: who may see what.* In the middle picture the belly
-# is loud: where a patch has next to no structure, dividing by its deviation blows its noise up.
+# is noisy: where a patch has next to no structure, dividing by its deviation blows its noise up.
 #
 # ### The mask, by hand, and the proof that nobody cheats
 #
-# Two things keep the future out. The encoder scans in **one** direction only, so a token knows what
-# came before it. And the decoder's queries see, by the mask, only the clusters before the one asked
-# for. If that holds, a change of the picture in cluster 5 must not move the guesses for clusters 2 to
-# 5 at all, and may move those for 6 to 9.
+# Two things keep the future out. The encoder scans in **one** direction only, so a token knows only what
+# came before it. And what guesses is a small **decoder**, cross-attention from one *query* for each patch
+# asked for (its place in the picture, none of its pixels) to the encoder's tokens; by the mask these queries
+# see only the clusters before the one asked for. If that holds, a change of the picture in cluster 5 must
+# not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
 from emrrg_lib.training.autoregressive import Stage1Model, pick
@@ -227,7 +228,7 @@ assert torch.allclose(loss, theirs, atol=1e-5)
 # %% [markdown]
 # ### A few live steps
 #
-# 46 phantom studies, 60 steps of 8 crops. The kit's tiny recipe has 1,500 steps of 32 on the images of
+# 46 phantom studies, 60 steps of 8 crops. The kit's tiny recipe has 1,000 steps of 32 on the images of
 # 11,400 studies; the release's has 101 epochs of 1.27 million.
 
 # %%
@@ -249,11 +250,14 @@ print(f"mean squared error: {history[0]['loss']:.3f} at first, {history[-1]['los
 stage1 = load_stage1(file).eval()
 shown = torch.zeros_like(target[0])
 shown[order[size:]] = guesses(stage1, image)
+for name, guess in {"the average patch": average[0].expand_as(shown), "the model": shown}.items():
+    print(f"this image, clusters 2 to 9, error of {name}:",
+          round(float((guess - target[0])[order[size:]].square().mean()), 3))
 
 
 def guess_picture():
     """Target and guess of one image."""
-    picture = Picture((6.4, 3.3), facecolor=PAPER, layout="constrained", alt=(
+    picture = Picture((6.4, 3.5), facecolor=PAPER, layout="constrained", alt=(
         "Left: the target of an image that was not in the training. Right: what the model guesses after 60 "
         f"steps; the first cluster is empty, it is never guessed. Mean squared error "
         f"{float((shown - target[0])[order[size:]].square().mean()):.2f}."))
@@ -268,10 +272,10 @@ def guess_picture():
 guess_picture()
 
 # %% [markdown]
-# *An image from another seed; shown is the mean of the channels.* Compare the error at the end with that of
-# the average patch above. Sixty steps have learnt that patch and, from the place asked for, which way the
-# brightness runs: towards the middle. No rib and no heart yet; they take the steps of a real recipe. The
-# first cluster stays empty, since nothing comes before it.
+# *An image from another seed; shown is the mean of the channels.* Compare the two errors. Sixty steps have
+# learnt the average patch and, from the place asked for, which way the brightness runs: towards the middle.
+# No rib and no heart yet; they take the steps of a real recipe. The first cluster stays empty, since
+# nothing comes before it.
 #
 # ## From one direction to four
 #
@@ -303,9 +307,11 @@ print(f"\ntensors: {len(before)} in the file, {kept} of them go on, {len(after)}
 #
 # ## Stage 2: find the report that belongs
 #
-# S studies give S images and S reports. Each becomes one vector; row i of the **similarity matrix**
-# holds how well image i fits each report. The loss (CLIP's, CXPMRG-Bench Eq. 3) is cross-entropy
-# twice: along the rows, "which report belongs to this image?", and along the columns.
+# A batch of S studies gives S images and S reports. Each becomes one vector: an image the mean of its
+# tokens, a report the last token of a **text tower**, both brought to one width. Row i of the **similarity
+# matrix** holds how well image i fits each report: the cosine of their vectors times a scale that is learnt
+# (1 / temperature). The loss (CLIP's, CXPMRG-Bench Eq. 3) is cross-entropy twice: along the rows, "which
+# report belongs to this image?", and along the columns, "which image belongs to this report?".
 #
 # ### By hand, on random features
 
@@ -314,11 +320,11 @@ from emrrg_lib.training.clip_loss import clip_loss
 
 draw = torch.Generator().manual_seed(1)
 pictures, texts = torch.randn(4, 16, generator=draw), torch.randn(4, 16, generator=draw)
-log_scale = torch.tensor(math.log(1 / 0.07))  # the temperature that it starts with
+log_scale = torch.tensor(math.log(1 / 0.07))  # CLIP starts at a temperature of 0.07
 
 
 def contrast(images, reports, log_scale):
-    """(S, P) twice → loss and similarity matrix."""
+    """(S, width) twice → loss and similarity matrix times scale."""
     images = images / images.norm(dim=1, keepdim=True)
     reports = reports / reports.norm(dim=1, keepdim=True)
     logits = log_scale.exp() * images @ reports.T
@@ -333,7 +339,7 @@ print(f"by hand {float(loss):.6f} · clip_loss {float(clip_loss(pictures, texts,
 assert torch.allclose(loss, clip_loss(pictures, texts, log_scale), atol=1e-5)
 
 # %% [markdown]
-# **Three points to know this loss by.** If all similarities are equal, it is ln S: a draw from a hat.
+# **Three points to know this loss by.** If all similarities are equal, it is ln S: blind guessing.
 # If each image fits its own report and no other at all, it is ln(1 + (S − 1)·e^(−scale)), nearly
 # 0. And if some reports of the batch are *the same text*, no model can tell their images' places apart:
 # with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
@@ -351,7 +357,7 @@ for name, (first, second, closed_form) in cases.items():
     assert abs(value - closed_form) < 1e-3
 
 # %% [markdown]
-# The third row is daily bread here: normal chests get nearly the same report. On such a pair the loss
+# The third case is everyday here: normal chests get nearly the same report. On such a pair the loss
 # pushes apart what belongs together. That is one reason why the shipped encoder had help (below).
 #
 # ### Live: a text tower for the shipped encoder
@@ -420,7 +426,6 @@ for name, which in (("with a finding", ~normal), ("normal", normal)):
           f"({count * 5 / 32:.1f})")
 
 
-
 def similarity_picture():
     """The matrix, studies with a finding first."""
     border = int((~normal).sum())
@@ -485,9 +490,10 @@ print("read back as an encoder: equal")
 made = json.loads((kit / "data" / "tiny" / "encoder" / "run.json").read_text(encoding="utf-8"))
 print("made from:", made["made_from"])
 print("objective:", made["objective"])
-first = "after stage 1" if "stage1" in made else "without stage 1"
-print(f"{made['history'][-1]['step']} steps of stage 2 {first} · {made['minutes']} minutes · "
-      f"threads: {made['hardware']['threads']}")
+early = made["stage1"]  # what stage 1 wrote; the minutes of the whole hold it
+print(f"stage 1: {early['history'][-1]['step']} steps, {early['minutes']:.0f} minutes · "
+      f"stage 2: {made['history'][-1]['step']} steps, {made['minutes'] - early['minutes']:.0f} minutes · "
+      f"processes: {made['hardware']['processes']}, with {made['hardware']['threads']} thread each")
 
 
 def stage2_picture(history):
@@ -506,7 +512,8 @@ stage2_picture(made["history"])
 
 # %% [markdown]
 # *The stored curve of stage 2. Its loss is CLIP's plus the weighted auxiliary one.*
-# `emrrg pretrain tiny --out FOLDER` makes the encoder again from nothing.
+# `emrrg pretrain tiny --out FOLDER` makes an encoder by this recipe again from nothing (the README says why
+# its bits will be others).
 #
 # ## The papers, the release, this kit
 #
@@ -516,7 +523,7 @@ stage2_picture(made["history"])
 # | stage 1 starts from | ImageNet weights (Table 4) | no such option in the script | either |
 # | text tower | Bio_ClinicalBERT | the same | any; tiny: two layers, new |
 # | expansion | – | by letters anywhere in a name | by exact name, tested |
-# | stage 2's batch | – | 48, of one GPU | over all GPUs |
+# | stage 2 compares with | – | the 48 pairs on the same GPU | the pairs on all GPUs |
 # | temperature | learnt | learnt, no bound | learnt, scale ≤ 100 (CLIP's bound) |
 # | tiny preset | – | – | auxiliary objective, weight 10 |
 #
@@ -576,7 +583,7 @@ check_1(place)
 
 # %%
 def pair_loss(images, reports, scale):
-    """(S, P), (S, P), number → the loss, a tensor without axes."""
+    """(S, width), (S, width), number → the loss, a tensor without axes."""
     return None  # your code
 
 
@@ -693,8 +700,8 @@ scratch.cleanup()
 # - Stage 1 guesses the normalised pixels of the next 4 × 4 cluster. One scan direction and a staircase
 #   mask keep the future out.
 # - Its weights are copied to four directions; cls token and last norm are new.
-# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. A hat gives ln S, and
-#   equal reports set a floor.
+# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. Blind guessing costs ln S,
+#   and equal reports set a floor.
 # - The shipped encoder learnt from phantom images and reports alone, with observations mined from
 #   the reports as a help.
 #

@@ -26,6 +26,7 @@
 
 # %%
 import base64
+import html
 import itertools
 import json
 import os
@@ -37,7 +38,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import HTML, display
 from IPython.utils.capture import capture_output
 from transformers.utils import logging
 
@@ -122,7 +123,7 @@ twice.round(3)
 # that differ from the preset, and where the paper has the row.
 
 # %%
-from emrrg_lib.training.ablation import names, read_rows, row_config
+from emrrg_lib.training.ablation_rows import names, read_rows, row_config
 
 lines = (kit / "data" / "ablations" / "table6.csv").read_text(encoding="utf-8").splitlines()
 print(lines[0], lines[-1], sep="\n")
@@ -300,7 +301,11 @@ print(f"{len(before)} files of finished jobs, none written again; with train.ste
 # ## The results that come with the kit
 #
 # `data/results` holds tables that were measured with `emrrg ablate`, in the layout you have just seen.
-# First, what was measured, and what was not.
+# First, what was measured, and what was not. A table's *own settings* hold for all its rows, whatever their
+# lines say. If Table 6 has hybrid layers among them, this is why: its lines ask for a plain language model
+# that finds the visual tokens in its prompt, and a tiny frozen one does not learn to read them through a
+# projector alone in so few steps (see "full / LLM" and "LoRA_P(X) / LLM" in Table 5). Eleven blind rows
+# would tell nothing apart.
 
 # %%
 stored = {path.parent.name: pd.read_csv(path) for path in sorted(results.glob("*/results.csv"))}
@@ -312,46 +317,69 @@ record = {name: json.loads((results / name / "run.json").read_text(encoding="utf
 def trainings(frame):
     """The lines of this run, each training once (a row may share another's)."""
     mine = frame[frame["source"] == "this run"]
-    return mine[~mine["note"].astype(str).str.startswith("same settings as")].astype({"trained": int})
+    mine = mine[~mine["note"].astype(str).str.startswith("same settings as")]
+    return mine.astype({"trained": int}) if len(mine) else mine
 
 
+everywhere = [word for word in record[min(record)]["values"]
+              if all(word in each["values"] for each in record.values())]
+sets = {each["dataset"] for each in record.values()}
 overview = []
 for name, frame in stored.items():
     mine, left = trainings(frame), frame[frame["source"] == "left out"]
     seeds = mine.groupby("row").size() if len(mine) else pd.Series([0])
     told = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    own = [word for word in record[name]["values"] if word not in everywhere]
     overview.append({"table": name, "rows": mine["row"].nunique(), "seeds": told,
-                     "left out": ", ".join(left["row"]) or "·", "data": record[name]["dataset"],
-                     "settings of all rows": " ".join(record[name]["values"]) or "·",
-                     "minutes": round(float(mine["minutes"].sum())) if len(mine) else 0})
-missing = [name for name in names() if name not in stored]
+                     "left out": ", ".join(left["row"]) or "·", "its own settings": " ".join(own) or "·",
+                     "minutes": round(float(mine["minutes"].sum())) if len(mine) else 0}
+                    | ({"data": record[name]["dataset"]} if len(sets) > 1 else {}))
+print("settings of every table:", " ".join(everywhere) or "none")
+if len(sets) == 1:
+    print("data of every table:", *sets)
+print("tables without results here:", ", ".join(name for name in names() if name not in stored) or "none")
 for name, frame in stored.items():
     for _, row in frame[frame["source"] == "left out"].iterrows():
         print(f"{name}, left out: {row['row']}:", re.sub(r"(/[\w.+-]+)+/", "…/", str(row["note"])))
-print("tables without results here:", ", ".join(missing) or "none")
+stored = {name: frame for name, frame in stored.items() if len(trainings(frame))}  # those with a row that ran
+several = [name for name in stored if trainings(stored[name]).groupby("row").size().min() > 1]
+single = [name for name in stored if name not in several]  # with one seed for some row
 pd.DataFrame(overview).set_index("table")
 
 # %%
-for name in stored:
-    if not (results / name / "figure.png").is_file():
-        print(f"{name}: no figure, as none of its rows was run")
-        continue
+def stored_figure(name):
+    """The PNG of a table, base64, and its text."""
     alt = (results / name / "figure.txt").read_text(encoding="utf-8").strip()
-    image = (results / name / "figure.png").read_bytes()
-    picture = {"image/png": base64.b64encode(image).decode("ascii"), "text/plain": alt}
-    display(picture, metadata={"image/png": {"alt": alt, "width": 900}}, raw=True)
+    return base64.b64encode((results / name / "figure.png").read_bytes()).decode("ascii"), alt
+
+
+large = [name for name in stored if name in ("table5", "table6")] or list(stored)
+for name in large:
+    image, alt = stored_figure(name)
+    display({"image/png": image, "text/plain": alt}, metadata={"image/png": {"alt": alt, "width": 900}},
+            raw=True)
+folded = ""
+for name in stored:
+    if name not in large:
+        image, alt = stored_figure(name)
+        folded += (f"<details><summary>{name}</summary><img width='720' alt=\"{html.escape(alt)}\" "
+                   f"src='data:image/png;base64,{image}'></details>")
+if folded:
+    display(HTML(folded))
 
 # %% [markdown]
-# *One figure a table: dots are trainings, the bar is the standard deviation over seeds (no bar: one
-# seed), the vertical lines are controls. Where the paper has the row, its values stand in panels of their
-# own, since their scale is that of other data.*
+# *One figure a table, Tables 5 and 6 large; a click on a name unfolds one of the others, if there are any.
+# The large dot is a row's mean, small dots are its trainings, the bar is the standard
+# deviation over seeds (no bar: one seed), the vertical lines are controls; "CE F1, 13" is the finding F1,
+# that is, micro-F1 of the 13 findings. Where the paper has the row, its values stand in panels of their own,
+# since their scale is that of other data.*
 #
 # ### What they say
 #
 # No sentence here is written by hand; they are computed from the files. "Overlap" means that mean ± sd of
 # the row and of the best row overlap. It is a reading aid, not a test: with three seeds a bar is itself
 # uncertain by about half of its length. The table asks the controls: does a row beat the constant report,
-# and what is left when the reports are given to other patients?
+# and what is left when the reports are given to other patients? (Of the folded tables the finding F1 alone.)
 
 # %%
 from emrrg_lib.interpret.ablation_figure import mean_and_spread
@@ -371,7 +399,7 @@ def sentence(name, metric):
         return "not measured"
     best = max(found, key=lambda row: found[row][0])
     if any(sd is None for _, sd in found.values()):
-        return f"one seed for some row, so no statement; highest is {best} with {found[best][0]:.3f}"
+        return f"highest {best} {found[best][0]:.3f}"
     low = found[best][0] - found[best][1]
     near = [row for row, (mean, sd) in found.items() if row != best and mean + sd >= low]
     below = [row for row in found if row != best and row not in near]
@@ -379,19 +407,23 @@ def sentence(name, metric):
             f"apart: {', '.join(below) or 'none'}")
 
 
-for name in stored:
+for name in several:
     print(name)
     for metric, title in METRICS.items():
         print(f"  {title}: {sentence(name, metric)}")
+if single:
+    print("one seed for some row, so the highest is named and nothing is said about the others:")
+for name in single:
+    print(f"  {name}:", "; ".join(f"{title}: {sentence(name, metric)}" for metric, title in METRICS.items()))
 
 told = []
 for name, frame in stored.items():
     control = frame[frame["source"] == "control"].set_index("row")
     for metric, title in METRICS.items():
         means = [mean for mean, _ in spreads(name, metric).values()]
-        if means and metric in control:
-            told.append({"table": name, "score": title, "lowest row": min(means), "highest row": max(means),
-                         **control[metric].to_dict(),
+        if means and metric in control and (name in large or metric == "CE13_micro_F1"):
+            told.append({"table": name, "score": title, "rows": len(means), "lowest row": min(means),
+                         "highest row": max(means), **control[metric].to_dict(),
                          "rows above both": sum(mean > control[metric].max() for mean in means)})
 pd.DataFrame(told).set_index(["table", "score"]).round(3)
 
@@ -470,9 +502,10 @@ lengths_picture(compared)
 # *Plain: differences between rows. Hatched: standard deviations of luck.* IU's are those of the constant
 # report in the README, as nobody has EMRRG's reports; the phantom's those of the shipped run.
 #
-# How close may two rows of a single-run table lie before their order means nothing? Two luck-deviations
-# of a *difference*, 2 · √2 · sd, is the usual mark. Below: all pairs of Table 6, and what Table 5 is quoted
-# for, hybrid layers against a plain language model and full tuning against LoRA_P(X).
+# How close may two rows of a single-run table lie before their order means nothing? The usual mark is twice
+# the standard deviation of a *difference* of two independent rows, 2 · √2 · sd. Below: all pairs of Table 6,
+# and what Table 5 is quoted for, hybrid layers against a plain language model and full tuning against
+# LoRA_P(X).
 
 # %%
 for metric in ("Bleu_4", "CIDEr"):
@@ -496,8 +529,8 @@ for metric in ("Bleu_4", "CIDEr"):
 # %% [markdown]
 # Two reservations. The seeds' deviation is that of *our* tiny model, the paper's own is not known. And with
 # both rows' reports at hand the test set's share shrinks, because a hard study is hard for both rows; a
-# table of scores does not allow that, reports do. Our two live rows, paired by study (16 of them, so do
-# not expect much):
+# table of scores does not allow that, reports do. Our two live rows, paired by study. After ten steps, and
+# with 16 studies, do not expect much; if both write the same reports, the difference is exactly 0:
 
 # %%
 from emrrg_lib.evaluation.intervals import paired_difference, system_statistics
@@ -555,7 +588,8 @@ found = [order(name, dataset, metric) for name, frame in stored.items()
 pd.DataFrame([each for each in found if each])
 
 # %% [markdown]
-# A correlation inside the chance range is no agreement, and no disagreement either. Equal order is **not
+# A table without rows of the paper (the gate's, for instance) is not in the list. A correlation inside the
+# chance range is no agreement, and no disagreement either. Equal order is **not
 # expected** here. What the tiny preset changes:
 #
 # | | the paper | the tiny preset |
@@ -564,7 +598,7 @@ pd.DataFrame([each for each in found if each])
 # | encoder | d = 768, 12 blocks, 192 px | d = 128, 4 blocks, 96 px, pre-trained on phantoms |
 # | language model | Llama 2, 32 layers | 4 layers that know phantom reports only |
 # | training | 30 epochs of 2,069 studies | a warm part on stored tokens, then a few joint steps |
-# | Table 6's language model | not stated | plain, the visual tokens in the prompt |
+# | Table 6's LLM | not stated | its lines: plain, tokens in the prompt; measured: its *own settings* |
 #
 # What carries over is the method: the same rows, with seeds, controls and intervals.
 #
@@ -572,7 +606,10 @@ pd.DataFrame([each for each in found if each])
 #
 # ### 1. Counting weights instead of looking at scores
 #
-# "Only 2.3 % of the parameters" (§4.4): notebook 03 asks of what. Here: does the count order the scores?
+# "Only 2.3% of the parameters" (§4.4): notebook 03 asks of what. Here: does the count order the scores?
+# Mind the chance range; with four rows it is the whole scale. (Where a table was run with one view,
+# `data.max_views=1`, its rows have one view embedding instead of two: 128 weights fewer than in the ledger
+# above.)
 
 # %%
 with_encoder = [name for name in rows if name != "LoRA(LLM)"]
@@ -580,14 +617,24 @@ paper = preset("iu-xray")  # its encoder; the language model does not count here
 full_size = replace(start, encoder=paper.encoder, partial_lora=paper.partial_lora)
 adapter = {name: trained(row_config(full_size, rows[name]))["encoder, LoRA"] for name in with_encoder}
 order_paper = spearman(adapter.values(), table6.loc[with_encoder, "Bleu_4"])
+
+
+def by_chance(count):
+    """How large a rank correlation gets in 95 % of random orders of so many rows."""
+    lines = np.random.default_rng(0).random((2000, count))
+    return np.percentile(abs(correlations(lines, np.arange(count))), 95)
+
+
 print(f"paper's Table 6, encoder rows: adapters of {min(adapter.values()):,} to {max(adapter.values()):,} "
-      f"weights; rank correlation with BLEU-4 {order_paper:+.2f}")
+      f"weights; rank correlation with BLEU-4 {order_paper:+.2f} "
+      f"({len(adapter)} rows, by chance ± {by_chance(len(adapter)):.2f})")
 for name, frame in stored.items():
     found = spreads(name, "Bleu_4")
     size = trainings(frame).groupby("row")["trained"].first()
     if size.nunique() > 2:
         value = spearman(size[list(found)], [mean for mean, _ in found.values()])
-        print(f"our {name}: {size.min():,} to {size.max():,} weights; rank correlation {value:+.2f}")
+        print(f"our {name}: {size.min():,} to {size.max():,} weights; rank correlation {value:+.2f} "
+              f"({len(found)} rows, by chance ± {by_chance(len(found)):.2f})")
 
 # %% [markdown]
 # ### 2. Equal steps are not equal chances
@@ -615,11 +662,14 @@ def encoder_learns(states):
 
 print(f"from stored tokens: {encoder_learns(full.project(kept, mask)[0]):,} of the encoder's weights get a "
       f"gradient; from the images: {encoder_learns(full.encode(pixels, mask)[0]):,}")
+budgets = {}  # joint steps of all steps → tables
 for name in stored:
     values = dict(word.split("=", 1) for word in record[name]["values"])
     steps = {part: int(values.get(f"train.{part}", record[name]["config"]["train"][part]))
              for part in ("warm_steps", "steps")}
-    print(f"{name}: the encoder learns in {steps['steps']} of {sum(steps.values())} steps")
+    budgets.setdefault(f"{steps['steps']} of {sum(steps.values())} steps", []).append(name)
+for budget, tables in budgets.items():
+    print(f"the encoder learns in {budget}:", ", ".join(tables))
 
 run = json.loads((kit / "data" / "tiny" / "run" / "run.json").read_text(encoding="utf-8"))
 warm = [entry["loss"] for entry in run["history"] if entry["step"] <= run["config"]["train"]["warm_steps"]]
@@ -633,17 +683,61 @@ print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before
 # a real training. The loss of the last fifths tells whether a training was at its end, the column `minutes`
 # of `results.csv` what a row cost.
 #
-# ### 3. The same seed is not the same start
+# ### 3. The same seed is not always the same start
 #
-# It is tempting to pair rows by seed: seed 0 against seed 0. But the adapters draw their first weights
-# before the projector does. Where they have other shapes, the projector starts elsewhere.
+# It is tempting to pair rows by seed, seed 0 with seed 0, as studies were paired above: what the two
+# trainings share then drops out of their difference. But do they share anything? A seed fixes a *stream* of
+# random numbers, and whoever draws first takes the first ones. An adapter of rank 4 takes fewer than one
+# of rank 8. If the adapter is drawn before the projector, the projector gets other numbers:
 
 # %%
-first = {name: EMRRG.from_preset(row_config(start, rows[name])).projector.weight.detach()
-         for name in ("LoRA_P(X)", "LoRA_P(Z)", "LoRA(x_proj)")}
-for name in ("LoRA_P(Z)", "LoRA(x_proj)"):
-    print(f"seed {start.train.seed}, projector of LoRA_P(X) and of {name}:",
-          "equal" if torch.equal(first["LoRA_P(X)"], first[name]) else "not equal")
+def drawn(order, r):
+    """First weights of an adapter of rank r and of a projector, drawn from seed 0 in this order."""
+    width = {"adapter": r, "projector": 128}
+    torch.manual_seed(0)
+    return {part: torch.nn.Linear(128, width[part], bias=False).weight.detach() for part in order}
+
+
+for parts in (("adapter", "projector"), ("projector", "adapter")):
+    four, eight = (drawn(parts, r)["projector"] for r in (4, 8))
+    print(f"first the {parts[0]}, then the {parts[1]}: the projectors of rank 4 and of rank 8 start",
+          "equal" if torch.equal(four, eight) else "different")
+
+# %% [markdown]
+# So the kit draws what all rows share first (projector, view embedding, then hybrid layers) and the adapters
+# last. And since B of every adapter starts at 0, no adapter changes anything before the first step. The order
+# of the studies is the seed's as well: two rows of one seed share their start and their batches.
+#
+# What they do **not** share: adapters of another shape, and whatever adapter is drawn after them (LoRA of the
+# language model comes after Partial LoRA); a shared part of another shape or in another place (hybrid layers
+# in other layers); and everything after the first step, since every weight then follows other gradients.
+#
+# Whether pairing is worth it after a whole training is for the results to say. If it is, the difference of
+# two rows varies less from seed to seed than that of two independent rows, √2 · sd.
+
+# %%
+PAIRS = [("LoRA_P(X)", "LoRA(x_proj)", "projector"), ("LoRA_P(X)", "LoRA(LLM)", "projector"),
+         ("full / LLM + hybrid layers", "LoRA_P(X) / LLM + hybrid layers", "cross_attention"),
+         ("full / LLM + LoRA", "LoRA_P(X) / LLM + LoRA", "q_proj.lora_A")]
+begun = {name: EMRRG.from_preset(row_config(start, chosen[name])).eval()
+         for name in dict.fromkeys(name for pair in PAIRS for name in pair[:2])}
+for one, other, part in PAIRS:
+    a, b = (dict(begun[name].named_parameters()) for name in (one, other))
+    both = [name for name in a if part in name and name in b]
+    equal = sum(torch.equal(a[name], b[name]) for name in both)
+    print(f"{one} and {other}: {equal} of {len(both)} tensors of `{part}` are equal")
+assert torch.equal(begun["LoRA_P(X)"].projector.weight, begun["LoRA(x_proj)"].projector.weight)
+with torch.no_grad():
+    one, other = (begun[name].encode(pixels, mask)[0] for name in ("LoRA_P(X)", "LoRA(x_proj)"))
+print(f"visual states of the first two rows: they differ by {float((one - other).abs().max())}\n")
+
+for name in several:
+    scores = trainings(stored[name]).pivot(index="seed", columns="row", values="Bleu_4")
+    spread = [(scores[a] - scores[b]).var() for a, b in itertools.combinations(scores, 2)]
+    print(f"{name}, BLEU-4, difference of two rows: sd {np.nanmean(spread)**0.5:.4f} paired by seed, "
+          f"{2**0.5 * pooled(name, 'Bleu_4'):.4f} if they were independent")
+if single:
+    print("one seed for some row, so nothing can be said:", ", ".join(single))
 
 # %% [markdown]
 # ### 4. The best row of the test set
@@ -658,16 +752,15 @@ def lead(rows, sd, seeds, draws=4000):
     return tables.max(axis=1) - tables.mean(axis=1)
 
 
-for name in stored:
+for name in several:
     found, sd = spreads(name, "Bleu_4"), pooled(name, "Bleu_4")
     means = [mean for mean, _ in found.values()]
-    if sd is None or len(means) < 2:
-        print(f"{name}: one seed a row, so its luck is not known")
-        continue
     seeds = int(trainings(stored[name]).groupby("row").size().min())
     equal, ours = lead(len(means), sd, seeds), max(means) - np.mean(means)
     print(f"{name}: the best of {len(means)} rows leads their mean by {ours:.4f} BLEU-4; equal rows would by "
           f"{equal.mean():.4f}, and by as much or more in {(equal >= ours).mean():.0%} of the tables")
+if single:
+    print("one seed for some row, so its luck is not known:", ", ".join(single))
 
 # %%
 def lead_picture(most):
@@ -768,7 +861,7 @@ check_2(mean_and_sd)
 #
 #
 # for name, frame in stored.items():
-#     print(name, {row: tuple(x and round(x, 3) for x in both)
+#     print(name, {row: tuple(x and round(float(x), 3) for x in both)
 #                  for row, both in mean_and_sd(frame, "Bleu_4").items()})
 # ```
 #
@@ -810,7 +903,7 @@ check_3(paired)
 # ```
 #
 # This interval knows the luck of the studies. The luck of the seeds is in it only as far as averaging has
-# left some; to have both, draw seeds as well.
+# left some; to have both, draw seeds as well, the same ones for both rows where they are paired (trap 3).
 #
 # </details>
 #
@@ -862,8 +955,8 @@ scratch.cleanup()
 # - Without several seeds a table has no measure of its own luck. Mean ± sd over seeds, n − 1.
 # - Two kinds of luck: another training, another test set. Rows closer than both cannot be ranked.
 # - Look at the controls before the rows: reports as good for any other patient were written blind.
-# - Equal rank is not equal size, equal steps are not equal chances, the same seed is not the same start,
-#   and the best of many rows is partly the luckiest.
+# - Equal rank is not equal size, equal steps are not equal chances, and the best of many rows is partly the
+#   luckiest. One seed is one start only where what the rows share is drawn first.
 #
 # You can now write an ablation table as a file, run it with seeds, stop it and go on, and say which of its
 # rows differ, in this kit's tables and in the paper's.

@@ -381,7 +381,7 @@ for name in ("whole-dynamic-tanh-warmup", "channel-wise-dynamic-sigmoid"):
         print(name, "→", type(error).__name__, str(error).split(" object ")[-1])
 
 # %% [markdown]
-# Suppose the gate was mended, too. The hybrid layer is written for Qwen2, whose q, k and v have biases;
+# Suppose the gate were mended, too. The hybrid layer is written for Qwen2, whose q, k and v have biases;
 # it is put into Llama, which has none. The weights are copied by name and what is missing is passed over
 # in silence (`strict=False`), so the biases stay as they were drawn: random. A tiny Llama, and the same
 # weights in a Qwen2 shape, no image anywhere:
@@ -413,9 +413,10 @@ assert new_layer == 235_958_272
 #
 # ## 6 · The cached step forgets the image
 #
-# Suppose all of that was mended. The layer that the paper builds on gives every token a type: 1 prompt,
-# 2 report, 3 visual. A sample without a token of type 3 is taken for one without an image, and its X′
-# is multiplied by 0. In generation the prompt comes first, whole; then one token at a time, of type 1:
+# Suppose all of that were mended. The layer that the paper builds on (Slow-Fast's) gives every token a type:
+# 1 prompt, 2 report, 3 visual, 4 padding. A sample without a token of type 3 is taken for one without an
+# image, and its X′ is multiplied by 0. In generation the prompt comes first, whole; then one token at a
+# time, of type 1:
 
 
 # %%
@@ -440,8 +441,8 @@ measured["cached step"] = f"X′ is {float(cached.abs().max())} after the first 
 # ## 7 · References are cut before they are scored
 #
 # At evaluation the reference is tokenised, cut to `max_length` (60 tokens for IU, 100 else), decoded,
-# and *that* is scored against. A report as long as the cut has less to find; words behind the cut
-# count as wrong. Phantom reports are shorter than real ones, so shorter cuts stand beside the 60:
+# and *that* is scored against. What a report rightly says of the part that was cut off counts as wrong.
+# Phantom reports are shorter than real ones, so shorter cuts stand beside the 60:
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
@@ -598,9 +599,9 @@ counted_picture(rows)
 #
 # ## 10 · Where 1.32 M comes from
 #
-# Table 4 gives EMRRG 1.32 M tuned parameters. One natural sum hits it: the release's half-width
-# X-adapter and LoRA on in_proj, both of rank 32, in the Base encoder. Beside it what the method *as
-# written* trains, from the kit's ledger:
+# Table 4 gives EMRRG 1.32 M tuned parameters. One natural sum hits it, if its digits are cut off and not
+# rounded: the release's half-width X-adapter and LoRA on in_proj, both of rank 32, in the Base encoder.
+# Beside it what the method *as written* trains, from the kit's ledger:
 
 # %%
 from emrrg_lib.config import preset

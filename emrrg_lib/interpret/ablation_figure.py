@@ -64,8 +64,8 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], controls: Mapping, metric: str) 
     for place, row in enumerate(rows):
         if found := mean_and_spread(row, metric):
             axes.errorbar(found[0], place, xerr=found[1], fmt="o", color=BLUE, markersize=5, capsize=3)
-            seeds = [scores[metric] for scores in row]
-            axes.plot(seeds, [place] * len(seeds), ".", color=BLUE, alpha=0.4, markersize=4)
+            seeds = [scores[metric] for scores in row if len(row) > 1]  # below the mean: not hidden
+            axes.plot(seeds, [place + 0.28] * len(seeds), ".", color=BLUE, markersize=3.5)
     for (style, colour), values in zip(CONTROLS, controls.values(), strict=False):
         if values.get(metric) is not None:
             axes.axvline(values[metric], linestyle=style, color=colour, linewidth=1.2)
@@ -97,7 +97,7 @@ def _style(axes: Axes, names: Sequence[str] | None, count: int) -> None:
 
 
 def _legend(figure: Picture, top: float, controls: Mapping, sets: Sequence[str]) -> None:
-    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; dots: each seed")]
+    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; small dots below: each seed")]
     names = {"--": "- - ", ":": "· · "}
     lines += [(names[style], colour, name) for (style, colour), name in zip(CONTROLS, controls, strict=False)]
     marks = {"D": "◇", "s": "□"}

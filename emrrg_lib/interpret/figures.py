@@ -7,9 +7,10 @@ page of a run embeds the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.describe import default_words, describe, describe_place, view_name
@@ -112,17 +113,22 @@ def word_grid(
 
 def draw_word(
     figure: Picture, images: Sequence[np.ndarray], trace: Trace, word: int, layer: int,
-    corner: tuple[float, float], side: float,
+    corner: tuple[float, float], side: float, masks: Mapping[str, np.ndarray] | None = None,
 ) -> str:
-    """Draws one word's attention over its views, `side` inches each, and tells it in words."""
+    """Draws one word's attention over its views, `side` inches each, and tells it in words.
+
+    Of `masks`, finding → (view, H, W) bool, the one of the finding that the word names is outlined.
+    """
     left, top = corner
-    captions = {item.word_index: item.caption for item in naming_words(trace)}
-    caption = captions.get(word, trace.words()[word].text)
+    named = {item.word_index: item for item in naming_words(trace)}
+    caption = named[word].caption if word in named else trace.words()[word].text
+    mask = (masks or {}).get(named[word].finding) if word in named else None
     weights = trace.word_attention(word, layer)
     inch_text(figure, left, top + 0.24, caption, 9)
     for view, image in enumerate(images):
         axes = inch_axes(figure, left + view * (side + 0.03), top + 0.32, side, side)
-        panels.draw_overlay(axes, image, weights[view], float(weights.max()))
+        panels.draw_overlay(axes, image, weights[view], float(weights.max()),
+                            mask=None if mask is None else mask[view])
     return f"“{caption}”: {describe_place(weights)}."
 
 
@@ -153,12 +159,13 @@ def loss_curve(
     )
     figure = Picture((width, 2.9), facecolor=PAPER, alt=alt)
     axes = inch_axes(figure, 0.65, 0.2, width - 0.85, 2.2)
-    axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=1)
+    axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=1, label="training, as logged")
     axes.plot(steps, smooth, color=BLUE, linewidth=1.8, label="training, running mean")
     if len(validation):
         points = zip(*validation, strict=True)
         axes.plot(*points, "o-", color=ORANGE, linewidth=1.4, markersize=4, label="validation")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half steps
     axes.set_xlabel("step", fontsize=8.5, color=INK)
     axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
     axes.grid(color=RULE, linewidth=0.6)

@@ -83,7 +83,8 @@ class LoraExplorer(Explorer):
         n, out, width = target.weight.shape
         low, high = target.rows
         cost = f"{n} · {rank} · ({width} + {high - low}) = {target.parameters(rank):,} weights"
-        told = (f"Target {target.name}: rows {low} to {high - 1} of {n} matrices of {out} × {width}; rank "
+        several = "matrix" if n == 1 else "matrices"
+        told = (f"Target {target.name}: rows {low} to {high - 1} of {n} {several} of {out} × {width}; rank "
                 f"{rank} costs {cost}. ")
         if target.delta is None:
             return told + "No adapter of this target was trained in this run."

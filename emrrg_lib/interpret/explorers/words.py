@@ -110,7 +110,7 @@ class WordExplorer(Explorer):
         return [row, colours]
 
     def figure(self) -> Picture:
-        """Three words, in every hybrid layer, mean over the heads."""
+        """Three words, in every hybrid layer, mean over the heads; the true place of each as an outline."""
         words, views = default_words(self.trace, 3), len(self.images)
         side = min((WIDTH - 0.2) / len(words) / views - 0.12, 1.42)
         height, column = side + 0.42, views * (side + 0.03) + 0.2
@@ -121,7 +121,7 @@ class WordExplorer(Explorer):
             top = 0.2 + layer * (height + 0.2)
             inch_text(figure, 0.15, top + 0.05, f"Layer {number}", 8.5, MUTED, weight="bold")
             told += [f"Layer {number}: " + draw_word(figure, self.images, self.trace, word, layer,
-                                                     (0.15 + place * column, top), side)
+                                                     (0.15 + place * column, top), side, self.masks)
                      for place, word in enumerate(words)]
         figure.alt = "Where words look, layer by layer. " + " ".join(told)
         return figure
