@@ -325,11 +325,11 @@ gate_strip(other_traces[0])
 
 # %%
 from emrrg_lib.interpret import attention_overlay, naming_words
-from emrrg_lib.interpret.describe import default_words, widest_layer
+from emrrg_lib.interpret.describe import default_words
 
 metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-pointing = metrics.get("pointing") or {}
-layer = pointing.get("position", widest_layer(trace))
+pointing = metrics["pointing"]
+layer = pointing["position"]  # among the hybrid layers
 word = default_words(trace, 1)[0]  # a word that names a finding, where the report has one
 finding = {item.word_index: item.finding for item in naming_words(trace)}.get(word)
 drawn = [f["masks"] for f in study.findings if f["label"] == finding]
@@ -339,16 +339,24 @@ attention_overlay(study.images, trace, word, layer, masks=outline)
 # %% [markdown]
 # One picture proves nothing. The *pointing game* asks the question for all test studies: does the
 # strongest patch lie on the finding, or at most one patch beside it? *Hit* is the share of findings
-# where it does. The other columns would hit without looking: *chance* is a random patch, *centre*
-# the middle of the image (*gain* is hit minus centre), *usual place* the patch where this kind of
-# finding lay most often in validation studies. Only a hit rate above the usual place proves that the
-# word looked at *this* image; below it, knowing where such findings tend to lie would do as well. Read
-# the rows *localised* and *small* first: there at most 25 % and 15 % of all patches count as a hit.
+# where it does: once for the *word* that names the finding, once for its whole *sentence*, whose words
+# also choose side and place. The other columns would hit without looking: *chance* is a random patch,
+# *centre* the middle of the image, *usual place* the patch where this kind of finding lay most often in
+# validation studies. Only a hit rate above the usual place proves that the attention follows *this*
+# image; below it, knowing where such findings tend to lie would do as well. Read the rows *localised* and
+# *small* first: there at most 25 % and 15 % of all patches count as a hit.
 
 # %%
-columns = ["kind", "cases", "hit", "chance", "centre", "gain", "place"]
-game = pd.DataFrame(pointing.get("rows", []), columns=columns)
-game.set_index("kind").rename(columns={"place": "usual place"}).round(2)
+asked = {variant["token"]: pd.DataFrame(variant["rows"]).set_index("kind")
+         for variant in pointing["variants"] if variant["map"] == "attention"}
+game = asked["predicts"][["cases", "hit", "chance", "centre", "place"]]
+game.insert(2, "hit, sentence", asked["sentence"]["hit"])
+game.rename(columns={"hit": "hit, word", "place": "usual place"}).round(2)
+
+# %% [markdown]
+# A model writes "There is a patchy", then "opacity", then "in the left upper lobe". What it needs to see
+# for "opacity" it has often looked at before; for "left upper lobe" it must look again. So ask the sentence,
+# not the noun, when you want to know where a model looked.
 
 # %% [markdown]
 # ## Does it look at all? Two experiments

@@ -646,7 +646,7 @@ check_3(floor)
 #
 # </details>
 #
-# ### Exercise 4 · Copy one direction to four *(medium, 8 minutes)*
+# ### Exercise 4 · Copy one direction to four *(medium, 6 minutes)*
 #
 # Write the names that a tensor of a stage-1 file gets in the four-direction encoder. In a mixer
 # `A_log`, `D`, `conv1d`, `x_proj` and `dt_proj` exist once for each direction, with the endings "",

@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | **You need** | notebooks 00, 03 and 04; Python functions inside functions |
-# | **Time** | about 30 minutes of reading and trying, 25 more for the exercises |
+# | **Time** | about 30 minutes of reading and trying, 30 more for the exercises |
 # | **CPU** | 2 cores, 2 GB of memory, about 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
 # | **Paper** | EMRRG §3 and §4, Tables 1, 4, 5 |
@@ -783,7 +783,7 @@ check_2(cut_off)
 #
 # </details>
 #
-# ### Exercise 3 · Read a padded row *(medium, 8 minutes)*
+# ### Exercise 3 · Read a padded row *(medium, 6 minutes)*
 #
 # `ids` is a row of token ids: a report, then perhaps the end symbol, then padding. Return the
 # report's ids. The padding symbol may be an **ordinary word**, which may stand in the report too; the
