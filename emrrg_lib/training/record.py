@@ -15,6 +15,7 @@ import torch
 
 from .. import __version__
 from ..distributed import processes
+from ..language.frozen import cpu_multiplies_bfloat16
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
 
@@ -43,7 +44,8 @@ def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
     return {
         "what": what, "kit": __version__, "commit": _commit(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
-        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads(),
+        "hardware": {"machine": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability(),
+                     "bfloat16_units": cpu_multiplies_bfloat16(), "threads": torch.get_num_threads(),
                      "processes": processes().num_processes,
                      "gpu": torch.cuda.get_device_name() if cuda else None},
         "minutes": round((time.time() - started) / 60, 2),

@@ -30,7 +30,8 @@ def test_the_quoted_controls_are_those_of_the_readme():
 
 @pytest.mark.parametrize("twin", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem[:2])
 def test_the_minutes_of_the_exercises_add_up_to_those_of_the_readme(twin):
-    minutes = re.findall(r"^# ### Exercise \d.*?(\d+) minutes", twin.read_text(encoding="utf-8"), re.MULTILINE)
+    text = twin.read_text(encoding="utf-8")
+    minutes = re.findall(r"^# ### Exercise \d.*?(\d+) minutes", text, re.MULTILINE)
     course = re.search(rf"notebooks/{twin.stem}\.ipynb\).*\| \d+ \((\d+)\) \|",
                        (ROOT / "README.md").read_text(encoding="utf-8"))
     assert sum(map(int, minutes)) == int(course[1])
