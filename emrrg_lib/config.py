@@ -90,8 +90,8 @@ class TrainConfig:
     hybrid layers on tokens computed once; then `steps` (or `epochs`) train everything together.
     """
 
-    warm_steps: int = 800
-    steps: int = 60
+    warm_steps: int = 1000
+    steps: int = 30
     epochs: int = 0  # where given, these many passes over the training split instead of `steps`
     batch_size: int = 16  # studies of an optimiser step, over all processes
     accumulation: int = 1  # the step's studies are taken in this many parts: less memory, the same training

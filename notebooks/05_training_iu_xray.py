@@ -645,7 +645,7 @@ check_3(farthest)
 #     return alpha, math.tanh(alpha)
 #
 #
-# print(farthest(800, 20, 2e-2), farthest(24, 4, 2e-2))  # warm parts: tiny preset, live run
+# print(farthest(1000, 20, 2e-2), farthest(24, 4, 2e-2))  # warm parts: tiny preset, live run
 # ```
 #
 # A bound, not a forecast: compare with the tanh(α) that the live run printed above. Gradients change
