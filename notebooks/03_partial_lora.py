@@ -284,8 +284,8 @@ table.round(2).rename_axis(columns=f"kept by rank {rank}")
 
 # %% [markdown]
 # Two things to see. The *step* needs few directions, the *weight* it is added to needs many: that
-# is why LoRA works at all. And in the shipped run more than half of the step falls on X, though X
-# has half of the rows. It is one batch and one step of a small model on synthetic images: it
+# is why LoRA works at all. And in most blocks of the shipped run more than half of the step falls on
+# X, though X has half of the rows. It is one batch and one step of a small model on synthetic images: it
 # explains the paper's choice of X, it does not prove it.
 #
 # Now choose rank, rows and block yourself.
