@@ -23,6 +23,7 @@ from .cross_attention import GATES, GatedCrossAttention
 NAME = "emrrg_hybrid"
 LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
 VISUAL_KEYWORDS = ("visual_states", "visual_mask", "text_mask")
+CACHE_KEYWORDS = ("cache", "past_key_values")  # since transformers 5.24, and before
 
 
 def hybrid_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
@@ -166,8 +167,7 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
     @functools.wraps(kind.forward)
     def forward(self, *args, text_mask=None, **kwargs):
         if text_mask is not None:
-            given = signature.bind_partial(self, *args, **kwargs).arguments
-            text_mask = _mask_of_call(text_mask, given)
+            text_mask = _mask_of_call(text_mask, signature.bind_partial(self, *args).arguments | kwargs)
         return kind.forward(self, *args, text_mask=text_mask, **kwargs)
 
     named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in VISUAL_KEYWORDS]
@@ -181,9 +181,10 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
 def _mask_of_call(text_mask: Tensor, given: dict) -> Tensor:
     """The columns of a mask of the sequence that belong to this call's tokens, see the installation."""
     tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
-    length, width, past = tokens.shape[1], text_mask.shape[1], given.get("past_key_values")
+    length, width = tokens.shape[1], text_mask.shape[1]
     if length == width:
         return text_mask
+    past = next((given[name] for name in CACHE_KEYWORDS if given.get(name) is not None), None)
     columns = torch.arange(length, device=text_mask.device) + (0 if past is None else past.get_seq_length())
     return text_mask[:, columns.clamp(max=width - 1)] | (columns >= width)
 
