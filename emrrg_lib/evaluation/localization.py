@@ -140,8 +140,7 @@ def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
 def sentence_tokens(tokens: Sequence[str], named: Sequence[int]) -> list[int]:
     """Positions of all tokens of the sentence that `named`, of :func:`naming_tokens`, stands in."""
     text, ends = "".join(tokens), np.cumsum([len(token) for token in tokens])
-    begin = ends[named[0]] - len(tokens[named[0]]) + 1  # a piece may bring its leading space
-    before, full_stop, _ = text[:begin].rpartition(". ")
+    before, full_stop, _ = text[:ends[named[0]] - len(tokens[named[0]]) + 1].rpartition(". ")
     stop = text.find(". ", ends[named[-1]] - 1)
     places = [len(before + full_stop), stop if stop >= 0 else len(text) - 1]
     first, last = np.searchsorted(ends, places, side="right")
