@@ -3,9 +3,9 @@
 `h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t B_t u_t`, `y_t = C_t · h_t + D u_t`, then `y_t · SiLU(z_t)`.
 
 Backends: `reference` (a short time loop in PyTorch that holds one state), `cpu` (numba kernels with
-their own backward, `scan_cpu.py`), `cuda` (the mamba-ssm and causal-conv1d kernels). Meaning and
-argument names are those of mamba-ssm's `selective_scan_fn`; B and C may be grouped, so that the four
-scan directions run as one call with G = 4 groups.
+their own backward, `scan_cpu.py` and `conv_cpu.py`), `cuda` (the mamba-ssm and causal-conv1d kernels).
+Meaning and argument names are those of mamba-ssm's `selective_scan_fn`; B and C may be grouped, so that
+the four scan directions run as one call with G = 4 groups.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def unavailable(backend: str) -> str | None:
     """Why `backend` cannot run here, or None if it can. The kernels are probed, not the packages."""
     try:
         if backend == "cpu":
-            from . import scan_cpu  # noqa: F401
+            from . import conv_cpu, scan_cpu  # noqa: F401
         elif backend == "cuda":
             if not torch.cuda.is_available():
                 return "torch sees no CUDA device"
@@ -151,7 +151,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, backend: str = "auto"
         from causal_conv1d import causal_conv1d_fn
         return causal_conv1d_fn(x.contiguous(), weight.to(x.dtype), bias.to(x.dtype), activation="silu")
     if backend == "cpu":
-        from .scan_cpu import conv
+        from .conv_cpu import conv
         return conv(x, weight, bias)
     padded = F.pad(x, (weight.shape[1] - 1, 0))
     weight, bias = weight[:, None].to(x.dtype), bias.to(x.dtype)
