@@ -55,7 +55,7 @@ def ablation_figure(title: str, rows: Mapping[str, Row], controls: Mapping[str, 
         else:
             _draw_rows(axes, list(rows.values()), controls, metric)
         _style(axes, list(rows) if number == 0 else None, len(rows))
-    _legend(figure, TOP + height + 0.5, controls, sets)
+    _legend(figure, TOP + height + 0.5, max(len(row) for row in rows.values()), controls, sets)
     figure.alt = _words(title, rows, controls, paper)
     return figure
 
@@ -96,8 +96,9 @@ def _style(axes: Axes, names: Sequence[str] | None, count: int) -> None:
         spine.set_color(MUTED)
 
 
-def _legend(figure: Picture, top: float, controls: Mapping, sets: Sequence[str]) -> None:
-    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; small dots below: each seed")]
+def _legend(figure: Picture, top: float, seeds: int, controls: Mapping, sets: Sequence[str]) -> None:
+    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; small dots below: each seed" if seeds > 1
+              else "one training, one seed: how far another seed would fall is not known")]
     names = {"--": "- - ", ":": "· · "}
     lines += [(names[style], colour, name) for (style, colour), name in zip(CONTROLS, controls, strict=False)]
     marks = {"D": "◇", "s": "□"}

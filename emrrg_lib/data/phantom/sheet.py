@@ -44,6 +44,8 @@ def contact_sheet(
         for view, image in enumerate(study.images):
             sheet.paste(Image.fromarray(image), (x + view * size, y))
         caption = ", ".join(describe(f) for f in study.findings) or "normal"
-        pen.text((x + 3, y + size + 2), caption[: width // 6], fill=235)
+        while pen.textlength(caption) > width - 6:
+            caption = caption.rstrip("…")[:-1].rstrip(" ,") + "…"
+        pen.text((x + 3, y + size + 2), caption, fill=235)
     sheet.save(out, optimize=True)
     return Path(out)
