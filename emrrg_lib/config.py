@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import math
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Literal
 
 from .errors import InputError
+from .settings import Count, NotNegative, Positive, Settings, Share, Whole, from_dict, to_dict
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # audit E33
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Settings):
     """VisionMamba. The defaults are the base encoder at the paper's 192 px (upstream_audit A1).
 
     With kind "hf" a Hugging Face vision model stands in its place; then only `image_size` counts.
     """
 
-    image_size: int = 192  # pixels; paper §3.2 (released checkpoints: 224)
-    patch_size: int = 16
-    embed_dim: int = 768  # d
-    depth: int = 12
-    d_state: int = 16  # N
-    d_conv: int = 4  # K
-    drop_path: float = 0.1
-    kind: str = "mamba"  # mamba | hf
+    image_size: Count = 192  # pixels; paper §3.2 (released checkpoints: 224)
+    patch_size: Count = 16
+    embed_dim: Count = 768  # d
+    depth: Count = 12
+    d_state: Count = 16  # N
+    d_conv: Count = 4  # K
+    drop_path: Share = 0.1
+    kind: Literal["mamba", "hf"] = "mamba"
 
     @property
     def side(self) -> int:
@@ -46,69 +44,75 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class PartialLoRAConfig:
+class PartialLoRAConfig(Settings):
     """Which matrices or row blocks of the mixer get a low-rank update (paper §3.3)."""
 
     targets: tuple[str, ...] = ("X", "in_proj")  # LoRA_p(X) and LoRA(in_proj) together
-    r: int = 32  # paper §4.2
+    r: Count = 32  # paper §4.2
     scale: float = 1.0  # ΔW = scale · B · A; the paper gives none
-    dropout: float = 0.0
+    dropout: Share = 0.0
 
 
 @dataclass(frozen=True)
-class LLMConfig:
+class LLMConfig(Settings):
     """The language model and its hybrid decoder layers (paper §3.4)."""
 
     name: str = "tiny"  # a named entry of language/llm.py, a hub id, a folder or a .gguf file
-    dtype: str = "float32"  # of the frozen weights: float32 | bfloat16; what trains is float32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights; what trains is float32
     hybrid_layers: tuple[int, ...] = (0, 1, 2, 3)
-    gate_input: str = "S"  # "S": self-attention output (released layer); "H": normalised hidden (Fig. 2)
-    gate: str = "dynamic+warm-up"  # Eq. 2 | dynamic (no α) | static (α alone) | none (X' added plainly)
-    kv_init: str = "new"  # W_k, W_v of the cross-attention: new | copied from the layer's own
-    visual_in_prompt: str = "none"  # none | pooled (2 × 2 patches) | all
-    tuning: str = "frozen"  # frozen | lora (peft, on q_proj and v_proj)
-    lora_r: int = 16  # audit F: r = 16 on q and v of Llama-2
+    gate_input: Literal["S", "H"] = "S"  # S: self-attention output (released); H: normalised hidden (Fig. 2)
+    # Eq. 2 | without α | α alone | X' added plainly
+    gate: Literal["dynamic+warm-up", "dynamic", "static", "none"] = "dynamic+warm-up"
+    kv_init: Literal["new", "copied"] = "new"  # W_k, W_v of the cross-attention; copied: the layer's own
+    visual_in_prompt: Literal["none", "pooled", "all"] = "none"  # pooled: means of 2 × 2 patches
+    tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
+    lora_r: Count = 16  # audit F: r = 16 on q and v of Llama-2
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """How studies become model input."""
 
-    cleaning: str = "iu_xray"  # R2Gen's rule
-    max_length: int = 100  # report tokens, end symbol not counted
-    views: str = "concat"  # concat | mean
-    max_views: int = 2
+    cleaning: Literal["iu_xray", "mimic_cxr", "none"] = "iu_xray"  # R2Gen's rules
+    max_length: Count = 100  # report tokens, end symbol not counted
+    views: Literal["concat", "mean"] = "concat"
+    max_views: Count = 2
     prompt: str = PROMPT
-    references: str = "full"  # full | emrrg: cut to max_length tokens before scoring (audit E26)
+    references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (audit E26)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Stage 3, supervised fine-tuning.
 
     While LoRA's B is zero the encoder's output does not change, so `warm_steps` train projector and
     hybrid layers on tokens computed once; then `steps` (or `epochs`) train everything together.
     """
 
-    warm_steps: int = 1000
-    steps: int = 30
-    epochs: int = 0  # where given, these many passes over the training split instead of `steps`
-    batch_size: int = 16  # studies of an optimiser step, over all processes
-    accumulation: int = 1  # the step's studies are taken in this many parts: less memory, the same training
-    abnormal_factor: int = 2  # a report with a finding is drawn this often: beam search favours normal ones
-    learning_rate: float = 3e-3
-    joint_factor: float = 0.25  # the learning rates of the joint steps are this much smaller
-    gate_learning_rate: float = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
-    schedule: str = "hold"  # hold (rise, constant, fall over the last 30 %) | cosine
-    weight_decay: float = 0.01
-    warmup_steps: int = 20
-    clip: float = 1.0
+    warm_steps: Whole = 1000
+    steps: Whole = 30
+    epochs: Whole = 0  # where given, these many passes over the training split instead of `steps`
+    batch_size: Count = 16  # studies of an optimiser step, over all processes
+    accumulation: Count = 1  # the step's studies are taken in this many parts: less memory, the same training
+    abnormal_factor: Count = 2  # reports with a finding are drawn this often: beams favour normal ones
+    learning_rate: Positive = 3e-3
+    joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
+    gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
+    schedule: Literal["hold", "cosine"] = "hold"  # rise, constant, fall over the last 30 %
+    weight_decay: NotNegative = 0.01
+    warmup_steps: Whole = 20
+    clip: NotNegative = 1.0
     gradient_checkpointing: bool = False
-    validations: int = 2  # checkpoints tried on validation in each part; the last part's best is kept
-    validation_studies: int = 80  # enough to rank checkpoints, greedy; 0: all
-    patience: int = 0  # a part ends after so many validations without a better one; 0: never
-    save_steps: int = 250  # steps between checkpoints to resume from
-    seed: int = 0
+    validations: Count = 2  # checkpoints tried on validation in each part; the last part's best is kept
+    validation_studies: Whole = 80  # enough to rank checkpoints, greedy; 0: all
+    patience: Whole = 0  # a part ends after so many validations without a better one; 0: never
+    save_steps: Count = 250  # steps between checkpoints to resume from
+    seed: Annotated[int, 0, 2**32 - 1] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.warm_steps + self.steps + self.epochs:
+            raise InputError("nothing would be trained: give train.warm_steps, train.steps or train.epochs")
 
     def joint_steps(self, studies: int) -> int:
         """Steps of the joint part on a training split of that many studies."""
@@ -116,24 +120,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class GenerationConfig:
+class GenerationConfig(Settings):
     """Beam search. `length_penalty` as in transformers: score = sum of log p / length ** penalty."""
 
-    num_beams: int = 3
-    max_new_tokens: int = 100
-    min_new_tokens: int = 0
+    num_beams: Count = 3
+    max_new_tokens: Count = 100
+    min_new_tokens: Whole = 0
     length_penalty: float = 1.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_new_tokens > self.max_new_tokens:
+            raise InputError(f"generation.min_new_tokens, {self.min_new_tokens}, must not exceed "
+                             f"generation.max_new_tokens, {self.max_new_tokens}")
 
 
 @dataclass(frozen=True)
-class EMRRGConfig:
+class EMRRGConfig(Settings):
     """The whole system."""
 
     preset: str = "tiny"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     encoder_weights: str = "tiny"  # an entry of vision.named, a path; kind "hf": id, folder or name
-    encoder_tuning: str = "lora"  # full | frozen | lora (Partial LoRA)
+    encoder_tuning: Literal["lora", "full", "frozen"] = "lora"  # lora: Partial LoRA
     partial_lora: PartialLoRAConfig = field(default_factory=PartialLoRAConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -229,11 +239,13 @@ def with_values(config: EMRRGConfig, assignments: Sequence[str]) -> EMRRGConfig:
     """The config with settings such as "train.batch_size=4"; values are JSON, or words as they stand.
 
     Raises:
-        InputError: no such setting, or a value of the wrong type.
+        InputError: no such setting, or a value that is not allowed.
     """
     values = to_dict(config)
     for assignment in assignments:
-        path, _, text = assignment.partition("=")
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"'{assignment}' sets nothing: write KEY=VALUE, such as train.batch_size=4")
         *parents, last = path.split(".")
         inner = values
         for parent in parents:
@@ -244,42 +256,4 @@ def with_values(config: EMRRGConfig, assignments: Sequence[str]) -> EMRRGConfig:
             inner[last] = json.loads(text)
         except ValueError:
             inner[last] = text
-    return from_dict(values)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values; `from_dict` reads it back to an equal config."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any], kind: type = EMRRGConfig, where: str = "config") -> Any:
-    """Builds a config dataclass from JSON values.
-
-    Raises:
-        InputError: a key that the dataclass does not have, or a value of the wrong type.
-    """
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must be a JSON object, not {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
-    if unknown := sorted(set(values) - set(hints)):
-        raise InputError(f"{where} has no setting '{unknown[0]}'; it has {', '.join(hints)}")
-    read = {key: _read(value, hints[key], f"{where}.{key}") for key, value in values.items()}
-    return kind(**read)
-
-
-def _read(value: Any, hint: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(value, hint, where)
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{where} must be a list, not {value!r}")
-        return tuple(_read(v, item, where) for v in value)
-    allowed = typing.get_args(hint) if origin is types.UnionType else (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(t.__name__ for t in allowed)
-        raise InputError(f"{where} must be {names}, not {value!r}")
-    return value
+    return from_dict(values, EMRRGConfig, "config")

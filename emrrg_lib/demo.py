@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from .config import EMRRGConfig, preset, to_dict
+from .config import EMRRGConfig, preset
 from .data.phantom import write_phantom
 from .distributed import processes
 from .evaluation.labelers import RULES, Labeler
@@ -16,6 +16,7 @@ from .files import write_json
 from .model import EMRRG
 from .pages import write_run_page
 from .runs import read_json
+from .settings import to_dict
 from .training.finetune import run_finetune
 
 TEST, VALIDATION = 240, 120  # studies; the rest trains

@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from .config import EMRRGConfig, from_dict, to_dict
+from .config import EMRRGConfig
 from .errors import InputError
 from .files import atomic_path, write_json, write_text
+from .settings import from_dict, to_dict
 
 
 def read_json(path: Path) -> Any:
@@ -29,7 +30,7 @@ def read_json(path: Path) -> Any:
 def read_config(run: str | Path) -> EMRRGConfig:
     """The configuration of a run."""
     path = Path(run) / "config.json"
-    return from_dict(read_json(path), where=str(path))
+    return from_dict(read_json(path), EMRRGConfig, str(path))
 
 
 def write_config(run: Path, config: EMRRGConfig) -> None:

@@ -43,10 +43,11 @@ from IPython.utils.capture import capture_output
 from transformers.utils import logging
 
 import emrrg_lib
-from emrrg_lib.config import preset, to_dict
+from emrrg_lib.config import preset
 from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE
 from emrrg_lib.model import EMRRG
+from emrrg_lib.settings import to_dict
 
 PROFILE = "tiny"  # on a GPU machine: "laptop", a real small language model
 

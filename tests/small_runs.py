@@ -12,7 +12,7 @@ import socket
 
 import torch
 
-from emrrg_lib.config import to_dict
+from emrrg_lib.settings import to_dict
 from emrrg_lib.vision.checkpoints import save_vision_encoder
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -72,8 +72,10 @@ def command(config_file, words, kill=None):
         kill: (place, times): SIGKILL when `place` of PLACES is reached for the n-th time.
     """
     from emrrg_lib import cli, config
+    from emrrg_lib.settings import from_dict
 
-    config.PRESETS["small"] = config.from_dict(json.loads(config_file.read_text()))
+    config.PRESETS["small"] = from_dict(
+        json.loads(config_file.read_text()), config.EMRRGConfig, "config")
     if kill:
         _kill_at(*kill)
     return cli.main([str(word) for word in words])

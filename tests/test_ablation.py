@@ -14,6 +14,7 @@ from emrrg_lib.config import PRESETS, TrainConfig, preset
 from emrrg_lib.errors import InputError
 from emrrg_lib.interpret.ablation_figure import ablation_figure, mean_and_spread
 from emrrg_lib.language.cross_attention import GATES, GatedCrossAttention
+from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.model import EMRRG
 from emrrg_lib.training import ablation, ablation_rows, recipes
 from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, row_config
@@ -174,7 +175,7 @@ def test_each_gate_computes_its_formula(gate):
 
 def test_an_unknown_gate_is_refused(make_model, small_config):
     with pytest.raises(InputError, match="gate must be dynamic.warm-up, dynamic, static or none"):
-        make_model(dataclasses.replace(small_config, llm=dataclasses.replace(small_config.llm, gate="open")))
+        install_hybrid_layers(make_model(small_config).llm, (0,), gate="open")
 
 
 def test_the_figure_tells_every_number():

@@ -15,11 +15,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import emrrg_lib.training
-from emrrg_lib.config import TrainConfig, from_dict
+from emrrg_lib.config import EMRRGConfig, TrainConfig
 from emrrg_lib.data.dataset import read_dataset
 from emrrg_lib.language.prompt import IGNORE
 from emrrg_lib.model import EMRRG
 from emrrg_lib.runs import write_trained
+from emrrg_lib.settings import from_dict
 from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, random_streams
 from emrrg_lib.training.finetune import is_abnormal
 
@@ -156,7 +157,8 @@ def test_fsdp2_config_is_one_that_accelerate_reads():
 def sharded_step(rank, folder):
     """Wraps a small model as the config does, with PyTorch's own function, and takes one step."""
     config, batch = torch.load(folder / "batch.pt")
-    model = EMRRG.from_preset(from_dict(config)).load_trained(folder / "trained.safetensors")
+    model = EMRRG.from_preset(from_dict(config, EMRRGConfig, "config"))
+    model.load_trained(folder / "trained.safetensors")
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     names = load_config_from_file(str(FSDP2)).fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
     names = [name.replace("Llama", "Qwen2") for name in names]
@@ -178,7 +180,7 @@ def sharded_step(rank, folder):
 def test_fsdp2_units_hold_frozen_and_trained_weights_apart(tmp_path, base):
     config = json.loads(base.read_text())
     config["llm"]["dtype"] = "bfloat16"
-    model = EMRRG.from_preset(from_dict(config))
+    model = EMRRG.from_preset(from_dict(config, EMRRGConfig, "config"))
     for parameter in model.parameters():
         if parameter.requires_grad:  # no part stays at zero
             parameter.data += 0.3 * torch.randn(parameter.shape)

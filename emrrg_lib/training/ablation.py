@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from ..config import EMRRGConfig, to_dict
+from ..config import EMRRGConfig
 from ..data.cleaning import clean_report
 from ..data.dataset import Dataset, read_dataset
 from ..data.study_set import StudySet
@@ -33,6 +33,7 @@ from ..interpret.ablation_figure import ablation_figure
 from ..interpret.style import png_bytes
 from ..model import EMRRG
 from ..runs import read_json, write_predictions
+from ..settings import to_dict
 from .ablation_encoders import pretrained_encoder
 from .ablation_rows import Row, check_values, paper_values, read_rows, row_config, stage_values
 from .checkpoints import refuse_changes

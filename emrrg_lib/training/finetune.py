@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from ..config import EMRRGConfig, to_dict
+from ..config import EMRRGConfig
 from ..data.dataset import read_dataset
 from ..data.study_set import Indices, StudySet
 from ..distributed import processes
@@ -22,6 +22,7 @@ from ..inference import write_reports
 from ..language.prompt import text_batch
 from ..model import EMRRG
 from ..runs import read_config, read_json, write_config, write_trained
+from ..settings import to_dict
 from ..tuning.policy import learning_rate_groups
 from .batches import random_streams
 from .checkpoints import refuse_changes

@@ -5,58 +5,59 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ..config import LARGE, TINY_ENCODER, EncoderConfig, from_dict
+from ..config import LARGE, TINY_ENCODER, EncoderConfig
 from ..errors import InputError
+from ..settings import Count, NotNegative, Positive, Settings, Share, Whole, from_dict
 
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 
 
 @dataclass(frozen=True)
-class Stage1Config:
+class Stage1Config(Settings):
     """Stage 1. Defaults: 101 epochs of 1.27 M images, 5 of them warm-up, at ARM's batch of 256.
 
     The learning rate is base_learning_rate · batch / 256; the schedule is half a cosine to 0.
     """
 
-    objective: str = "arg"  # arg | eq2 | mae
-    decoder_dim: int = 512
-    steps: int = 501_000
-    warmup_steps: int = 24_800
-    batch_size: int = 256  # over all processes; the released script: 12
-    base_learning_rate: float = 1.5e-4
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 3.0
-    crop_scale: tuple[float, float] = (0.2, 1.0)  # share of the image's area that a crop keeps
+    objective: Literal["arg", "eq2", "mae"] = "arg"
+    decoder_dim: Count = 512
+    steps: Count = 501_000
+    warmup_steps: Whole = 24_800
+    batch_size: Count = 256  # over all processes; the released script: 12
+    base_learning_rate: Positive = 1.5e-4
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    clip: NotNegative = 3.0
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)  # share of the image's area that a crop keeps
     flip: bool = True  # as released; off where left and right mean something later
 
 
 @dataclass(frozen=True)
-class Stage2Config:
+class Stage2Config(Settings):
     """Stage 2. Defaults: 51 epochs of 480,000 pairs at batch 48.
 
     Upstream's cosine falls once an epoch to 1e-6, here every step to 0.
     """
 
-    image_size: int = 224
+    image_size: Count = 224
     text_encoder: str = "emilyalsentzer/Bio_ClinicalBERT"  # tiny | minilm | a hub id | a folder
     train_text: bool = True
-    projection_dim: int = 2048
-    max_text: int = 128  # tokens
-    cleaning: str = "mimic_cxr"
-    steps: int = 510_000
-    warmup_steps: int = 0
-    batch_size: int = 48  # over all processes
-    learning_rate: float = 1e-4
-    schedule: str = "cosine"  # cosine | hold
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 0.0  # none
+    projection_dim: Count = 2048
+    max_text: Count = 128  # tokens
+    cleaning: Literal["iu_xray", "mimic_cxr", "none"] = "mimic_cxr"
+    steps: Count = 510_000
+    warmup_steps: Whole = 0
+    batch_size: Count = 48  # over all processes
+    learning_rate: Positive = 1e-4
+    schedule: Literal["cosine", "hold"] = "cosine"
+    weight_decay: NotNegative = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    clip: NotNegative = 0.0  # none
     jitter: bool = False  # small shifts and changes of tone
-    lateral_share: float = 1.0  # share of studies whose other views join a step
-    observation_weight: float = 0.0  # of the observations mined from the reports (mining.py)
+    lateral_share: Share = 1.0  # share of studies whose other views join a step
+    observation_weight: NotNegative = 0.0  # of the observations mined from the reports (mining.py)
 
 
 # Phantoms fill the frame and stand straight: gentler crops are nearer to what the encoder will read.
@@ -73,14 +74,14 @@ STAGE2 = {"tiny": STAGE2_TINY, "base": Stage2Config(), "large": Stage2Config()}
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Settings):
     """How the weights in `data/tiny/` are made: corpus → language model; stage 1 → stage 2."""
 
-    seed: int = 20251019  # disjoint from every demo seed
-    studies: int = 12_000
-    lm_steps: int = 2000
-    lm_batch: int = 32
-    lm_learning_rate: float = 2e-3
+    seed: Annotated[int, 0, 2**32 - 1] = 20251019  # disjoint from every demo seed
+    studies: Count = 12_000
+    lm_steps: Count = 2000
+    lm_batch: Count = 32
+    lm_learning_rate: Positive = 2e-3
     stage1: Stage1Config = field(default_factory=lambda: STAGE1_TINY)
     stage2: Stage2Config = field(default_factory=lambda: STAGE2_TINY)
 

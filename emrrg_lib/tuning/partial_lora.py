@@ -88,15 +88,11 @@ def _lora_config(target: str, config: PartialLoRAConfig) -> LoraConfig:
 
 
 def check(config: PartialLoRAConfig) -> None:
-    """Raises InputError for an unknown or repeated target, no target, or a rank below 1."""
+    """Raises InputError for an unknown or repeated target, or none."""
     if unknown := [t for t in config.targets if t not in TARGETS]:
         raise InputError(f"unknown Partial LoRA target '{unknown[0]}'; choose from {', '.join(TARGETS)}")
     if not config.targets or len(set(config.targets)) < len(config.targets):
         raise InputError(f"Partial LoRA needs distinct targets, got {list(config.targets)}")
-    if config.r < 1:
-        raise InputError(f"the rank r of Partial LoRA must be at least 1, got {config.r}")
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"the dropout of Partial LoRA must be in [0, 1), got {config.dropout}")
 
 
 def apply_partial_lora(encoder: VisionMamba, config: PartialLoRAConfig) -> PeftModel:
