@@ -218,8 +218,16 @@ def test_changed_settings_are_refused_key_by_key(tmp_path, base, phantom_dir, ca
     assert outcome(tmp_path / "run") == before
 
 
-def test_an_unfinished_run_is_not_overwritten_by_mistake(tmp_path, base, phantom_dir, capsys, monkeypatch):
-    monkeypatch.setitem(PRESETS, "small", None)
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert command(base, words(phantom_dir, tmp_path / "run")) == 2
-    assert "go on with --resume" in capsys.readouterr().err
+@pytest.mark.parametrize("held, said", [
+    ("checkpoints/checkpoint-3/trainer_state.json", "holds a training that was stopped: go on with --resume"),
+    ("run.json", "holds a finished training: choose another folder"),
+    ("annotation.json", "holds files of something else; name a new folder"),
+])
+@pytest.mark.parametrize("words", [("train",), ("pretrain", "stage1"), ("pretrain", "stage2")])
+def test_nothing_that_is_there_is_overwritten_by_mistake(tmp_path, phantom_dir, capsys, words, held, said):
+    file = tmp_path / "run" / held
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert cli.main([*words, "--data", str(phantom_dir), "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [file]

@@ -66,6 +66,22 @@ def run_folder(run: Path) -> Path:
     return run
 
 
+def refuse_taken(out: Path, resume: bool) -> None:
+    """Raises InputError where a training in `out` would overwrite another one or mix with other files."""
+    from emrrg_lib.distributed import processes
+
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if not held or not processes().is_main_process:  # the main process may have begun to write already
+        return
+    if not held & {"run.json", "config.json", "checkpoints"}:
+        raise InputError(f"{out} holds files of something else; name a new folder")
+    if "run.json" in held and not resume:
+        raise InputError(f"{out} holds a finished training: choose another folder, or delete it")
+    if "checkpoints" in held and not resume:
+        raise InputError(f"{out} holds a training that was stopped: go on with --resume, choose another "
+                         "folder, or delete it")
+
+
 def add_system(command: argparse.ArgumentParser) -> None:
     """The options that choose a system: preset, policy, encoder size and weights, LLM, released settings."""
     command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")

@@ -5,9 +5,16 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from emrrg_lib.errors import InputError
-
-from .parsing import add_command, add_group, add_out, add_seed, add_system, at_least, chosen_system
+from .parsing import (
+    add_command,
+    add_group,
+    add_out,
+    add_seed,
+    add_system,
+    at_least,
+    chosen_system,
+    refuse_taken,
+)
 
 
 def register(subparsers) -> None:
@@ -57,10 +64,7 @@ def train(options: Namespace) -> int:
     from emrrg_lib.training.finetune import run_finetune
 
     config = with_values(chosen_system(options), options.values)
-    if not options.resume and (options.out / "checkpoints").is_dir() \
-            and not (options.out / "run.json").is_file():
-        raise InputError(f"{options.out} holds a training that was stopped: go on with --resume, choose "
-                         "another folder, or delete it")
+    refuse_taken(options.out, options.resume)
     run = run_finetune(config, options.data, options.out, options.resume)
     print(f"Wrote {run}; next: emrrg evaluate --run {run}")
     return 0
@@ -119,6 +123,7 @@ def stage1(options: Namespace) -> int:
 
     recipe = recipes.chosen(recipes.STAGE1[options.size], objective=options.objective, steps=options.steps,
                             batch_size=options.batch_size)
+    refuse_taken(options.out, options.resume)
     file = pretrain.run_stage1(find_images(options.data), recipes.ENCODERS[options.size], recipe,
                                options.out, options.seed, options.resume, options.weights)
     print(f"Wrote {file}; next: emrrg pretrain stage2 --weights {file}")
@@ -133,6 +138,7 @@ def stage2(options: Namespace) -> int:
 
     recipe = recipes.chosen(recipes.STAGE2[options.size], text_encoder=options.text_encoder,
                             steps=options.steps, batch_size=options.batch_size)
+    refuse_taken(options.out, options.resume)
     studies = load_annotation(options.data, "train")
     encoder = pretrain.stage2_encoder(recipes.ENCODERS[options.size], recipe, options.weights, options.seed)
     file = pretrain.run_stage2(studies, encoder, *load_text_encoder(recipe.text_encoder), recipe,
