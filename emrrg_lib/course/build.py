@@ -84,7 +84,7 @@ def _shrink(data: dict[str, Any]) -> None:
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
             image = image.convert("RGB")
         # the default method drops the rare colours of a colour bar; this one keeps them, but tints greys
-        chosen = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).getpalette()
+        chosen = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette()
         greys = [round(255 * i / (255 - COLOURS)) for i in range(256 - COLOURS) for _ in "RGB"]
         palette = Image.new("P", (1, 1))
         palette.putpalette(chosen[:3 * COLOURS] + greys)
