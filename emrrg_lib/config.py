@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from .errors import InputError
-from .settings import Count, NotNegative, Positive, Settings, Share, Whole, from_dict, to_dict
+from .settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict, to_dict
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
+Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # audit E33
 
 
@@ -29,7 +30,7 @@ class EncoderConfig(Settings):
     depth: Count = 12
     d_state: Count = 16  # N
     d_conv: Count = 4  # K
-    drop_path: Share = 0.1
+    drop_path: Rate = 0.1
     kind: Literal["mamba", "hf"] = "mamba"
 
     @property
@@ -50,7 +51,7 @@ class PartialLoRAConfig(Settings):
     targets: tuple[str, ...] = ("X", "in_proj")  # LoRA_p(X) and LoRA(in_proj) together
     r: Count = 32  # paper §4.2
     scale: float = 1.0  # ΔW = scale · B · A; the paper gives none
-    dropout: Share = 0.0
+    dropout: Rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class LLMConfig(Settings):
 class DataConfig(Settings):
     """How studies become model input."""
 
-    cleaning: Literal["iu_xray", "mimic_cxr", "none"] = "iu_xray"  # R2Gen's rules
+    cleaning: Cleaning = "iu_xray"  # R2Gen's rules
     max_length: Count = 100  # report tokens, end symbol not counted
     views: Literal["concat", "mean"] = "concat"
     max_views: Count = 2

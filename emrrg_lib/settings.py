@@ -1,7 +1,7 @@
 """Checked settings: frozen dataclasses whose annotations say which values are allowed.
 
 `Literal["a", "b"]` is a choice, `Annotated[int, 1]` a number of at least 1, `Annotated[float, 0, 1]` one
-between 0 and 1. The annotations are all there is: nothing else looks at a value again.
+between 0 and 1. Only choices that must go together are looked at elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Whole = Annotated[int, 0]
 Positive = Annotated[float, 1e-12]
 NotNegative = Annotated[float, 0]
 Share = Annotated[float, 0, 1]
+Rate = Annotated[float, 0, 0.9999]  # of dropout or of a moving mean: at 1 nothing is left
 
 
 class Settings:

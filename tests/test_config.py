@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 
 import pytest
 
@@ -18,8 +19,11 @@ from emrrg_lib.config import (
     replace,
     with_values,
 )
+from emrrg_lib.data.cleaning import RULES
 from emrrg_lib.errors import InputError
+from emrrg_lib.language.cross_attention import GATES
 from emrrg_lib.settings import from_dict, to_dict
+from emrrg_lib.training.engine import SCHEDULES
 from emrrg_lib.training.recipes import STAGE1_TINY, Stage1Config, Stage2Config, recipe
 
 
@@ -86,7 +90,7 @@ def test_a_config_cannot_be_changed():
     ({"train": {"seed": 2**32}}, "config.train.seed must be between 0 and 4294967295, not 4294967296"),
     ({"train": {"schedule": "flat"}}, "config.train.schedule must be hold or cosine, not 'flat'"),
     ({"llm": {"gate": ["none"]}}, "config.llm.gate must be dynamic+warm-up or dynamic or"),
-    ({"encoder": {"drop_path": 1.5}}, "config.encoder.drop_path must be between 0 and 1, not 1.5"),
+    ({"encoder": {"drop_path": 1.5}}, "config.encoder.drop_path must be between 0 and 0.9999, not 1.5"),
     ({"generation": {"min_new_tokens": 9, "max_new_tokens": 8}}, "min_new_tokens, 9, must not exceed"),
 ])
 def test_a_value_that_does_not_belong_is_named(values, said):
@@ -100,20 +104,29 @@ def test_a_value_that_does_not_belong_is_named(values, said):
     (lambda: replace(preset("tiny").data, views="sum"), "DataConfig.views must be concat or mean, not 'sum'"),
     (lambda: LLMConfig(dtype="float16"), "LLMConfig.dtype must be float32 or bfloat16, not 'float16'"),
     (lambda: PartialLoRAConfig(r=-2), "PartialLoRAConfig.r must be at least 1, not -2"),
-    (lambda: PartialLoRAConfig(dropout=-0.1), "PartialLoRAConfig.dropout must be between 0 and 1, not -0.1"),
+    (lambda: PartialLoRAConfig(dropout=-0.1), "dropout must be between 0 and 0.9999, not -0.1"),
+    (lambda: PartialLoRAConfig(dropout=1.0), "dropout must be between 0 and 0.9999, not 1.0"),
     (lambda: GenerationConfig(num_beams=0), "GenerationConfig.num_beams must be at least 1, not 0"),
     (lambda: with_values(preset("tiny"), ["data.max_views=0"]), "config.data.max_views must be at least 1"),
     (lambda: TrainConfig(warm_steps=0, steps=0), "nothing would be trained: give train.warm_steps,"),
     (lambda: with_values(preset("tiny"), ["train.steps"]), "'train.steps' sets nothing: write KEY=VALUE"),
     (lambda: Stage1Config(objective="gan"), "Stage1Config.objective must be arg or eq2 or mae, not 'gan'"),
     (lambda: Stage1Config(betas=(0.9,)), "Stage1Config.betas must hold 2 values, not 1"),
-    (lambda: Stage2Config(betas=(0.9, 2.0)), "Stage2Config.betas must be between 0 and 1, not 2.0"),
+    (lambda: Stage2Config(betas=(0.9, 2.0)), "Stage2Config.betas must be between 0 and 0.9999, not 2.0"),
     (lambda: recipe(STAGE1_TINY, "default", ["steps=0"]), "the recipe.steps must be at least 1, not 0"),
 ])
 def test_a_value_out_of_range_is_refused_where_it_is_written(make, said):
     with pytest.raises(InputError) as refusal:
         make()
     assert said in str(refusal.value)
+
+
+def test_the_choices_are_those_that_the_code_knows():
+    def choices(kind, name):
+        return set(typing.get_args(typing.get_type_hints(kind)[name]))
+
+    assert choices(LLMConfig, "gate") == set(GATES) and choices(DataConfig, "cleaning") == set(RULES)
+    assert choices(TrainConfig, "schedule") == choices(Stage2Config, "schedule") == set(SCHEDULES)
 
 
 def test_an_unknown_preset_names_the_close_one():

@@ -231,3 +231,10 @@ def test_nothing_that_is_there_is_overwritten_by_mistake(tmp_path, phantom_dir, 
     assert cli.main([*words, "--data", str(phantom_dir), "--out", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err
     assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [file]
+
+
+def test_the_tiny_weights_are_not_made_over_finished_ones(tmp_path, capsys):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "run.json").write_text("{}")
+    assert cli.main(["pretrain", "tiny", "--out", str(tmp_path)]) == 2
+    assert "encoder holds a finished training" in capsys.readouterr().err

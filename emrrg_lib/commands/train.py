@@ -108,6 +108,9 @@ def pretrain_tiny(options: Namespace) -> int:
     """Makes the tiny weights again."""
     from emrrg_lib.training import pretrain, recipes
 
+    if not options.resume:
+        for part in ("report_lm", "encoder", "work/stage1", "work/stage2"):
+            refuse_taken(options.out / part, resume=False)
     config = recipes.PretrainConfig(
         studies=options.studies, stage1=recipes.chosen(recipes.STAGE1_TINY, steps=options.stage1_steps),
         stage2=recipes.chosen(recipes.STAGE2_TINY, steps=options.stage2_steps))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from ..config import LARGE, TINY_ENCODER, EncoderConfig
+from ..config import LARGE, TINY_ENCODER, Cleaning, EncoderConfig
 from ..errors import InputError
-from ..settings import Count, NotNegative, Positive, Settings, Share, Whole, from_dict
+from ..settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict
 
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 
@@ -28,7 +28,7 @@ class Stage1Config(Settings):
     batch_size: Count = 256  # over all processes; the released script: 12
     base_learning_rate: Positive = 1.5e-4
     weight_decay: NotNegative = 0.05
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Rate, Rate] = (0.9, 0.95)
     clip: NotNegative = 3.0
     crop_scale: tuple[Share, Share] = (0.2, 1.0)  # share of the image's area that a crop keeps
     flip: bool = True  # as released; off where left and right mean something later
@@ -46,14 +46,14 @@ class Stage2Config(Settings):
     train_text: bool = True
     projection_dim: Count = 2048
     max_text: Count = 128  # tokens
-    cleaning: Literal["iu_xray", "mimic_cxr", "none"] = "mimic_cxr"
+    cleaning: Cleaning = "mimic_cxr"
     steps: Count = 510_000
     warmup_steps: Whole = 0
     batch_size: Count = 48  # over all processes
     learning_rate: Positive = 1e-4
     schedule: Literal["cosine", "hold"] = "cosine"
     weight_decay: NotNegative = 0.01
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
     clip: NotNegative = 0.0  # none
     jitter: bool = False  # small shifts and changes of tone
     lateral_share: Share = 1.0  # share of studies whose other views join a step

@@ -44,7 +44,7 @@ def contact_sheet(
         for view, image in enumerate(study.images):
             sheet.paste(Image.fromarray(image), (x + view * size, y))
         caption = ", ".join(describe(f) for f in study.findings) or "normal"
-        while pen.textlength(caption) > width - 6:
+        while len(caption) > 1 and pen.textlength(caption) > width - 6:
             caption = caption.rstrip("…")[:-1].rstrip(" ,") + "…"
         pen.text((x + 3, y + size + 2), caption, fill=235)
     sheet.save(out, optimize=True)
