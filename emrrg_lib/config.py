@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from .errors import InputError
-from .settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict, to_dict
+from emrrg_lib.files import InputError
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict, to_dict
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
-RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # audit E33
+RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
-    """VisionMamba. The defaults are the base encoder at the paper's 192 px (upstream_audit A1).
+    """VisionMamba. The defaults are the base encoder at the paper's 192 px (NOTES A1).
 
     With kind "hf" a Hugging Face vision model stands in its place; then only `image_size` counts.
     """
@@ -67,7 +67,7 @@ class LLMConfig(Settings):
     kv_init: Literal["new", "copied"] = "new"  # W_k, W_v of the cross-attention; copied: the layer's own
     visual_in_prompt: Literal["none", "pooled", "all"] = "none"  # pooled: means of 2 × 2 patches
     tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
-    lora_r: Count = 16  # audit F: r = 16 on q and v of Llama-2
+    lora_r: Count = 16  # NOTES F: r = 16 on q and v of Llama-2
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DataConfig(Settings):
     views: Literal["concat", "mean"] = "concat"
     max_views: Count = 2
     prompt: str = PROMPT
-    references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (audit E26)
+    references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (NOTES E26)
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,10 @@ class GenerationConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_new_tokens > self.max_new_tokens:
-            raise InputError(f"generation.min_new_tokens, {self.min_new_tokens}, must not exceed "
-                             f"generation.max_new_tokens, {self.max_new_tokens}")
+            raise InputError(
+                f"generation.min_new_tokens, {self.min_new_tokens}, must not exceed "
+                f"generation.max_new_tokens, {self.max_new_tokens}"
+            )
 
 
 @dataclass(frozen=True)
@@ -153,56 +155,87 @@ class EMRRGConfig(Settings):
 
 
 TINY_ENCODER = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4, drop_path=0.0)
-LARGE = {"embed_dim": 1024, "depth": 24}  # audit A1
+LARGE = {"embed_dim": 1024, "depth": 24}  # NOTES A1
 TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 
 # Stage 3 of the paper (§4.2). It gives epochs, batch, rank, max_length and how often is validated. Open,
-# hence as released (audit B3): AdamW 1e-4, decay .01, cosine, no warm-up, no clipping (0 = off); open
+# hence as released (NOTES B3): AdamW 1e-4, decay .01, cosine, no warm-up, no clipping (0 = off); open
 # there too: LoRA's scale (1) and the gate's rate (Adam moves α by at most the rate a step, and 3,100
 # steps of a falling 1e-3 let it reach 1.5; at 1e-4 it stays closed).
 PAPER_TRAIN = TrainConfig(
-    warm_steps=0, epochs=30, batch_size=20, abnormal_factor=1, learning_rate=1e-4, joint_factor=1.0,
-    gate_learning_rate=1e-3, schedule="cosine", warmup_steps=0, clip=0.0, gradient_checkpointing=True,
-    validations=30, validation_studies=0)  # every epoch, on the whole split
+    warm_steps=0,
+    epochs=30,
+    batch_size=20,
+    abnormal_factor=1,
+    learning_rate=1e-4,
+    joint_factor=1.0,
+    gate_learning_rate=1e-3,
+    schedule="cosine",
+    warmup_steps=0,
+    clip=0.0,
+    gradient_checkpointing=True,
+    validations=30,
+    validation_studies=0,
+)  # every epoch, on the whole split
 IU_XRAY = EMRRGConfig(
-    preset="iu-xray", encoder_weights="mambaxray-vl-base",
-    llm=LLMConfig(name="qwen1.5-1.8b", dtype="bfloat16",  # §4.2: Qwen1.5-1.8B; the release: Llama-2-chat
-                  hybrid_layers=(0, 6, 12, 18),  # the paper's (0, 8, 16, 24) does not fit 24 layers
-                  visual_in_prompt="all"),  # §3.4: all hidden states self-attend, text cross-attends
-    data=DataConfig(max_length=60, views="mean"),  # views averaged as released (audit E40)
+    preset="iu-xray",
+    encoder_weights="mambaxray-vl-base",
+    llm=LLMConfig(
+        name="qwen1.5-1.8b",
+        dtype="bfloat16",  # §4.2: Qwen1.5-1.8B; the release: Llama-2-chat
+        hybrid_layers=(0, 6, 12, 18),  # the paper's (0, 8, 16, 24) does not fit 24 layers
+        visual_in_prompt="all",
+    ),  # §3.4: all hidden states self-attend, text cross-attends
+    data=DataConfig(max_length=60, views="mean"),  # views averaged as released (NOTES E40)
     train=PAPER_TRAIN,
-    generation=GenerationConfig(max_new_tokens=100))  # beams: the paper gives none; R2GenGPT's 3
+    generation=GenerationConfig(max_new_tokens=100),
+)  # beams: the paper gives none; R2GenGPT's 3
 MIMIC_CXR = replace(
-    IU_XRAY, preset="mimic-cxr",
+    IU_XRAY,
+    preset="mimic-cxr",
     llm=replace(IU_XRAY.llm, name="llama2-7b", hybrid_layers=(0, 8, 16, 24)),
     data=DataConfig(cleaning="mimic_cxr", max_length=100, views="mean"),
     train=replace(PAPER_TRAIN, epochs=6, batch_size=18, validations=12),  # every half epoch
-    generation=GenerationConfig(max_new_tokens=120))
+    generation=GenerationConfig(max_new_tokens=120),
+)
 # The seeds' other systems (CXPMRG-Bench, R2GenGPT): encoder tuned whole, LLM frozen, visual tokens in the
-# prompt, no hybrid layers; settings of their CheXpert Plus script (audit B3).
+# prompt, no hybrid layers; settings of their CheXpert Plus script (NOTES B3).
 MAMBAXRAY_VL = replace(
-    MIMIC_CXR, preset="mambaxray-vl-base", encoder=EncoderConfig(image_size=224), encoder_tuning="full",
+    MIMIC_CXR,
+    preset="mambaxray-vl-base",
+    encoder=EncoderConfig(image_size=224),
+    encoder_tuning="full",
     llm=LLMConfig(name="llama2-7b-chat", dtype="bfloat16", hybrid_layers=(), visual_in_prompt="all"),
     train=replace(MIMIC_CXR.train, epochs=11, batch_size=6, validations=22),
-    generation=GenerationConfig(3, 120, 80, 2.0, 2.0))
+    generation=GenerationConfig(3, 120, 80, 2.0, 2.0),
+)
 
 PRESETS: dict[str, EMRRGConfig] = {
     "tiny": TINY,
     # a real pre-trained small LLM; its own words are English prose, the phantom's reports are learnt
     "laptop": replace(
-        TINY, preset="laptop", data=DataConfig(max_length=72),
+        TINY,
+        preset="laptop",
+        data=DataConfig(max_length=72),
         llm=LLMConfig(name="smollm2-135m", dtype="bfloat16", hybrid_layers=(0, 8, 16, 24)),
-        train=replace(TINY.train, warm_steps=1200, steps=60, batch_size=4)),
+        train=replace(TINY.train, warm_steps=1200, steps=60, batch_size=4),
+    ),
     "iu-xray": IU_XRAY,
     "mimic-cxr": MIMIC_CXR,
-    "chexpert-plus": replace(MIMIC_CXR, preset="chexpert-plus"),  # cleaned by MIMIC's rule (audit E35)
+    "chexpert-plus": replace(MIMIC_CXR, preset="chexpert-plus"),  # cleaned by MIMIC's rule (NOTES E35)
     "mambaxray-vl-base": MAMBAXRAY_VL,
     "mambaxray-vl-large": replace(
-        MAMBAXRAY_VL, preset="mambaxray-vl-large", encoder_weights="mambaxray-vl-large",
-        encoder=replace(MAMBAXRAY_VL.encoder, **LARGE)),
+        MAMBAXRAY_VL,
+        preset="mambaxray-vl-large",
+        encoder_weights="mambaxray-vl-large",
+        encoder=replace(MAMBAXRAY_VL.encoder, **LARGE),
+    ),
     "r2gengpt": replace(
-        MAMBAXRAY_VL, preset="r2gengpt", encoder=EncoderConfig(kind="hf", image_size=224),
-        encoder_weights="swin-base"),
+        MAMBAXRAY_VL,
+        preset="r2gengpt",
+        encoder=EncoderConfig(kind="hf", image_size=224),
+        encoder_weights="swin-base",
+    ),
 }
 
 
@@ -212,7 +245,7 @@ def large_encoder(config: EMRRGConfig) -> EMRRGConfig:
 
 
 def released_code(config: EMRRGConfig) -> EMRRGConfig:
-    """The release's settings in place of the paper's (`--released-code`; audit B3, E).
+    """The release's settings in place of the paper's (`--released-code`; NOTES B3, E).
 
     224 px, rank 16, Llama-2-chat in the prompt's way with no hybrid layer, IU: beam 5 and 40–100 new
     tokens, MIMIC and CheXpert: beam 3 and 80–120, both penalties 2, references cut to `max_length`.
@@ -220,11 +253,14 @@ def released_code(config: EMRRGConfig) -> EMRRGConfig:
     """
     iu = config.data.cleaning == "iu_xray"
     return replace(
-        config, encoder=replace(config.encoder, image_size=224),
-        partial_lora=replace(config.partial_lora, r=16), llm=MAMBAXRAY_VL.llm,
+        config,
+        encoder=replace(config.encoder, image_size=224),
+        partial_lora=replace(config.partial_lora, r=16),
+        llm=MAMBAXRAY_VL.llm,
         data=replace(config.data, views="mean", references="emrrg", prompt=RELEASED_PROMPT),
         train=replace(config.train, epochs=21 if iu else 5, batch_size=4 if iu else 6),
-        generation=GenerationConfig(5, 100, 40, 2.0, 2.0) if iu else GenerationConfig(3, 120, 80, 2.0, 2.0))
+        generation=GenerationConfig(5, 100, 40, 2.0, 2.0) if iu else GenerationConfig(3, 120, 80, 2.0, 2.0),
+    )
 
 
 def preset(name: str) -> EMRRGConfig:

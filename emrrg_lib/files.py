@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever left: temporary name first, rename last."""
+"""The error for bad input; files without anything half-written; several processes side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+class InputError(ValueError):
+    """Bad user input; the message is one sentence: what is wrong, where, and what to do."""
+
+
+KIT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, data, library
+TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
+
+
+def cache_folder(name: str) -> Path:
+    """Where converted weights and decoded images are kept: in $EMRRG_CACHE, else in ~/.cache/emrrg."""
+    return Path(os.environ.get("EMRRG_CACHE") or Path.home() / ".cache" / "emrrg") / name
 
 
 @contextmanager
@@ -42,3 +58,25 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Writes indented JSON atomically and returns the path; NaN is refused (ValueError)."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def processes() -> PartialState:
+    """`num_processes`, `process_index` and `is_main_process` of this one; joins the others at first use."""
+    import torch  # imported late: `emrrg --help` needs neither
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def gather(items: list[Any]) -> list[Any]:
+    """The items of all processes, by rank, on every process."""
+    if processes().num_processes == 1:
+        return items
+    from accelerate.utils import gather_object
+
+    return gather_object(items)
+
+
+def any_process(said: bool) -> bool:
+    """Whether any process says so."""
+    return any(gather([said]))

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .interpret.trace import Trace
-from .language.hybrid_decoder import hybrid_modules, recording
-from .language.prompt import prompt_ids, report_ids
-from .vision.encoder import drop_cls
+from emrrg_lib.files import InputError
+from emrrg_lib.language.hybrid_decoder import hybrid_modules, recording
+from emrrg_lib.language.prompt import prompt_ids, report_ids
+from emrrg_lib.trace import Trace
+from emrrg_lib.vision.mamba import drop_cls
 
 
 @torch.no_grad()
-def generate_reports(model, pixel_values: Tensor, view_mask: Tensor | None = None,
-                     trace: bool = False, **settings):
+def generate_reports(
+    model, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False, **settings
+):
     """Writes one report per study.
 
     Args:
@@ -39,17 +40,26 @@ def generate_reports(model, pixel_values: Tensor, view_mask: Tensor | None = Non
         states, mask = model.encode(pixel_values, view_mask)
         with model.mixed_precision():
             output = model.llm.generate(
-                **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask), do_sample=False,
-                num_beams=chosen.num_beams, max_new_tokens=chosen.max_new_tokens,
-                min_new_tokens=chosen.min_new_tokens or None, length_penalty=chosen.length_penalty,
-                repetition_penalty=chosen.repetition_penalty, early_stopping=chosen.num_beams > 1,
-                pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+                **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
+                do_sample=False,
+                num_beams=chosen.num_beams,
+                max_new_tokens=chosen.max_new_tokens,
+                min_new_tokens=chosen.min_new_tokens or None,
+                length_penalty=chosen.length_penalty,
+                repetition_penalty=chosen.repetition_penalty,
+                early_stopping=chosen.num_beams > 1,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
     finally:
         model.train(was_training)
     rows = [_until_end(row, tokenizer.eos_token_id) for row in output.tolist()]
     texts = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-    traces = [trace_tokens(model, states[i:i + 1], mask[i:i + 1], row)
-              for i, row in enumerate(rows)] if trace else None
+    traces = (
+        [trace_tokens(model, states[i : i + 1], mask[i : i + 1], row) for i, row in enumerate(rows)]
+        if trace
+        else None
+    )
     return (texts, traces) if trace else texts
 
 
@@ -61,12 +71,13 @@ def _prompt(model, studies: int) -> Tensor:
 
 
 def _until_end(row: list[int], end: int) -> list[int]:
-    return row[:row.index(end)] if end in row else row
+    return row[: row.index(end)] if end in row else row
 
 
 @torch.no_grad()
-def trace_report(model, pixel_values: Tensor, view_mask: Tensor, report: str,
-                 position: str = "predicts") -> Trace:
+def trace_report(
+    model, pixel_values: Tensor, view_mask: Tensor, report: str, position: str = "predicts"
+) -> Trace:
     """Teacher-forced trace of a given report for one study: (1, V, 3, H, W), (1, V); see `trace_tokens`."""
     states, mask = model.encode(pixel_values, view_mask)
     row = report_ids(model.tokenizer, report, model.settings.data.max_length)[:-1]
@@ -99,10 +110,13 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     gate = np.stack([g[0, where].float().cpu().numpy() for g, _ in records.values()])
     weights = torch.stack([w[0][:, where] for _, w in records.values()])  # (layer, head, T, V·(M + 1))
     return Trace(
-        tokens=tuple(_pieces(model.tokenizer, row)), gate=gate.astype(np.float32),
+        tokens=tuple(_pieces(model.tokenizer, row)),
+        gate=gate.astype(np.float32),
         attention=_per_view(weights, model).float().cpu().numpy().astype(np.float32),
-        grid=model.grid, layer_ids=tuple(records),
-        warm_up=np.array([float(torch.tanh(m.warm_up)) for m in modules.values()], dtype=np.float32))
+        grid=model.grid,
+        layer_ids=tuple(records),
+        warm_up=np.array([float(torch.tanh(m.warm_up)) for m in modules.values()], dtype=np.float32),
+    )
 
 
 def _per_view(weights: Tensor, model) -> Tensor:
@@ -114,4 +128,4 @@ def _per_view(weights: Tensor, model) -> Tensor:
 def _pieces(tokenizer, row: list[int]) -> list[str]:
     """The text piece of each token, leading space kept; the pieces join to the decoded text."""
     texts = [tokenizer.decode(row[:i], clean_up_tokenization_spaces=False) for i in range(len(row) + 1)]
-    return [after[len(before):] for before, after in zip(texts, texts[1:], strict=False)]
+    return [after[len(before) :] for before, after in zip(texts, texts[1:], strict=False)]

@@ -12,17 +12,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .config import EMRRGConfig, preset
-from .errors import InputError
-from .generation import generate_reports
-from .language.frozen import fit_for_cpu, without_dropout
-from .language.hybrid_decoder import install_hybrid_layers
-from .language.llm import build_llm, load_llm
-from .language.prompt import IGNORE, image_slot
-from .tuning.partial_lora import apply_partial_lora
-from .tuning.policy import add_llm_lora, set_trainable
-from .vision.encoder import drop_cls
-from .vision.named import build_encoder, load_encoder
+from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.files import InputError
+from emrrg_lib.generation import generate_reports
+from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
+from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, without_dropout
+from emrrg_lib.language.prompt import IGNORE, image_slot
+from emrrg_lib.tuning.partial_lora import apply_partial_lora
+from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
+from emrrg_lib.vision.mamba import drop_cls
+from emrrg_lib.vision.weights import build_encoder, load_encoder
 
 
 class EMRRG(nn.Module):
@@ -55,8 +54,9 @@ class EMRRG(nn.Module):
             nn.init.normal_(self.view_embedding.weight, std=0.02)
         self.llm = without_dropout(llm)
         if config.llm.hybrid_layers:
-            install_hybrid_layers(self.llm, config.llm.hybrid_layers, config.llm.gate_input,
-                                  config.llm.kv_init, config.llm.gate)
+            install_hybrid_layers(
+                self.llm, config.llm.hybrid_layers, config.llm.gate_input, config.llm.kv_init, config.llm.gate
+            )
         self.encoder = encoder
         if config.encoder_tuning == "lora":
             self.encoder = apply_partial_lora(encoder, config.partial_lora)
@@ -92,7 +92,8 @@ class EMRRG(nn.Module):
     def from_run(cls, run: str | Path) -> EMRRG:
         """Rebuilds the model of a run folder: its config, the base weights, what was trained; on a GPU if
         there is one."""
-        from .runs import read_config
+        from emrrg_lib.run_folder import read_config
+
         model = cls.from_preset(read_config(run))
         model.load_trained(Path(run) / "trained.safetensors")
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -108,10 +109,13 @@ class EMRRG(nn.Module):
             raise InputError(f"{path} is damaged ({error}); train again or copy it again") from error
         wanted = self.trained_state()
         wrong = sorted(wanted.keys() ^ tensors.keys()) or sorted(
-            k for k in wanted if wanted[k].shape != tensors[k].shape)
+            k for k in wanted if wanted[k].shape != tensors[k].shape
+        )
         if wrong:
-            raise InputError(f"{path} does not fit this model: {len(wrong)} tensors differ, first "
-                             f"'{wrong[0]}'; was the config changed?")
+            raise InputError(
+                f"{path} does not fit this model: {len(wrong)} tensors differ, first "
+                f"'{wrong[0]}'; was the config changed?"
+            )
         self.load_state_dict(tensors, strict=False)
         return self
 
@@ -121,7 +125,7 @@ class EMRRG(nn.Module):
         return {k: v for k, v in self.state_dict().items() if k in trained}
 
     def train(self, mode: bool = True) -> EMRRG:
-        """A frozen encoder stays in eval mode: upstream leaves its drop-path on (audit E39)."""
+        """A frozen encoder stays in eval mode: upstream leaves its drop-path on (NOTES E39)."""
         super().train(mode)
         if self.settings.encoder_tuning == "frozen":
             self.encoder.eval()
@@ -178,13 +182,16 @@ class EMRRG(nn.Module):
 
     def _check_views(self, view_mask: Tensor) -> None:
         if self.settings.data.views == "concat" and view_mask.shape[1] > self.settings.data.max_views:
-            raise InputError(f"a study has {view_mask.shape[1]} views, but the model knows "
-                             f"{self.settings.data.max_views}; leave out the others")
+            raise InputError(
+                f"a study has {view_mask.shape[1]} views, but the model knows "
+                f"{self.settings.data.max_views}; leave out the others"
+            )
         if not view_mask.any(dim=1).all():
             raise InputError("a study has no view: give at least one image for each")
 
-    def llm_inputs(self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
-                   ) -> dict[str, Tensor]:
+    def llm_inputs(
+        self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
         """What the LLM reads: text embeddings, the visual tokens of the prompt between them, masks.
 
         Args:
@@ -192,7 +199,7 @@ class EMRRG(nn.Module):
 
         Returns:
             inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
-            visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (audit G).
+            visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (NOTES G).
         """
         embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
         shown, shown_mask = self.prompt_states(states, mask)
@@ -200,11 +207,15 @@ class EMRRG(nn.Module):
         text_mask = attention_mask.bool()
         inputs = {
             "inputs_embeds": torch.cat([embeds[:, :slot], shown, embeds[:, slot:]], dim=1),
-            "attention_mask": torch.cat([text_mask[:, :slot], shown_mask, text_mask[:, slot:]], dim=1).long()}
+            "attention_mask": torch.cat([text_mask[:, :slot], shown_mask, text_mask[:, slot:]], dim=1).long(),
+        }
         if self.settings.llm.hybrid_layers:
             off = torch.zeros_like(shown_mask)
-            inputs |= {"visual_states": states, "visual_mask": mask,
-                       "text_mask": torch.cat([text_mask[:, :slot], off, text_mask[:, slot:]], dim=1)}
+            inputs |= {
+                "visual_states": states,
+                "visual_mask": mask,
+                "text_mask": torch.cat([text_mask[:, :slot], off, text_mask[:, slot:]], dim=1),
+            }
         return inputs
 
     def prompt_states(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,9 +232,16 @@ class EMRRG(nn.Module):
         means = means.flatten(2).transpose(1, 2).unflatten(0, views.shape[:2])
         return means.flatten(1, 2), there[:, :, :1].expand(-1, -1, means.shape[2]).flatten(1)
 
-    def forward(self, view_mask: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor,
-                pixel_values: Tensor | None = None, tokens: Tensor | None = None,
-                num_items_in_batch: Tensor | int | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        view_mask: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        tokens: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
@@ -233,8 +251,9 @@ class EMRRG(nn.Module):
             num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
         """
         with self.mixed_precision():
-            states, mask = (self.encode(pixel_values, view_mask) if tokens is None
-                            else self.project(tokens, view_mask))
+            states, mask = (
+                self.encode(pixel_values, view_mask) if tokens is None else self.project(tokens, view_mask)
+            )
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
             # logits before the report are not needed; the first token of all has none that predicts it
@@ -243,13 +262,15 @@ class EMRRG(nn.Module):
             places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
         targets = labels[:, first:]
-        total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE,
-                                reduction="sum")
+        total = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
         count = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def generate(self, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False,
-                 **settings):
+    def generate(
+        self, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False, **settings
+    ):
         """Writes reports; see `emrrg_lib.generation.generate_reports`.
 
         Returns:
@@ -263,5 +284,7 @@ def _check_choices(config: EMRRGConfig) -> None:
     if not config.llm.hybrid_layers and config.llm.visual_in_prompt == "none":
         raise InputError("the image cannot reach the LLM: choose hybrid_layers, or visual_in_prompt all")
     if config.encoder.kind == "hf" and config.encoder_tuning == "lora":
-        raise InputError("Partial LoRA acts on Mamba mixers: choose encoder_tuning full or frozen for a "
-                         "Hugging Face backbone")
+        raise InputError(
+            "Partial LoRA acts on Mamba mixers: choose encoder_tuning full or frozen for a "
+            "Hugging Face backbone"
+        )

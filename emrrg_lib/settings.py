@@ -13,7 +13,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
-from .errors import InputError
+from emrrg_lib.files import InputError
 
 HUGE = sys.float_info.max
 Count = Annotated[int, 1]

@@ -57,7 +57,7 @@ import torch
 from transformers.utils import logging
 
 import emrrg_lib
-from emrrg_lib import doctor
+from emrrg_lib.run import doctor
 
 logging.disable_progress_bar()
 kit = Path(emrrg_lib.__file__).parents[1]
@@ -111,7 +111,7 @@ model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_size
 # head. Some letters have two jobs; then a word in brackets tells which.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("V (views)", "M", "d", "D (width)", "V", "q", "S", "X′", "W_k", "W_v", "w_g", "b_g", "α")
 
@@ -190,7 +190,7 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # `run.json` (seed, versions, minutes), `metrics.json` (scores). Its map, part by part:
 
 # %%
-from emrrg_lib.info import describe as model_map
+from emrrg_lib.run.costs import describe as model_map
 
 print(model_map(settings))
 
@@ -207,7 +207,7 @@ print(model_map(settings))
 
 # %%
 from emrrg_lib.config import PRESETS
-from emrrg_lib.tuning.ledger import ledger
+from emrrg_lib.tuning.counts import ledger
 
 sizes = []
 for name, config in PRESETS.items():
@@ -243,8 +243,8 @@ pd.DataFrame(sizes).set_index("preset")
 # Study 654 was taken for its findings, before any report was written for it; study 12 has none.
 
 # %%
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.phantom import draw_study
 
 
 def to_tensors(study):
@@ -325,7 +325,7 @@ gate_strip(other_traces[0])
 
 # %%
 from emrrg_lib.interpret import attention_overlay, naming_words
-from emrrg_lib.interpret.describe import default_words
+from emrrg_lib.interpret.words import default_words
 
 metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 pointing = metrics["pointing"]

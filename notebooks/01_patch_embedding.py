@@ -56,7 +56,7 @@ model_picture(numbers, lit=("image", "patches", "tokens"))
 
 # %%
 from emrrg_lib.data.images import normalise
-from emrrg_lib.data.phantom import draw_study
+from emrrg_lib.phantom import draw_study
 
 SIZE, PATCH, WIDTH = 192, 16, 768  # the paper's image and patch; the width of the base encoder
 study = draw_study(7, 654, SIZE)
@@ -154,7 +154,7 @@ print("same shape:", wrong.shape == tokens.shape, f"· largest difference {(wron
 # `PatchEmbed` of the library is this convolution with a check of the image size in front.
 
 # %%
-from emrrg_lib.vision.patch_embed import PatchEmbed
+from emrrg_lib.vision.mamba import PatchEmbed
 
 real = PatchEmbed(image_size=SIZE, patch_size=PATCH, embed_dim=WIDTH)
 with torch.no_grad():
@@ -172,7 +172,7 @@ assert count == 3 * 16 * 16 * 768 + 768
 # and scans a wrong one.
 
 # %%
-from emrrg_lib.errors import InputError
+from emrrg_lib.files import InputError
 
 for image_size in (100, 80):
     try:
@@ -189,7 +189,7 @@ for image_size in (100, 80):
 
 # %%
 from emrrg_lib.interpret.figures_vision import map_grid
-from emrrg_lib.vision.named import load_encoder
+from emrrg_lib.vision.weights import load_encoder
 
 encoder, sizes = load_encoder(settings).eval().requires_grad_(False), settings.encoder
 small = draw_study(7, 654, sizes.image_size).images[0]
@@ -276,7 +276,7 @@ def sincos(side, d):
     return torch.cat(halves, dim=1)
 
 
-from emrrg_lib.training.autoregressive import sincos_table  # noqa: E402
+from emrrg_lib.training.stage1 import sincos_table  # noqa: E402
 
 side, d = encoder.grid[0], encoder.embed_dim
 fixed = sincos(side, d)
@@ -284,7 +284,7 @@ assert torch.allclose(fixed, sincos_table(side, d).float(), atol=1e-5)
 print("fixed table", tuple(fixed.shape), "equals the library's")
 
 # %%
-from emrrg_lib.vision.encoder import drop_cls
+from emrrg_lib.vision.mamba import drop_cls
 
 trained = drop_cls(encoder.pos_embed[0].T, encoder.cls_index).T  # (M + 1, d) → (M, d)
 asked = [int(part * side) * side + int(other * side) for part, other in
@@ -332,7 +332,7 @@ table.assign(**{"numbers in the position table": table["tokens with cls"] * tabl
 # row back **into the new middle**.
 
 # %%
-from emrrg_lib.vision.checkpoints import resize_positions
+from emrrg_lib.vision.weights import resize_positions
 
 large = torch.cat([sincos(14, d)[:98], torch.full((1, d), 9.0), sincos(14, d)[98:]])[None]  # (1, 197, d)
 resized = resize_positions(large, 12)
@@ -365,7 +365,7 @@ map_grid(pictures, "Four channels of a table, before and after",
 # covers the same part of the chest.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("I", "P", "P_i", "M", "T_i", "d")
 
@@ -552,8 +552,8 @@ check_4(resize_table)
 # - Positions are a table that is added; it must be resized, as a picture, when the image size changes.
 #
 # You can now follow an image of any size up to the door of the encoder, and you know which mistakes
-# there raise no error. The code: [patch embedding](../emrrg_lib/vision/patch_embed.py),
-# [`embed`](../emrrg_lib/vision/encoder.py), [resizing](../emrrg_lib/vision/checkpoints.py).
+# there raise no error. The code: [patch embedding](../emrrg_lib/vision/mamba.py),
+# [`embed`](../emrrg_lib/vision/mamba.py), [resizing](../emrrg_lib/vision/weights.py).
 #
 # **Previous:** [← 00 start here](00_start_here.ipynb) · **Next:**
 # [02 Mamba block →](02_mamba_block.ipynb)

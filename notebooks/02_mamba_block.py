@@ -207,7 +207,7 @@ print("a token with step 0 is invisible to all later ones; nothing looks ahead")
 # loops for the CPU (`cpu`), and the CUDA kernels of *mamba-ssm* (`cuda`).
 
 # %%
-from emrrg_lib.vision.selective_scan import selective_scan
+from emrrg_lib.vision.scan import selective_scan
 
 for backend in ("reference", "auto"):
     theirs = selective_scan(x.T[None], delta.T[None], A, B.T[None], C.T[None], D, backend=backend)[0].T
@@ -223,7 +223,7 @@ for backend in ("reference", "auto"):
 
 # %%
 from emrrg_lib.interpret.figures_vision import scan_animation, scan_frames
-from emrrg_lib.vision.mixer import scan_orders
+from emrrg_lib.vision.mamba import scan_orders
 
 print("rows:   ", scan_orders(4)[0].tolist())
 print("columns:", scan_orders(4)[2].tolist(), " (a grid of 4 × 4; token 8 is cls)")
@@ -272,8 +272,8 @@ def mix(u, m):
 
 # %%
 from emrrg_lib.data.images import normalise
-from emrrg_lib.data.phantom import draw_study
-from emrrg_lib.vision.named import load_encoder
+from emrrg_lib.phantom import draw_study
+from emrrg_lib.vision.weights import load_encoder
 
 encoder = load_encoder(settings).eval()
 side, M, cls = encoder.grid[0], encoder.config.num_patches, encoder.cls_index
@@ -453,7 +453,7 @@ millions.assign(**{"attention / scans": ratio}).rename_axis("pixels; counts in m
 #   tokens and the four directions are the paper's.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
 
@@ -633,8 +633,8 @@ check_4(combine)
 # - The scan grows like N, attention like N². At 192 pixels that decides little, at 1024 much.
 #
 # You can now compute a mixer by hand, put its features back on the X-ray, and say what O(N) is worth
-# at a given size. The code: [the scan](../emrrg_lib/vision/selective_scan.py),
-# [the mixer](../emrrg_lib/vision/mixer.py), [the encoder](../emrrg_lib/vision/encoder.py).
+# at a given size. The code: [the scan](../emrrg_lib/vision/scan.py),
+# [the mixer](../emrrg_lib/vision/mamba.py), [the encoder](../emrrg_lib/vision/mamba.py).
 #
 # **Previous:** [← 01 patch embedding](01_patch_embedding.ipynb) · **Next:**
 # [03 Partial LoRA →](03_partial_lora.ipynb)

@@ -57,7 +57,7 @@ model_picture(numbers, lit="partial_lora")
 # added to it. *Partial* LoRA adds it to some rows of W only.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("W", "W (x_proj)", "A (LoRA)", "B (LoRA)", "ΔW", "s", "r", "X", "Z", "dt", "B", "C")
 
@@ -165,7 +165,7 @@ print("x_proj: ", mixer.x_proj.row_blocks, "(and three more of it, one a scan di
 # %%
 from emrrg_lib.config import EncoderConfig, PartialLoRAConfig
 from emrrg_lib.tuning.partial_lora import TARGETS, adapter_name, apply_partial_lora
-from emrrg_lib.vision.encoder import VisionMamba
+from emrrg_lib.vision.mamba import VisionMamba
 
 torch.manual_seed(1)
 small = EncoderConfig(image_size=32, patch_size=8, embed_dim=d, depth=2, drop_path=0.0)
@@ -240,9 +240,9 @@ pd.DataFrame(table).transpose()
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
 from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.phantom import draw_study
 
 side = settings.encoder.image_size
 studies = [draw_study(7, index, side) for index in range(600, 608)]  # not of the training data: another seed
@@ -459,7 +459,7 @@ bill.map("{:,}".format).join(pd.Series(table_6, name="Table 6: BLEU-4"))
 
 # %%
 from emrrg_lib.config import preset
-from emrrg_lib.info import describe_ledger
+from emrrg_lib.run.costs import describe_ledger
 
 print(describe_ledger(preset("iu-xray")))
 
@@ -520,7 +520,7 @@ for kind in (Calls, Reads):
 # module and does act, but on the mixer's output. Notebook 10 has the whole list.) Now the sums:
 
 # %%
-from emrrg_lib.tuning.ledger import published_counts
+from emrrg_lib.tuning.counts import published_counts
 
 for published in published_counts(768, 12):
     for part, count in published.parts.items():
@@ -727,6 +727,6 @@ check_4(seen)
 # count.
 #
 # Read on in the code: [Partial LoRA](../emrrg_lib/tuning/partial_lora.py), [the
-# ledger](../emrrg_lib/tuning/ledger.py), [the mixer](../emrrg_lib/vision/mixer.py).
+# ledger](../emrrg_lib/tuning/counts.py), [the mixer](../emrrg_lib/vision/mamba.py).
 #
 # [← 02](02_mamba_block.ipynb) · [04 →](04_hybrid_cross_attention.ipynb)

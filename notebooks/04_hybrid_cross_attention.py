@@ -59,7 +59,7 @@ model_picture(numbers, lit=("hybrid", "gate"))
 # and a gate decides how much of what it saw is added.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("q", "V", "W_k", "W_v", "X′", "S", "w_g", "b_g", "α")
 
@@ -223,8 +223,8 @@ pd.DataFrame({"α": alphas, "tanh(α)": np.tanh(alphas)}).round(3).transpose()
 # tanh(w_g·S + b_g)·tanh(α) of every word in every hybrid layer.
 
 # %%
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.phantom import draw_study
 
 
 def to_tensors(*studies):
@@ -505,7 +505,7 @@ pd.DataFrame(rows).transpose().map("{:g}".format)
 # layer adds, counted on the real architectures without their weights:
 
 # %%
-from emrrg_lib.errors import InputError
+from emrrg_lib.files import InputError
 from emrrg_lib.language.llm import build_llm
 
 for name in ("qwen1.5-1.8b", "llama2-7b"):
@@ -711,6 +711,6 @@ check_4(image_gain)
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [its
 # installation](../emrrg_lib/language/hybrid_decoder.py), [the tests of
-# both](../tests/test_hybrid_decoder.py).
+# both](../tests/language/test_hybrid_decoder.py).
 #
 # [← 03](03_partial_lora.ipynb) · [05 →](05_training_iu_xray.ipynb)

@@ -77,7 +77,7 @@ model_picture(numbers, lit=("partial_lora", "projector", "hybrid", "gate", "repo
 # encoder's own weights and the language model stay as they are.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("B (batch)", "V (views)", "I", "r", "w_g", "b_g", "α", "g_s")
 
@@ -141,9 +141,9 @@ print(f"by batches that is {steps / batches:.2f} epochs; 30 whole ones would be 
 # tokens).
 
 # %%
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
 from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.phantom import draw_study
 
 sizes = model.settings
 drawn = [draw_study(5, i, sizes.encoder.image_size) for i in (0, 1)]
@@ -319,7 +319,7 @@ rates_picture()
 # and far too little to learn anything about chests.
 
 # %%
-from emrrg_lib.data.phantom import write_phantom
+from emrrg_lib.phantom import write_phantom
 from emrrg_lib.training.finetune import run_finetune
 
 if PROFILE == "tiny":
@@ -414,7 +414,7 @@ if PROFILE == "tiny":
 # stream that the checkpoint holds. And it needs the same settings: a resume with others is refused.
 
 # %%
-from emrrg_lib.errors import InputError
+from emrrg_lib.files import InputError
 
 if PROFILE == "tiny":
     try:
@@ -428,8 +428,8 @@ if PROFILE == "tiny":
 # Let the run write reports for its 8 test studies and score them, then look at what lies there.
 
 # %%
-from emrrg_lib.evaluation.run import evaluate_run
-from emrrg_lib.inference import generate_split
+from emrrg_lib.evaluation.score import evaluate_run
+from emrrg_lib.run.inference import generate_split
 
 with no_bars():
     generate_split(out, data, "test", out, greedy=PROFILE == "tiny")

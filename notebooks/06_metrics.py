@@ -265,11 +265,11 @@ pd.concat([controls, table1.loc[["R2Gen", "R2GenGPT", "EMRRG"], METRICS]]).round
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.dataset import read_dataset
-from emrrg_lib.data.phantom.catalogue import draw_findings
-from emrrg_lib.data.phantom.wording import compose, reword
+from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.evaluation.baselines import constant_bleu, text_controls
 from emrrg_lib.evaluation.nlg import score_reports
+from emrrg_lib.phantom.catalogue import draw_findings
+from emrrg_lib.phantom.wording import compose, reword
 
 rng = np.random.default_rng(0)
 if PROFILE == "tiny":

@@ -63,7 +63,7 @@ model_picture(numbers, lit=["scan", "partial_lora", "hybrid", "gate"])
 # Four parts are lit, one for each explorer.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("attention", "g_d · g_s", "α", "g_s", "ΔW")
 
@@ -74,9 +74,9 @@ glossary("attention", "g_d · g_s", "α", "g_s", "ΔW")
 # no picture reads the model.
 
 # %%
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
 from emrrg_lib.language.hybrid_decoder import gates_scaled
+from emrrg_lib.phantom import draw_study
 
 study = draw_study(7, STUDY, settings.encoder.image_size)
 colour = [np.repeat(view[..., None], 3, axis=-1) for view in study.images]  # (H, W) → (H, W, 3)
@@ -129,7 +129,7 @@ print("share of each view:", library.sum(axis=(1, 2)).round(3), "· the rest wen
 # the more that word looks there. Lay the true place of a finding over it with *Outline*.
 
 # %%
-from emrrg_lib.interpret.explorers import WordExplorer
+from emrrg_lib.explorers import WordExplorer
 
 words = WordExplorer(study.images, trace, masks)
 display(words)
@@ -155,7 +155,7 @@ display(words)
 # about a second on a laptop. New words are marked.
 
 # %%
-from emrrg_lib.interpret.explorers import GateExplorer
+from emrrg_lib.explorers import GateExplorer
 
 gates = GateExplorer(trace, regenerate)
 display(gates)
@@ -165,7 +165,7 @@ display(gates)
 # hinge on?
 
 # %%
-from emrrg_lib.interpret.explorers.gate import changed_words
+from emrrg_lib.explorers.gate import changed_words
 
 closed = {"none": trace} | {f"layer {number}": regenerate({number: 0.0}) for number in trace.layer_ids}
 closed["all"] = gates.written(0, 0)  # as the explorer keeps it
@@ -244,7 +244,7 @@ print(f"size of a token: {np.median(sizes):.0f} in the middle, {sizes.max():.0f}
 # or move *Step*.
 
 # %%
-from emrrg_lib.interpret.explorers import ScanExplorer, scan_memory
+from emrrg_lib.explorers import ScanExplorer, scan_memory
 
 memory = np.stack([scan_memory(*arrays[:4]) for arrays in by_hand])  # (4, L, L)
 orders = mixer.orders.cpu().numpy()
@@ -273,7 +273,7 @@ display(scan)
 # takes one `LoraTarget` for each choice; here we read them from the model.
 
 # %%
-from emrrg_lib.interpret.explorers import LoraExplorer, LoraTarget
+from emrrg_lib.explorers import LoraExplorer, LoraTarget
 from emrrg_lib.tuning.partial_lora import TARGETS, adapter_name
 
 

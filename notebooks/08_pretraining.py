@@ -81,7 +81,7 @@ model_picture(numbers, lit=("image", "patches", "tokens", "mamba", "scan"))
 # | scan directions | 1 | 4 | 4 |
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("B (batch)", "I", "P", "T_i", "M", "d", "L")
 
@@ -97,8 +97,8 @@ glossary("B (batch)", "I", "P", "T_i", "M", "d", "L")
 
 # %%
 from emrrg_lib.data.images import normalise
-from emrrg_lib.data.phantom import draw_study
-from emrrg_lib.training.autoregressive import CLUSTER, cluster_mask, cluster_order, normalised_pixels
+from emrrg_lib.phantom import draw_study
+from emrrg_lib.training.stage1 import CLUSTER, cluster_mask, cluster_order, normalised_pixels
 
 side = sizes.side  # patches along an edge: 12
 by_hand = []
@@ -185,7 +185,7 @@ stage1_picture()
 # not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
-from emrrg_lib.training.autoregressive import Stage1Model, pick
+from emrrg_lib.training.stage1 import Stage1Model, pick
 
 size = CLUSTER**2
 mask = torch.full(((clusters - 1) * size, (clusters - 1) * size), -math.inf)
@@ -232,10 +232,10 @@ assert torch.allclose(loss, theirs, atol=1e-5)
 # 11,400 studies; the release's has 101 epochs of 1.27 million.
 
 # %%
-from emrrg_lib.data.phantom import write_phantom
-from emrrg_lib.training.autoregressive import load_stage1
-from emrrg_lib.training.collate import find_images
+from emrrg_lib.phantom import write_phantom
+from emrrg_lib.training.batches import find_images
 from emrrg_lib.training.pretrain import run_stage1
+from emrrg_lib.training.stage1 import load_stage1
 
 with no_bars():
     corpus = write_phantom(folder / "corpus", 48, seed=21, size=sizes.image_size,
@@ -284,7 +284,7 @@ guess_picture()
 # norm, is new, and the decoder is left out.
 
 # %%
-from emrrg_lib.vision.checkpoints import load_vision_encoder, read_tensors
+from emrrg_lib.vision.weights import load_vision_encoder, read_tensors
 
 warning = io.StringIO()
 with contextlib.redirect_stderr(warning):
@@ -316,7 +316,7 @@ print(f"\ntensors: {len(before)} in the file, {kept} of them go on, {len(after)}
 # ### By hand, on random features
 
 # %%
-from emrrg_lib.training.clip_loss import clip_loss
+from emrrg_lib.training.stage2 import clip_loss
 
 draw = torch.Generator().manual_seed(1)
 pictures, texts = torch.randn(4, 16, generator=draw), torch.randn(4, 16, generator=draw)
@@ -369,8 +369,7 @@ for name, (first, second, closed_form) in cases.items():
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.training.contrastive import ContrastiveModel
-from emrrg_lib.training.text_encoder import load_text_encoder
+from emrrg_lib.training.stage2 import ContrastiveModel, load_text_encoder
 
 tiny = ENCODERS["tiny"]
 drawn = [draw_study(31, i, tiny.image_size) for i in range(288)]
@@ -462,7 +461,7 @@ similarity_picture()
 # from our own stage-1 file; they teach nothing.
 
 # %%
-from emrrg_lib.data.loading import load_annotation
+from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.training.pretrain import run_stage2
 
 few = replace(STAGE2["tiny"], image_size=sizes.image_size, steps=5, warmup_steps=1, batch_size=8)
@@ -708,8 +707,8 @@ scratch.cleanup()
 # You can now pre-train an encoder on a folder of images, expand its file, and judge a contrastive loss
 # by the points at which its value is known.
 #
-# Read on in the code: [stage 1](../emrrg_lib/training/autoregressive.py), [stage
-# 2](../emrrg_lib/training/contrastive.py), [the loss](../emrrg_lib/training/clip_loss.py), [reading
-# files](../emrrg_lib/vision/checkpoints.py).
+# Read on in the code: [stage 1](../emrrg_lib/training/stage1.py), [stage
+# 2](../emrrg_lib/training/stage2.py), [the loss](../emrrg_lib/training/stage2.py), [reading
+# files](../emrrg_lib/vision/weights.py).
 #
 # [← 07](07_gate_and_attention_explorer.ipynb) · [09 →](09_ablations.ipynb)

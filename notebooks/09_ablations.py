@@ -72,7 +72,7 @@ model_picture(numbers, lit=("mamba", "partial_lora", "llm", "hybrid", "gate"))
 # and a difference larger than luck.
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("X", "Z", "dt", "B", "C", "W", "W (x_proj)", "r", "A (LoRA)", "B (LoRA)", "d", "R", "N")
 
@@ -169,7 +169,7 @@ pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.item
 # B (d, r) in every block; `x_proj` exists once for each of four directions, with A (r, d) and B (R + 2N, r).
 
 # %%
-from emrrg_lib.tuning.ledger import ledger
+from emrrg_lib.tuning.counts import ledger
 
 GROUPS = {"Partial LoRA": "encoder, LoRA", "projector, view embedding": "projector",
           "LoRA of the LLM": "LLM, LoRA", "cross-attention W_k, W_v": "hybrid layers",
@@ -208,11 +208,11 @@ counts.rename_axis("trained weights")
 # teach a model next to nothing; we watch the machinery.
 
 # %%
-from emrrg_lib.data.dataset import read_dataset
-from emrrg_lib.data.phantom import write_phantom
+from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.nlg import score_reports
-from emrrg_lib.inference import write_reports
+from emrrg_lib.phantom import write_phantom
+from emrrg_lib.run.inference import write_reports
 from emrrg_lib.training.finetune import run_finetune
 
 SHORT = ["train.warm_steps=8", "train.steps=2", "train.batch_size=8", "train.warmup_steps=2",

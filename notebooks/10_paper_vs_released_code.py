@@ -49,7 +49,7 @@ import emrrg_lib
 from emrrg_lib.config import EncoderConfig
 from emrrg_lib.interpret import ModelNumbers, model_picture
 from emrrg_lib.model import EMRRG
-from emrrg_lib.vision.encoder import VisionMamba
+from emrrg_lib.vision.mamba import VisionMamba
 
 PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
 
@@ -70,7 +70,7 @@ model_picture(numbers, lit=("mamba", "partial_lora", "hybrid", "gate", "report")
 # letters used here:
 
 # %%
-from emrrg_lib.course.glossary import glossary
+from emrrg_lib.course.notebook import glossary
 
 glossary("M", "X", "Z", "dt", "B", "C", "W", "A (LoRA)", "B (LoRA)", "r", "V", "S", "X′", "α")
 
@@ -100,8 +100,8 @@ print("add_one(5) =", add_one(5), "· double(5) =", double(5), "· square(5) =",
 # *share* the last mixer.
 
 # %%
-from emrrg_lib.data.phantom import draw_study
 from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.phantom import draw_study
 
 
 @contextmanager
@@ -446,10 +446,10 @@ measured["cached step"] = f"X′ is {float(cached.abs().max())} after the first 
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.phantom.catalogue import draw_findings
-from emrrg_lib.data.phantom.wording import compose, reword
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.language.prompt import report_ids
+from emrrg_lib.phantom.catalogue import draw_findings
+from emrrg_lib.phantom.wording import compose, reword
 
 rng = np.random.default_rng(0)
 drawn = [draw_findings(rng) for _ in range(300)]
@@ -605,7 +605,7 @@ counted_picture(rows)
 
 # %%
 from emrrg_lib.config import preset
-from emrrg_lib.tuning.ledger import ledger, published_counts
+from emrrg_lib.tuning.counts import ledger, published_counts
 
 width, depth, rank = 768, 12, 32
 x_adapter, in_proj = depth * rank * (width + width // 2), depth * rank * (width + 2 * width)
@@ -629,8 +629,8 @@ measured["1.32 M"] = f"two adapters: {x_adapter + in_proj:,}; as written: {as_wr
 # Smaller things, each in a line.
 
 # %%
-from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.published import published
+from emrrg_lib.files import InputError
 from emrrg_lib.language.llm import build_llm
 
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
@@ -875,8 +875,8 @@ check_4(encoder_size)
 # You can now audit a release: which modules run, which parameters get a gradient, what the cached
 # step sees, what exactly is scored.
 #
-# Read on in the code: [the mixer](../emrrg_lib/vision/mixer.py), [hybrid
-# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/ledger.py), [the
-# tests of cached steps](../tests/test_hybrid_decoder.py).
+# Read on in the code: [the mixer](../emrrg_lib/vision/mamba.py), [hybrid
+# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/counts.py), [the
+# tests of cached steps](../tests/language/test_hybrid_decoder.py).
 #
 # [← 09](09_ablations.ipynb) · [00 →](00_start_here.ipynb)

@@ -20,7 +20,7 @@ from emrrg_lib.config import (
     LLMConfig,
     PartialLoRAConfig,
 )
-from emrrg_lib.data import cache
+from emrrg_lib.files import cache_folder
 
 torch.set_num_threads(1)
 
@@ -33,18 +33,25 @@ SENTENCES = (
 )
 SMALL_ENCODER = EncoderConfig(image_size=16, patch_size=4, embed_dim=16, depth=2, drop_path=0.0)
 SMALL = EMRRGConfig(
-    preset="small", encoder=SMALL_ENCODER, encoder_weights="none",
-    partial_lora=PartialLoRAConfig(r=2), llm=LLMConfig(name="none", hybrid_layers=(0, 1)),
-    data=DataConfig(max_length=12), generation=GenerationConfig(max_new_tokens=10),
+    preset="small",
+    encoder=SMALL_ENCODER,
+    encoder_weights="none",
+    partial_lora=PartialLoRAConfig(r=2),
+    llm=LLMConfig(name="none", hybrid_layers=(0, 1)),
+    data=DataConfig(max_length=12),
+    generation=GenerationConfig(max_new_tokens=10),
 )
 
 
 @pytest.fixture(autouse=True)
-def own_image_cache(tmp_path_factory, monkeypatch):
-    """Images read in a test are cached in a folder of this run, never at home."""
-    folder = tmp_path_factory.getbasetemp() / "image_cache"
-    own = cache.cache_folder
-    monkeypatch.setattr(cache, "cache_folder", lambda: own() if "EMRRG_CACHE" in os.environ else folder)
+def own_cache(tmp_path_factory, monkeypatch):
+    """What a test caches goes into a folder of this run, never into the user's; converted LLMs are shared."""
+    if "EMRRG_CACHE" not in os.environ:
+        kept, folder = cache_folder("smollm2-135m"), tmp_path_factory.getbasetemp() / "cache"
+        if kept.is_dir() and not (folder / kept.name).exists():
+            folder.mkdir(exist_ok=True)
+            (folder / kept.name).symlink_to(kept)
+        monkeypatch.setenv("EMRRG_CACHE", str(folder))
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +73,7 @@ def make_encoder():
 
     Every parameter is moved away from its initial value, so that every part acts visibly.
     """
-    from emrrg_lib.vision.encoder import VisionMamba
+    from emrrg_lib.vision.mamba import VisionMamba
 
     def make(seed=0, scan_backend="auto", **sizes):
         torch.manual_seed(seed)
@@ -140,6 +147,7 @@ def wake(model):
 @pytest.fixture
 def images():
     """`images(batch, views=2, size=16)` → normalised random images (B, V, 3, H, W)."""
+
     def draw(batch, views=2, size=16):
         return torch.randn(batch, views, 3, size, size, generator=torch.Generator().manual_seed(3))
 
@@ -149,6 +157,6 @@ def images():
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory):
     """A phantom data folder of 12 studies at 32 pixels: 8 train, 2 val, 2 test."""
-    from emrrg_lib.data.phantom import write_phantom
+    from emrrg_lib.phantom import write_phantom
 
     return write_phantom(tmp_path_factory.mktemp("data") / "phantom", 12, seed=5, size=32, workers=1)

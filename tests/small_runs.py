@@ -13,10 +13,10 @@ import socket
 import torch
 
 from emrrg_lib.settings import to_dict
-from emrrg_lib.vision.checkpoints import save_vision_encoder
+from emrrg_lib.vision.weights import save_vision_encoder
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["small_runs", "emrrg_lib.training.finetune", "emrrg_lib.demo"])
+CONTEXT.set_forkserver_preload(["small_runs", "emrrg_lib.training.finetune", "emrrg_lib.run.demo"])
 
 
 def on_disk(folder, config, encoder, llm, tokenizer):
@@ -24,8 +24,11 @@ def on_disk(folder, config, encoder, llm, tokenizer):
     save_vision_encoder(encoder, folder / "encoder.safetensors")
     llm.save_pretrained(folder / "llm")
     tokenizer.save_pretrained(folder / "llm")
-    return dataclasses.replace(config, encoder_weights=str(folder / "encoder.safetensors"),
-                               llm=dataclasses.replace(config.llm, name=str(folder / "llm")))
+    return dataclasses.replace(
+        config,
+        encoder_weights=str(folder / "encoder.safetensors"),
+        llm=dataclasses.replace(config.llm, name=str(folder / "llm")),
+    )
 
 
 def config_file(folder, config, train, encoder, llm, tokenizer):
@@ -54,8 +57,18 @@ def together(function, *arguments, count=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    group = [start(function, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count),
-                   MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for rank in range(count)]
+    group = [
+        start(
+            function,
+            *arguments,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+        )
+        for rank in range(count)
+    ]
     return [exit_code(process) for process in group]
 
 
@@ -74,8 +87,7 @@ def command(config_file, words, kill=None):
     from emrrg_lib import cli, config
     from emrrg_lib.settings import from_dict
 
-    config.PRESETS["small"] = from_dict(
-        json.loads(config_file.read_text()), config.EMRRGConfig, "config")
+    config.PRESETS["small"] = from_dict(json.loads(config_file.read_text()), config.EMRRGConfig, "config")
     if kill:
         _kill_at(*kill)
     return cli.main([str(word) for word in words])
@@ -85,10 +97,14 @@ def _kill_at(place, times):
     from emrrg_lib.training import checkpoints, engine, finetune
 
     owner, name = {
-        "batch": (engine.KitTrainer, "training_step"), "validation": (finetune, "write_reports"),
-        "best weights": (finetune, "write_trained"), "save: weights": (engine, "save_file"),
-        "save: optimiser": (torch, "save"), "save: manifest": (checkpoints, "_digest"),
-        "save: rename": (checkpoints, "_sync"), "save: old ones": (checkpoints.shutil, "rmtree"),
+        "batch": (engine.KitTrainer, "training_step"),
+        "validation": (finetune, "write_reports"),
+        "best weights": (finetune, "write_trained"),
+        "save: weights": (engine, "save_file"),
+        "save: optimiser": (torch, "save"),
+        "save: manifest": (checkpoints, "_digest"),
+        "save: rename": (checkpoints, "_sync"),
+        "save: old ones": (checkpoints.shutil, "rmtree"),
     }[place]
     original, calls = getattr(owner, name), iter(range(1, times + 1))
 

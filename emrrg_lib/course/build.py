@@ -1,4 +1,6 @@
-"""Executes notebooks from their text twins: `make notebooks`, or `python -m emrrg_lib.course.build`.
+"""The two variants of a notebook: for students (without solutions) and solved (solutions filled in).
+
+Executes notebooks from their text twins: `make notebooks`, or `python -m emrrg_lib.course.build`.
 
 `notebooks/NAME.py` (jupytext, percent format) is the source; `NAME.ipynb` is made from it, with stored
 outputs. What changes from machine to machine is left out, so that a new execution gives a small diff.
@@ -6,9 +8,11 @@ outputs. What changes from machine to machine is left out, so that a new executi
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,17 +21,140 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
+from tqdm import tqdm
 
-from ..files import write_text
+from emrrg_lib.files import KIT, InputError, write_text
 
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ROOT / "notebooks"
-SHIPPED_RUN = ROOT / "data" / "tiny" / "run"
+VARIANTS = ("student", "solved")
+_SOLUTION = re.compile(
+    r"<details><summary>Solution (\d+)</summary>\s*```python\n(.*?)```\s*(.*?)\s*</details>", re.DOTALL
+)
+_LINK = re.compile(r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)\)", re.DOTALL)  # code holds no links: layers[0](x)
+
+
+def checks(notebook: nbformat.NotebookNode) -> dict[int, int]:
+    """Exercise number → index of its check cell; the stub is the cell before it."""
+    found = (
+        (re.match(r"# Check (\d+)\n", cell.source), index)
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code"
+    )
+    return {int(match[1]): index for match, index in found if match}
+
+
+def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
+    """Exercise number → code of its folded solution."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return {int(number): code.strip() for number, code, _ in _SOLUTION.findall(text)}
+
+
+def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode:
+    """Changes a notebook in place: the folded solutions go; "solved" puts their code into the stubs.
+
+    In "solved" the remark after a solution's code stays, as text.
+
+    Raises:
+        InputError: kind is not one of `VARIANTS`.
+    """
+    if kind not in VARIANTS:
+        raise InputError(f"there is no variant '{kind}': choose {' or '.join(VARIANTS)}")
+    if kind == "solved":
+        code, check_cells = solutions(notebook), checks(notebook)
+        for number, index in check_cells.items():
+            stub = notebook.cells[index - 1]
+            stub.source = _answered(stub.source, code[number])
+    remark = r"\3" if kind == "solved" else ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _SOLUTION.sub(remark, cell.source).strip()
+    notebook.cells = [cell for cell in notebook.cells if cell.source]
+    notebook.metadata.pop("jupytext", None)  # a variant has no text twin
+    return notebook
+
+
+def _answered(stub: str, solution: str) -> str:
+    """The solution after what the stub prepares: all but the statements that the solution makes anew."""
+    lines, new = stub.splitlines(), _names(ast.parse(solution))
+    for statement in reversed(ast.parse(stub).body):
+        if _names(ast.Module([statement], [])) & new:
+            del lines[statement.lineno - 1 : statement.end_lineno]
+    return "\n".join([*lines, solution]).strip()
+
+
+def _names(module: ast.Module) -> set[str]:
+    """What the statements of a module define."""
+    names = set()
+    for statement in module.body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            names.add(statement.name)
+        elif isinstance(statement, ast.Assign):
+            names |= {
+                node.id
+                for target in statement.targets
+                for node in ast.walk(target)
+                if isinstance(node, ast.Name)
+            }
+    return names
+
+
+def build(kind: str, out: Path, execute: bool = False) -> list[Path]:
+    """Writes one variant of every notebook into `out`, unexecuted unless `execute`.
+
+    Links between notebooks stay; links to other files of the kit lead there from `out`.
+
+    Raises:
+        InputError: no such variant, no notebooks, or `out` holds a notebook with other text: it may be
+            somebody's work. Nothing is written then.
+        nbclient.exceptions.CellExecutionError: a cell raised.
+    """
+    made = {out / f"{twin.stem}.ipynb": variant(read_twin(twin), kind) for twin in twins()}
+    if not made:
+        raise InputError(f"there are no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
+    for path, notebook in made.items():
+        _turn_links(notebook, out)
+        if path.is_file() and _text(nbformat.read(path, as_version=4)) != _text(notebook):
+            raise InputError(
+                f"{path} has other text, perhaps somebody's answers; move it away or choose another --out"
+            )
+    for path, notebook in tqdm(made.items(), unit="notebook", disable=not execute):
+        if execute:
+            out.mkdir(parents=True, exist_ok=True)
+            run_cells(notebook, out)
+        write_text(path, nbformat.writes(notebook) + "\n")
+    return list(made)
+
+
+def _text(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def _turn_links(notebook: nbformat.NotebookNode, out: Path) -> None:
+    def turned(match: re.Match) -> str:
+        if match[1] is None or Path(match[1]).stem in PLANNED:
+            return match[0]
+        return f"]({Path(os.path.relpath(NOTEBOOKS / match[1], out)).as_posix()})"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _LINK.sub(turned, cell.source)
+
+
+NOTEBOOKS = KIT / "notebooks"
+SHIPPED_RUN = KIT / "data" / "tiny" / "run"
 COLOURS = 224  # of a stored picture; 32 true greys join them
 PLANNED = (  # the course in its order; what does not exist yet may be named as next or previous only
-    "00_start_here", "01_patch_embedding", "02_mamba_block", "03_partial_lora", "04_hybrid_cross_attention",
-    "05_training_iu_xray", "06_metrics", "07_gate_and_attention_explorer", "08_pretraining", "09_ablations",
-    "10_paper_vs_released_code")
+    "00_start_here",
+    "01_patch_embedding",
+    "02_mamba_block",
+    "03_partial_lora",
+    "04_hybrid_cross_attention",
+    "05_training_iu_xray",
+    "06_metrics",
+    "07_gate_and_attention_explorer",
+    "08_pretraining",
+    "09_ablations",
+    "10_paper_vs_released_code",
+)
 
 
 def twins() -> list[Path]:
@@ -55,11 +182,21 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
         nbclient.exceptions.CellExecutionError: a cell raised.
         nbclient.exceptions.CellTimeoutError: a cell took longer than `timeout` seconds.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"EMRRG_RUN": str(SHIPPED_RUN), "HF_HUB_OFFLINE": "1", **os.environ,
-                   "PYTHONPATH": os.pathsep.join(paths)}
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False,
-                            coalesce_streams=True, resources={"metadata": {"path": str(folder)}})
+    paths = [str(KIT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        "EMRRG_RUN": str(SHIPPED_RUN),
+        "HF_HUB_OFFLINE": "1",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
     client.execute(env=environment)
     return tidy(notebook)
 
@@ -70,8 +207,11 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs
-                            if not any("widget" in kind for kind in output.get("data", {}))]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if not any("widget" in kind for kind in output.get("data", {}))
+            ]
         for output in cell.get("outputs", []):
             _shrink(output.get("data", {}))
     return notebook
@@ -87,7 +227,7 @@ def _shrink(data: dict[str, Any]) -> None:
         chosen = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette()
         greys = [round(255 * i / (255 - COLOURS)) for i in range(256 - COLOURS) for _ in "RGB"]
         palette = Image.new("P", (1, 1))
-        palette.putpalette(chosen[:3 * COLOURS] + greys)
+        palette.putpalette(chosen[: 3 * COLOURS] + greys)
         image.quantize(palette=palette, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         data["image/png"] = base64.b64encode(buffer.getvalue()).decode("ascii")
 

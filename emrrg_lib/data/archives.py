@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from emrrg_lib.errors import InputError
+from emrrg_lib.files import InputError
 
 MAX_RATIO = 100  # the reports of Open-i shrink 21-fold, its PNG files not at all
 MAX_MEMBER = 256 * 2**20  # bytes; a member is held in memory whole

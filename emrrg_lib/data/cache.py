@@ -22,18 +22,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..files import atomic_path
-from .loading import load_picture
+from emrrg_lib.data.annotation import load_picture
+from emrrg_lib.files import InputError, atomic_path, cache_folder
 
 SHARD = 2048  # images; 75 MB of grey at 192 px
 _KEPT_DAYS = 30  # a shard that no run has used for so long is removed
 _log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """`images` in $EMRRG_CACHE, else in ~/.cache/emrrg."""
-    return Path(os.environ.get("EMRRG_CACHE") or Path.home() / ".cache" / "emrrg") / "images"
 
 
 def read_planes(path: str | Path, size: int) -> np.ndarray:
@@ -67,10 +61,11 @@ def open_views(paths: Sequence[Path], size: int) -> list[np.ndarray]:
     Raises:
         InputError: an image is missing or damaged; the file is named.
     """
-    folder = cache_folder()
+    folder = cache_folder("images")
     with tqdm(total=len(paths), desc="reading images", unit="image") as bar:
-        return [_shard(paths[start:start + SHARD], size, folder, bar)
-                for start in range(0, len(paths), SHARD)]
+        return [
+            _shard(paths[start : start + SHARD], size, folder, bar) for start in range(0, len(paths), SHARD)
+        ]
 
 
 def _shard(paths: Sequence[Path], size: int, folder: Path, bar: tqdm) -> np.ndarray:
@@ -88,8 +83,11 @@ def _shard(paths: Sequence[Path], size: int, folder: Path, bar: tqdm) -> np.ndar
         _remove_unused(folder)
         return np.load(file, mmap_mode="r")
     except OSError as error:
-        _log.warning("cannot keep decoded images in %s (%s): they stay in memory; EMRRG_CACHE names "
-                     "another folder", folder, error.strerror or error)
+        _log.warning(
+            "cannot keep decoded images in %s (%s): they stay in memory; EMRRG_CACHE names another folder",
+            folder,
+            error.strerror or error,
+        )
         return views
 
 

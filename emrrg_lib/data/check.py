@@ -13,15 +13,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..config import EMRRGConfig
-from ..errors import InputError
-from ..files import atomic_path, write_json
-from .cache import in_parallel
-from .cleaning import clean_report
-from .dataset import Dataset, read_dataset
-from .loading import load_picture
-from .splits import PUBLISHED, SPLITS, counts
-from .study import Problem, Study
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.data.annotation import load_picture
+from emrrg_lib.data.cache import in_parallel
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.sources import Dataset, read_dataset
+from emrrg_lib.data.study import PUBLISHED, SPLITS, Problem, Study, counts
+from emrrg_lib.files import InputError, atomic_path, write_json
 
 NEAR_BLANK = 8  # words; a shorter report says next to nothing
 ODD_SHAPE = 2.0  # longer side / shorter side; the resize makes every picture square
@@ -42,8 +40,9 @@ class Check:
         return not any(problem.unusable for problem in self.problems)
 
 
-def check_data(path: str | Path, config: EMRRGConfig, count_tokens: TokenCounter | None = None,
-               seed: int = 0) -> Check:
+def check_data(
+    path: str | Path, config: EMRRGConfig, count_tokens: TokenCounter | None = None, seed: int = 0
+) -> Check:
     """Reads every report and decodes every image of a data set.
 
     Args:
@@ -87,11 +86,19 @@ def _reports(dataset: Dataset) -> Iterator[Problem]:
     for study in dataset.studies:
         words = [word for word in re.findall(r"[^\W\d_]+", study.report) if word != "XXXX"]
         if len(words) < NEAR_BLANK:
-            yield Problem("near-blank report", study.id,
-                          f"the report has {len(words)} words: {study.report!r}", unusable=False)
+            yield Problem(
+                "near-blank report",
+                study.id,
+                f"the report has {len(words)} words: {study.report!r}",
+                unusable=False,
+            )
         if study.split != "train" and texts[study.id] in train:
-            yield Problem(f"{study.split} report also in train", study.id,
-                          f"the same report stands in train: {texts[study.id]!r:.80}", unusable=False)
+            yield Problem(
+                f"{study.split} report also in train",
+                study.id,
+                f"the same report stands in train: {texts[study.id]!r:.80}",
+                unusable=False,
+            )
 
 
 def _lengths(dataset: Dataset, config: EMRRGConfig, count_tokens: TokenCounter | None) -> np.ndarray | None:
@@ -102,8 +109,12 @@ def _lengths(dataset: Dataset, config: EMRRGConfig, count_tokens: TokenCounter |
 
 def _long_reports(dataset: Dataset, lengths: np.ndarray | None, limit: int) -> Iterator[Problem]:
     for i in np.flatnonzero(lengths > limit) if lengths is not None else ():
-        yield Problem("report above max_length", dataset.studies[i].id,
-                      f"{lengths[i]} tokens: training sees the first {limit}", unusable=False)
+        yield Problem(
+            "report above max_length",
+            dataset.studies[i].id,
+            f"{lengths[i]} tokens: training sees the first {limit}",
+            unusable=False,
+        )
 
 
 # ------------------------------------------------------------------------------ studies, images
@@ -115,8 +126,12 @@ def _studies(dataset: Dataset, config: EMRRGConfig) -> Iterator[Problem]:
     for study in dataset.studies:
         splits.setdefault(study.patient or study.id, set()).add(study.split)
         if config.data.views != "mean" and len(study.images) > config.data.max_views:
-            yield Problem("more views than used", study.id, f"{len(study.images)} views: the model takes "
-                          f"{config.data.max_views}", unusable=False)
+            yield Problem(
+                "more views than used",
+                study.id,
+                f"{len(study.images)} views: the model takes {config.data.max_views}",
+                unusable=False,
+            )
     for patient, names in splits.items():
         if len(names) > 1:
             yield Problem("patient in two splits", patient, f"in {', '.join(sorted(names))}", unusable=False)
@@ -143,8 +158,12 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
     elif mode not in ("L", "RGB"):
         yield Problem("image of odd mode", study.id, f"{path}: mode {mode} is converted", unusable=False)
     if min(width, height) < size or max(width, height) > ODD_SHAPE * min(width, height):
-        yield Problem("image of odd size", study.id,
-                      f"{path}: {width} x {height} is resized to {size} x {size}", unusable=False)
+        yield Problem(
+            "image of odd size",
+            study.id,
+            f"{path}: {width} x {height} is resized to {size} x {size}",
+            unusable=False,
+        )
     if np.ptp(np.asarray(picture)) == 0:
         yield Problem("blank image", study.id, f"{path}: every pixel has the same value", unusable=False)
 
@@ -152,11 +171,18 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
 # -------------------------------------------------------------------------------------- summary
 
 
-def _summary(dataset: Dataset, config: EMRRGConfig, lengths: np.ndarray | None,
-             problems: Sequence[Problem]) -> list[str]:
+def _summary(
+    dataset: Dataset, config: EMRRGConfig, lengths: np.ndarray | None, problems: Sequence[Problem]
+) -> list[str]:
     studies, found = dataset.studies, counts(dataset.studies)
-    lines = [dataset.caption, _row("studies", f"{len(studies):,}: " + ", ".join(
-        f"{name} {count:,}" for name, count in zip(SPLITS, found, strict=True)))]
+    lines = [
+        dataset.caption,
+        _row(
+            "studies",
+            f"{len(studies):,}: "
+            + ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, found, strict=True)),
+        ),
+    ]
     if dataset.name in PUBLISHED:
         whose, published = PUBLISHED[dataset.name]
         verdict = "the same" if found == published else "NOT the same"
@@ -164,8 +190,12 @@ def _summary(dataset: Dataset, config: EMRRGConfig, lengths: np.ndarray | None,
     views = Counter(len(study.images) for study in studies)
     kinds = Counter(view for study in studies for view in study.views or ())
     shown = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common()) or "not said which is which"
-    lines.append(_row("views", ", ".join(f"{n} in {count:,} studies" for n, count in sorted(views.items()))
-                      + f"; {shown}"))
+    lines.append(
+        _row(
+            "views",
+            ", ".join(f"{n} in {count:,} studies" for n, count in sorted(views.items())) + f"; {shown}",
+        )
+    )
     lines.append(_row("words", _spread([len(study.report.split()) for study in studies])))
     if lengths is not None:
         above = f"{(lengths > config.data.max_length).sum():,} above max_length {config.data.max_length}"

@@ -12,9 +12,8 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from .loading import inside
-from .study import Problem, Study
-from .tables import read_table
+from emrrg_lib.data.annotation import inside
+from emrrg_lib.data.study import Problem, Study, read_table
 
 TABLE = "df_chexpert_plus_*.csv"
 _COLUMNS = ("path_to_image", "frontal_lateral", "deid_patient_id", "section_findings")
@@ -35,20 +34,38 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
         name = "/".join(place.split("/")[-2:])  # patient42142/study5
         report = next((text for *_, text in images if text.strip()), "")
         if not report:
-            problems.append(Problem("no findings section", name, f"study {name} is left out: no findings "
-                                    "section", unusable=False))
+            problems.append(
+                Problem(
+                    "no findings section",
+                    name,
+                    f"study {name} is left out: no findings section",
+                    unusable=False,
+                )
+            )
             continue
-        studies.append(Study(
-            name, tuple(_with_suffix(inside(folder, path, f"{table}, study {name}"), suffix)
-                        for path, *_ in images), report, "", patient=images[0][2] or place.split("/")[-2],
-            views=tuple(_VIEW.get(view.lower(), "other") for _, view, *_ in images)))
+        studies.append(
+            Study(
+                name,
+                tuple(
+                    _with_suffix(inside(folder, path, f"{table}, study {name}"), suffix)
+                    for path, *_ in images
+                ),
+                report,
+                "",
+                patient=images[0][2] or place.split("/")[-2],
+                views=tuple(_VIEW.get(view.lower(), "other") for _, view, *_ in images),
+            )
+        )
     return studies
 
 
 def _pictures(folder: Path, first: str) -> tuple[Path, str]:
     """The folder and ending of the pictures: those under which the table's first image is there."""
-    tried = [(folder / sub, suffix) for sub in ("PNG", "PNG/PNG", "PNGs", "images", ".")
-             for suffix in (".png", PurePosixPath(first).suffix)]
+    tried = [
+        (folder / sub, suffix)
+        for sub in ("PNG", "PNG/PNG", "PNGs", "images", ".")
+        for suffix in (".png", PurePosixPath(first).suffix)
+    ]
     return next((found for found in tried if _with_suffix(found[0] / first, found[1]).is_file()), tried[0])
 
 

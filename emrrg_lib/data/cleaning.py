@@ -12,14 +12,14 @@ rules is kept here on purpose:
   " :" for ":".
 
 Sources: R2Gen's tokenizer (IU X-ray) and R2GenGPT's data helper (MIMIC-CXR, also used for
-CheXpert Plus); upstream audit section G.
+CheXpert Plus); NOTES G.
 """
 
 from __future__ import annotations
 
 import re
 
-from emrrg_lib.errors import InputError
+from emrrg_lib.files import InputError
 
 RULES = ("iu_xray", "mimic_cxr", "none")
 

@@ -13,9 +13,8 @@ import requests
 from tqdm import tqdm
 
 from emrrg_lib.data.archives import check_archive
-from emrrg_lib.data.manifest import describe
-from emrrg_lib.errors import InputError
-from emrrg_lib.files import write_json
+from emrrg_lib.data.prepare import describe
+from emrrg_lib.files import InputError, write_json
 
 OPENI = "https://openi.nlm.nih.gov/imgs/collections/"
 ARCHIVES = ("NLMCXR_reports.tgz", "NLMCXR_png.tgz")
@@ -96,13 +95,19 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
     for name in ARCHIVES:
         if (folder / name).is_file() and name not in known:
             check_archive(folder / name)  # put there by hand
-        store = pooch.create(folder, url.rstrip("/") + "/", retry_if_failed=TRIES - 1,
-                             registry={name: known.get(name, {}).get("sha256")})
+        store = pooch.create(
+            folder,
+            url.rstrip("/") + "/",
+            retry_if_failed=TRIES - 1,
+            registry={name: known.get(name, {}).get("sha256")},
+        )
         try:
             store.fetch(name, downloader=ResumingDownload(folder / f"{name}.part"))
         except (ValueError, requests.RequestException) as error:
-            raise InputError(f"cannot fetch {store.get_url(name)} ({error}): call again to go on, or name a"
-                             " mirror with --url") from error
+            raise InputError(
+                f"cannot fetch {store.get_url(name)} ({error}): call again to go on, or name a"
+                " mirror with --url"
+            ) from error
         known[name] = {"url": store.get_url(name), **describe(folder / name)}
         write_json(record, known)
         if known[name]["sha256"] != MEASURED.get(name, known[name]["sha256"]):

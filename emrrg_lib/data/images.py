@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import SHARD, colour, open_views, read_planes
-from .loading import IMAGENET_MEAN, IMAGENET_STD
-from .study import VIEWS, Study
+from emrrg_lib.data.annotation import IMAGENET_MEAN, IMAGENET_STD
+from emrrg_lib.data.cache import SHARD, colour, open_views, read_planes
+from emrrg_lib.data.study import VIEWS, Study
 
 
 def read_view(path: str | Path, size: int) -> np.ndarray:
-    """One image file as uint8 (size, size, 3): straight bicubic resize, no crop (upstream_audit G)."""
+    """One image file as uint8 (size, size, 3): straight bicubic resize, no crop (NOTES G)."""
     return colour(read_planes(path, size))
 
 
@@ -47,8 +47,10 @@ class ImageBank:
         return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> list[np.ndarray]:
-        return [colour(self.shards[i // SHARD][i % SHARD])
-                for i in range(self.starts[index], self.starts[index + 1])]
+        return [
+            colour(self.shards[i // SHARD][i % SHARD])
+            for i in range(self.starts[index], self.starts[index + 1])
+        ]
 
 
 def normalise(images: Sequence[np.ndarray]) -> Tensor:
@@ -57,8 +59,9 @@ def normalise(images: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy((stacked - IMAGENET_MEAN) / IMAGENET_STD).permute(0, 3, 1, 2).contiguous()
 
 
-def jitter(images: Sequence[np.ndarray], rng: np.random.Generator, shift: int = 4,
-           tone: float = 0.1) -> list[np.ndarray]:
+def jitter(
+    images: Sequence[np.ndarray], rng: np.random.Generator, shift: int = 4, tone: float = 0.1
+) -> list[np.ndarray]:
     """Shifts each image by up to `shift` pixels (edges repeated) and changes its contrast a little.
 
     Never mirrored: left and right are words of the report.
@@ -69,6 +72,6 @@ def jitter(images: Sequence[np.ndarray], rng: np.random.Generator, shift: int = 
         height, width = image.shape[:2]
         padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
         gain, offset = 1 + rng.uniform(-tone, tone), 255 * rng.uniform(-tone, tone) / 2
-        moved = padded[dy:dy + height, dx:dx + width].astype(np.float32)
+        moved = padded[dy : dy + height, dx : dx + width].astype(np.float32)
         out.append(np.clip(moved * gain + offset, 0, 255).astype(np.uint8))
     return out

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
-from .archives import is_archive, members
-from .study import Problem, Study
-from .tables import read_table
+from emrrg_lib.data.archives import is_archive, members
+from emrrg_lib.data.study import Problem, Study, read_table
+from emrrg_lib.files import InputError
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
 ARCHIVE, UNPACKED = "NLMCXR_reports.tgz", "ecgen-radiology"
@@ -74,11 +73,15 @@ def _parse(text: bytes, where: str) -> OpeniReport:
     uid = root.find("uId")
     if uid is None or not uid.get("id"):
         raise InputError(f"{where} is no report of Open-i: it has no uId")
-    sections = {part.get("Label", ""): " ".join((part.text or "").split())
-                for part in root.iter("AbstractText")}
-    return OpeniReport(uid.get("id"), sections,
-                       tuple(sorted(image.get("id", "") for image in root.iter("parentImage"))),
-                       tuple(term.text or "" for term in root.iter("major")))
+    sections = {
+        part.get("Label", ""): " ".join((part.text or "").split()) for part in root.iter("AbstractText")
+    }
+    return OpeniReport(
+        uid.get("id"),
+        sections,
+        tuple(sorted(image.get("id", "") for image in root.iter("parentImage"))),
+        tuple(term.text or "" for term in root.iter("major")),
+    )
 
 
 def read_openi(source: Path, problems: list[Problem]) -> list[Study]:
@@ -93,9 +96,21 @@ def read_openi(source: Path, problems: list[Problem]) -> list[Study]:
     reports = openi_reports(source.parent if source.suffix == ".xml" else source)
     folder = source if source.is_dir() and source.name != UNPACKED else source.parent
     files = picture_files(folder)
-    return _usable(((report.study_id, report.uid, report.sections.get("FINDINGS", ""),
-                     [(files.get(picture_key(image), folder / "images" / f"{image}.png"), None)
-                      for image in report.images]) for report in reports), problems)
+    return _usable(
+        (
+            (
+                report.study_id,
+                report.uid,
+                report.sections.get("FINDINGS", ""),
+                [
+                    (files.get(picture_key(image), folder / "images" / f"{image}.png"), None)
+                    for image in report.images
+                ],
+            )
+            for report in reports
+        ),
+        problems,
+    )
 
 
 def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
@@ -125,8 +140,9 @@ def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
             problems.append(Problem(lack, name, f"study {name} is left out: {lack}", unusable=False))
             continue
         views = None if images[0][1] is None else tuple(view for _, view in images)
-        studies.append(Study(name, tuple(path for path, _ in images), findings, "", views=views,
-                             patient=patient))
+        studies.append(
+            Study(name, tuple(path for path, _ in images), findings, "", views=views, patient=patient)
+        )
     return studies
 
 
@@ -138,5 +154,6 @@ def picture_key(name: str) -> str:
 
 def picture_files(folder: Path) -> dict[str, Path]:
     """`picture_key` -> file, for all pictures below a folder."""
-    return {picture_key(path.name): path for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in _PICTURES}
+    return {
+        picture_key(path.name): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _PICTURES
+    }

@@ -14,10 +14,9 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from ..errors import InputError
-from .cache import in_parallel
-from .study import Problem, Study
-from .tables import read_table
+from emrrg_lib.data.cache import in_parallel
+from emrrg_lib.data.study import Problem, Study, read_table
+from emrrg_lib.files import InputError
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv"
 VIEW = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "lateral"}
@@ -25,12 +24,16 @@ _SPLITS = {"train": "train", "validate": "val", "test": "test"}
 _REPORTS = ("files", "mimic-cxr-reports/files", "reports/files", "mimic-cxr-reports", "reports", ".")
 
 _TARGET = r"(?:FINDINGS?|IMPRESSIONS?|CONCLUSIONS?)(?:\s*(?:AND|/|&)\s*(?:FINDINGS?|IMPRESSIONS?))?"
-_OTHER = (r"(?:(?:CLINICAL|PATIENT) )?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUES?|STUDY"
-          r"|EXAM(?:INATION)?S?|REASON FOR (?:THE )?EXAM(?:INATION)?|RECOMMENDATIONS?(?:\(S\))?|PROCEDURE"
-          r"|NOTIFICATIONS?|ADDENDUM|WET READ|PFI|SUMMARY|OPINION|DIAGNOSIS")
+_OTHER = (
+    r"(?:(?:CLINICAL|PATIENT) )?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUES?|STUDY"
+    r"|EXAM(?:INATION)?S?|REASON FOR (?:THE )?EXAM(?:INATION)?|RECOMMENDATIONS?(?:\(S\))?|PROCEDURE"
+    r"|NOTIFICATIONS?|ADDENDUM|WET READ|PFI|SUMMARY|OPINION|DIAGNOSIS"
+)
 _HEADING = re.compile(
     rf"^[ \t]*((?i:{_TARGET}|{_OTHER}))[ \t]*:"  # opens a line, in any case
-    rf"|^[ \t]*({_TARGET})[ \t]*$|(?<=\s)({_TARGET})[ \t]*:", re.M)  # capitals: alone, or inside a line
+    rf"|^[ \t]*({_TARGET})[ \t]*$|(?<=\s)({_TARGET})[ \t]*:",
+    re.M,
+)  # capitals: alone, or inside a line
 
 
 def report_sections(text: str) -> list[tuple[str, str]]:
@@ -41,8 +44,10 @@ def report_sections(text: str) -> list[tuple[str, str]]:
     """
     marks = list(_HEADING.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [(" ".join(mark.group(mark.lastindex).upper().split()), " ".join(text[mark.end():end].split()))
-            for mark, end in zip(marks, ends, strict=False)]  # without a mark, one end
+    return [
+        (" ".join(mark.group(mark.lastindex).upper().split()), " ".join(text[mark.end() : end].split()))
+        for mark, end in zip(marks, ends, strict=False)
+    ]  # without a mark, one end
 
 
 def findings_of(text: str) -> str:
@@ -63,22 +68,38 @@ def read_mimic_cxr(metadata: Path, problems: list[Problem]) -> list[Study]:
     splits = dict(read_table(tables[0], ("study_id", "split")).to_numpy()) if tables else {}
     names = [f"p{patient[:2]}/p{patient}/s{study}" for patient, study, _ in rows]
     roots = [folder / sub for sub in _REPORTS]
-    root = next((root for root in roots if any((root / f"{name}.txt").is_file() for name in names[:100])),
-                roots[0])
+    root = next(
+        (root for root in roots if any((root / f"{name}.txt").is_file() for name in names[:100])), roots[0]
+    )
     texts = in_parallel(_read_report, (root / f"{name}.txt" for name in names))
     studies = []
     for (patient, study, images), name, text in zip(rows, names, texts, strict=True):
         report = "" if text is None else findings_of(text)
         split = _SPLITS.get(splits.get(study, ""), "")
-        lack = ("no report" if text is None else "no findings section" if not report
-                else "no split" if splits and not split else "")
+        lack = (
+            "no report"
+            if text is None
+            else "no findings section"
+            if not report
+            else "no split"
+            if splits and not split
+            else ""
+        )
         if lack:
             where = f" ({root / name}.txt)" if text is None else ""
             problems.append(Problem(lack, f"s{study}", f"study s{study} is left out: {lack}{where}", False))
             continue
         place = folder / "files" / name
-        studies.append(Study(f"s{study}", tuple(place / f"{dicom}.jpg" for dicom, _ in images), report, split,
-                             views=tuple(VIEW.get(view, "other") for _, view in images), patient=patient))
+        studies.append(
+            Study(
+                f"s{study}",
+                tuple(place / f"{dicom}.jpg" for dicom, _ in images),
+                report,
+                split,
+                views=tuple(VIEW.get(view, "other") for _, view in images),
+                patient=patient,
+            )
+        )
     return studies
 
 

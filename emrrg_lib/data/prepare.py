@@ -1,4 +1,6 @@
-"""Builds the R2Gen layout of IU X-ray (annotation.json + images/<id>/0.png, 1.png) from a download.
+"""Which files a folder holds, their SHA-256 and what each was made from; so work can stop and go on.
+
+Builds the R2Gen layout of IU X-ray (annotation.json + images/<id>/0.png, 1.png) from a download.
 
 R2Gen's k-th image is taken to be the k-th of the study's Open-i names in sorted order; nobody has
 published the pairing, so this is an assumption.
@@ -6,6 +8,7 @@ published the pairing, so this is an assumption.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import deque
@@ -17,14 +20,85 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from emrrg_lib.data.annotation import load_annotation, load_rgb
 from emrrg_lib.data.archives import check_archive, escapes, is_archive, members
 from emrrg_lib.data.iu_xray import ARCHIVE, REPORTS, picture_files, picture_key, read_kaggle, read_openi
-from emrrg_lib.data.loading import load_annotation, load_rgb
-from emrrg_lib.data.manifest import Manifest, describe
-from emrrg_lib.data.splits import SPLITS, counts, split_by_patient
-from emrrg_lib.data.study import Problem, Study
-from emrrg_lib.errors import InputError
-from emrrg_lib.files import atomic_path, write_json
+from emrrg_lib.data.study import SPLITS, Problem, Study, counts, split_by_patient
+from emrrg_lib.files import InputError, atomic_path, write_json
+
+
+class Manifest:
+    """The files of a folder in the making: `manifest.json`, and until `finish` a journal beside it.
+
+    Args:
+        folder: New, empty, or begun earlier with the same settings.
+        settings: What decides the files' contents: command, size, seed, inputs.
+
+    Raises:
+        InputError: The folder holds something else, or was begun with other settings.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict):
+        self.folder, self.settings = Path(folder), settings
+        self.path, self.journal = self.folder / "manifest.json", self.folder / "manifest.jsonl"
+        self.files: dict[str, dict] = {}
+        if self.path.is_file():
+            self._take_up()
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise InputError(f"{folder} holds something else: choose a new or an empty folder")
+        self._write(complete=False)
+
+    def _take_up(self) -> None:
+        """Reads what an earlier call has made; a line cut off by a kill counts for nothing."""
+        try:
+            old = json.loads(self.path.read_text(encoding="utf-8"))
+            settings, self.files = old["settings"], dict(old["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path} is damaged: remove the folder and begin again") from error
+        other = {key for key in {*settings, *self.settings} if settings.get(key) != self.settings.get(key)}
+        if other:
+            raise InputError(
+                f"{self.folder} was begun with another {', '.join(sorted(other))}: give the same"
+                " again, or choose another folder"
+            )
+        if self.journal.is_file():
+            for line in self.journal.read_text(encoding="utf-8").splitlines():
+                try:
+                    self.files.update(json.loads(line))
+                except ValueError:
+                    break
+
+    def _write(self, **more) -> None:
+        write_json(self.path, {"settings": self.settings, **more, "files": dict(sorted(self.files.items()))})
+        self.journal.unlink(missing_ok=True)
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there and is, byte for byte, the one that was written; else it is forgotten."""
+        entry, path = self.files.get(name), self.folder / name
+        same = entry is not None and path.is_file() and describe(path)["sha256"] == entry["sha256"]
+        if not same:
+            self.files.pop(name, None)
+        return same
+
+    def add(self, name: str, entry: dict) -> None:
+        """Notes a file that was written; `entry` comes from `describe`."""
+        self.files[name] = entry
+        with open(self.journal, "a", encoding="utf-8") as file:
+            file.write(json.dumps({name: entry}) + "\n")
+
+    def finish(self, **more) -> None:
+        """Writes `manifest.json` with all files, and `more` about them."""
+        self._write(complete=True, **more)
+
+
+def describe(path: str | Path, source: str | None = None) -> dict:
+    """{"sha256", "bytes"} of a file, and the name of what it was made from."""
+    import pooch
+
+    path = Path(path)
+    entry = {"sha256": pooch.file_hash(str(path), alg="sha256"), "bytes": path.stat().st_size}
+    return entry if source is None else {**entry, "source": source}
+
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -52,8 +126,12 @@ class Prepared:
 
 
 def prepare_iu_xray(
-    source: str | Path, folder: str | Path, annotation: str | Path | None = None, size: int | None = None,
-    seed: int = 0, workers: int | None = None,
+    source: str | Path,
+    folder: str | Path,
+    annotation: str | Path | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> Prepared:
     """Builds the R2Gen layout in `folder`; called again, it makes only what is not there yet.
 
@@ -76,10 +154,16 @@ def prepare_iu_xray(
     missing |= {} if annotation else {p.item: [p.message] for p in found}
     origins = _origins(source)
     if not any(key in origins for key in pictures.values()):
-        raise InputError(f"none of the {len(pictures):,} images wanted is in {source}: put them, or their"
-                         " archive, into that folder")
-    settings = {"command": "emrrg data prepare iu-xray", "size": size, "seed": None if annotation else seed,
-                "annotation": describe(annotation)["sha256"] if annotation else None}
+        raise InputError(
+            f"none of the {len(pictures):,} images wanted is in {source}: put them, or their"
+            " archive, into that folder"
+        )
+    settings = {
+        "command": "emrrg data prepare iu-xray",
+        "size": size,
+        "seed": None if annotation else seed,
+        "annotation": describe(annotation)["sha256"] if annotation else None,
+    }
     manifest = Manifest(folder, settings)
     wanted = {key: name for name, key in pictures.items() if not manifest.has(name)}
     _require_space(folder, sum(origins[key][1] for key in wanted if key in origins))
@@ -87,12 +171,16 @@ def prepare_iu_xray(
     kept = []
     for study in studies:
         names = [image.as_posix() for image in study.images]
-        why = [failed.get(name, f"{pictures[name]} is not in the source") for name in names
-               if name not in manifest.files]
+        why = [
+            failed.get(name, f"{pictures[name]} is not in the source")
+            for name in names
+            if name not in manifest.files
+        ]
         missing |= {study.id: why} if why else {}
         kept += [] if why else [study]
-    write_json(folder / "annotation.json", {name: [_entry(s) for s in kept if s.split == name]
-                                            for name in SPLITS})
+    write_json(
+        folder / "annotation.json", {name: [_entry(s) for s in kept if s.split == name] for name in SPLITS}
+    )
     manifest.finish(missing=missing)
     return Prepared(kept, missing)
 
@@ -118,8 +206,11 @@ def _plan(
 ) -> tuple[list[Study], dict[str, str], dict[str, list[str]]]:
     """Studies with target names as images, {target: image's key in the source}, {study: why not}."""
     known = {study.id: study for study in listed}
-    chosen = (load_annotation(annotation, check_images=False) if annotation
-              else split_by_patient(list(known.values()), seed))
+    chosen = (
+        load_annotation(annotation, check_images=False)
+        if annotation
+        else split_by_patient(list(known.values()), seed)
+    )
     studies, pictures, missing = [], {}, {}
     for study in chosen:
         names = [f"images/{study.id}/{k}.png" for k in range(len(study.images))]
@@ -136,8 +227,12 @@ def _plan(
 
 def _entry(study: Study) -> dict:
     """One study as R2Gen's annotation has it."""
-    entry = {"id": study.id, "report": study.report, "split": study.split,
-             "image_path": [image.relative_to("images").as_posix() for image in study.images]}
+    entry = {
+        "id": study.id,
+        "report": study.report,
+        "split": study.split,
+        "image_path": [image.relative_to("images").as_posix() for image in study.images],
+    }
     known = {"views": study.views and list(study.views), "patient": study.patient}
     return entry | {key: value for key, value in known.items() if value}
 
@@ -148,7 +243,8 @@ def _origins(source: Path) -> dict[str, tuple[Path, int, str | None]]:
     Reads every archive to its end, so that a bad one is refused before anything is written.
     """
     origins: dict[str, tuple[Path, int, str | None]] = {
-        key: (path, path.stat().st_size, None) for key, path in picture_files(source).items()}
+        key: (path, path.stat().st_size, None) for key, path in picture_files(source).items()
+    }
     for path in sorted(filter(is_archive, source.iterdir())):
         for name, length in check_archive(path).items():
             if name.lower().endswith((".png", ".jpg", ".jpeg")):
@@ -159,15 +255,18 @@ def _origins(source: Path) -> dict[str, tuple[Path, int, str | None]]:
 def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(f"{folder} needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free:"
-                         " free some space or choose another folder")
+        raise InputError(
+            f"{folder} needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free:"
+            " free some space or choose another folder"
+        )
 
 
 # ----------------------------------------------------------------------------------------- make
 
 
-def _make(origins: dict, wanted: dict[str, str], manifest: Manifest, size: int | None,
-          workers: int) -> dict[str, str]:
+def _make(
+    origins: dict, wanted: dict[str, str], manifest: Manifest, size: int | None, workers: int
+) -> dict[str, str]:
     """Writes the wanted images; returns {target: what is wrong with its image}."""
     failed: dict[str, str] = {}
     total = sum(key in origins for key in wanted)

@@ -1,4 +1,11 @@
-"""Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
+"""MeSH tags of the Indiana University reports as CheXpert observations.
+
+People indexed every IU report with MeSH terms such as ``Opacity/lung/base/left``; mapped to the
+observations they check the rule labeler. It is agreement, not accuracy: the indexers tagged what a
+report mentions as present or likely, and have no tag for "negated".
+
+
+Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
 
 Each report's MeSH terms ("Pulmonary Atelectasis/base/left/mild") become findings of PhantomCXR with the
 side, place and severity they name; what a term leaves open is drawn at random. Text, ids, split and paths
@@ -16,27 +23,120 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.iu_xray import openi_reports
-from emrrg_lib.data.loading import load_annotation
-from emrrg_lib.data.manifest import Manifest, describe
-from emrrg_lib.data.phantom.catalogue import KINDS
-from emrrg_lib.data.phantom.dataset import film_findings
-from emrrg_lib.errors import InputError
-from emrrg_lib.evaluation.mesh import mesh_observations
-from emrrg_lib.files import atomic_path, write_json
+from emrrg_lib.data.prepare import Manifest, describe
+from emrrg_lib.files import InputError, atomic_path, write_json
+from emrrg_lib.phantom.catalogue import KINDS
+from emrrg_lib.phantom.dataset import film_findings
+
+HEADINGS: dict[str, tuple[str, ...]] = {
+    "cardiomegaly": ("Cardiomegaly",),
+    "nodule": ("Lung Lesion",),
+    "mass": ("Lung Lesion",),
+    "opacity": ("Lung Opacity",),
+    "infiltrate": ("Lung Opacity",),
+    "airspace disease": ("Lung Opacity",),
+    "pulmonary edema": ("Edema",),
+    "pulmonary congestion": ("Edema",),
+    "heart failure": ("Edema",),
+    "consolidation": ("Consolidation",),
+    "pneumonia": ("Pneumonia",),
+    "pulmonary atelectasis": ("Atelectasis",),
+    "pneumothorax": ("Pneumothorax",),
+    "hydropneumothorax": ("Pneumothorax", "Pleural Effusion"),
+    "hemopneumothorax": ("Pneumothorax", "Pleural Effusion"),
+    "hemothorax": ("Pleural Effusion",),
+    "pleural effusion": ("Pleural Effusion",),
+    "fractures, bone": ("Fracture",),
+    "catheters, indwelling": ("Support Devices",),
+    "implanted medical device": ("Support Devices",),
+    "medical device": ("Support Devices",),
+    "stents": ("Support Devices",),
+    "tube, inserted": ("Support Devices",),
+}
+"""Main heading -> observations."""
+
+QUALIFIED: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
+    (frozenset({"thickening"}), frozenset({"pleura"}), "Pleural Other"),
+    (frozenset({"cardiac shadow", "heart"}), frozenset({"enlarged"}), "Cardiomegaly"),
+    (
+        frozenset({"mediastinum"}),
+        frozenset({"enlarged", "prominent", "widened"}),
+        "Enlarged Cardiomediastinum",
+    ),
+)
+"""Main headings that need one of these qualifiers, and the observation they then are."""
+
+
+def mesh_observations(tags: str) -> set[str]:
+    """Observations that a report's MeSH tags name.
+
+    Args:
+        tags: semicolon-separated terms, each a main heading and qualifiers joined by slashes, as in
+            the ``MeSH`` column of the Kaggle CSV.
+
+    Returns:
+        Names of CheXpert observations without "No Finding" (its tag is ``normal``).
+    """
+    found: set[str] = set()
+    for term in tags.lower().split(";"):
+        heading, *qualifiers = (part.strip() for part in term.split("/"))
+        found.update(HEADINGS.get(heading, ()))
+        for headings, needed, observation in QUALIFIED:
+            if heading in headings and needed.intersection(qualifiers):
+                found.add(observation)
+    return found
+
 
 MARK = "SYNTHETIC"
 _KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
-_AIR = {"hyperdistention", "emphysema", "pulmonary emphysema", "bullous emphysema", "lung, hyperlucent",
-        "pulmonary disease, chronic obstructive"}
-_DEVICE = {"catheters, indwelling": "catheter", "tube, inserted": "tube",
-           "implanted medical device": "pacemaker", "medical device": "pacemaker"}
-_ELSEWHERE = {"abdomen", "humerus", "shoulder", "clavicle", "sternum", "spine", "thoracic vertebrae",
-              "cervical vertebrae", "lumbar vertebrae", "breast", "neck", "coronary vessels", "aorta",
-              "aortic valve", "mitral valve", "heart atria", "esophagus"}  # where the phantom draws nothing
-_ZONE = {"apex": "upper", "upper lobe": "upper", "middle lobe": "middle", "lingula": "middle",
-         "hilum": "middle", "lower lobe": "lower", "base": "lower", "costophrenic angle": "lower",
-         "retrocardiac": "lower", "posterior": "posterior", "anterior": "anterior"}
+_AIR = {
+    "hyperdistention",
+    "emphysema",
+    "pulmonary emphysema",
+    "bullous emphysema",
+    "lung, hyperlucent",
+    "pulmonary disease, chronic obstructive",
+}
+_DEVICE = {
+    "catheters, indwelling": "catheter",
+    "tube, inserted": "tube",
+    "implanted medical device": "pacemaker",
+    "medical device": "pacemaker",
+}
+_ELSEWHERE = {
+    "abdomen",
+    "humerus",
+    "shoulder",
+    "clavicle",
+    "sternum",
+    "spine",
+    "thoracic vertebrae",
+    "cervical vertebrae",
+    "lumbar vertebrae",
+    "breast",
+    "neck",
+    "coronary vessels",
+    "aorta",
+    "aortic valve",
+    "mitral valve",
+    "heart atria",
+    "esophagus",
+}  # where the phantom draws nothing
+_ZONE = {
+    "apex": "upper",
+    "upper lobe": "upper",
+    "middle lobe": "middle",
+    "lingula": "middle",
+    "hilum": "middle",
+    "lower lobe": "lower",
+    "base": "lower",
+    "costophrenic angle": "lower",
+    "retrocardiac": "lower",
+    "posterior": "posterior",
+    "anterior": "anterior",
+}
 _IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
 _GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
 
@@ -101,7 +201,11 @@ def _given(kind: str, term: str) -> list[dict]:
 
 
 def rehearse_iu_xray(
-    annotation: str | Path, reports: str | Path, folder: str | Path, size: int = 224, seed: int = 0,
+    annotation: str | Path,
+    reports: str | Path,
+    folder: str | Path,
+    size: int = 224,
+    seed: int = 0,
     workers: int = 2,
 ) -> dict:
     """Writes the annotation's data set with drawn images; called again, it goes on where it stopped.
@@ -128,22 +232,36 @@ def rehearse_iu_xray(
     studies = load_annotation(annotation, check_images=False)
     terms = {report.study_id: report.mesh for report in openi_reports(reports)}
     if unknown := [study.id for study in studies if study.id not in terms]:
-        raise InputError(f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
-                         f" not in {reports}: give the annotation and the reports of IU X-ray")
+        raise InputError(
+            f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
+            f" not in {reports}: give the annotation and the reports of IU X-ray"
+        )
     plans = {study.id: wanted_findings(terms[study.id]) for study in studies}
     summary = {
         "studies": len(studies),
         "drawn": dict(Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()),
         "not_drawn": dict(Counter(term for _, terms in plans.values() for term in terms).most_common()),
     }
-    settings = {"command": "emrrg data rehearse iu-xray", "size": size, "seed": seed,
-                "annotation": describe(annotation)["sha256"]}
+    settings = {
+        "command": "emrrg data rehearse iu-xray",
+        "size": size,
+        "seed": seed,
+        "annotation": describe(annotation)["sha256"],
+    }
     manifest = Manifest(folder, settings)
-    write_json(folder / "synthetic.json", {
-        "what": "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs",
-        **settings, **summary, "asked_for": {name: wanted for name, (wanted, _) in plans.items() if wanted}})
-    tasks = [(index, plans[study.id][0], [f"images/{study.id}/{k}.png" for k in range(len(study.images))])
-             for index, study in enumerate(studies)]
+    write_json(
+        folder / "synthetic.json",
+        {
+            "what": "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs",
+            **settings,
+            **summary,
+            "asked_for": {name: wanted for name, (wanted, _) in plans.items() if wanted},
+        },
+    )
+    tasks = [
+        (index, plans[study.id][0], [f"images/{study.id}/{k}.png" for k in range(len(study.images))])
+        for index, study in enumerate(studies)
+    ]
     _draw_all([task for task in tasks if not all(map(manifest.has, task[2]))], manifest, seed, size, workers)
     with atomic_path(folder / "annotation.json") as temporary:
         temporary.write_bytes(annotation.read_bytes())
@@ -170,8 +288,9 @@ def _draw(index: int, wanted: list[Wanted], names: list[str], folder: Path, seed
     for k, name in enumerate(names):
         picture = Image.fromarray(films[k % len(films)])
         text = ImageFont.load_default(max(9, size // 16))
-        ImageDraw.Draw(picture).text((size // 50, size // 50), MARK, fill=255, font=text, stroke_width=1,
-                                     stroke_fill=0)
+        ImageDraw.Draw(picture).text(
+            (size // 50, size // 50), MARK, fill=255, font=text, stroke_width=1, stroke_fill=0
+        )
         with atomic_path(folder / name) as temporary:
             picture.save(temporary, format="PNG")
         entries[name] = describe(folder / name, "PhantomCXR")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import EMRRGConfig
-from ..errors import InputError
-from .cleaning import clean_report
-from .images import ImageBank, jitter, normalise
-from .study import Study
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.images import ImageBank, jitter, normalise
+from emrrg_lib.data.study import Study
+from emrrg_lib.files import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -51,17 +51,27 @@ class StudySet:
         self.reports = [clean_report(study.report, config.data.cleaning) for study in studies]
         self.max_views = None if config.data.views == "mean" else config.data.max_views
         self.bank = ImageBank(studies, config.encoder.image_size, self.max_views)
-        lost = [len(study.images) - self.max_views for study in studies
-                if self.max_views is not None and len(study.images) > self.max_views]
+        lost = [
+            len(study.images) - self.max_views
+            for study in studies
+            if self.max_views is not None and len(study.images) > self.max_views
+        ]
         if lost:
-            _log.warning("%d of %d studies have more than %d views: %d views are not used (frontal, then "
-                         "lateral ones are kept)", len(lost), len(studies), self.max_views, sum(lost))
+            _log.warning(
+                "%d of %d studies have more than %d views: %d views are not used (frontal, then "
+                "lateral ones are kept)",
+                len(lost),
+                len(studies),
+                self.max_views,
+                sum(lost),
+            )
 
     def __len__(self) -> int:
         return len(self.studies)
 
-    def images(self, indices: Sequence[int], streams: Sequence[np.random.Generator] | None = None
-               ) -> tuple[Tensor, Tensor]:
+    def images(
+        self, indices: Sequence[int], streams: Sequence[np.random.Generator] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """pixel_values (B, V, 3, H, W) and view_mask (B, V) bool; jittered if each has a random stream."""
         studies = [self.bank[i] for i in indices]
         if streams:

@@ -1,7 +1,7 @@
 """Controls that every score table carries: what can be had without looking, or with a linear eye.
 
 On the real IU test split one constant sentence reaches the word-overlap scores of published models
-(metrics notes, section 2), so a model's row means something only beside these.
+(NOTES M2), so a model's row means something only beside these.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.nlg import bleu_score, check_texts
+from emrrg_lib.files import InputError
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """L2 strengths tried by :func:`fit_linear_head`."""
@@ -88,12 +88,15 @@ def random_reports(train_reports: Sequence[str], studies: int, seed: int) -> lis
     return [train_reports[index] for index in drawn]
 
 
-def text_controls(train_reports: Sequence[str], val_reports: Sequence[str], studies: int, seed: int
-                  ) -> dict[str, list[str]]:
+def text_controls(
+    train_reports: Sequence[str], val_reports: Sequence[str], studies: int, seed: int
+) -> dict[str, list[str]]:
     """The controls that need no image, by the names of score tables: `studies` reports each."""
-    return {"constant report": [constant_report(train_reports, val_reports)] * studies,
-            "most frequent report": [most_frequent_report(train_reports)] * studies,
-            "random training report": random_reports(train_reports, studies, seed)}
+    return {
+        "constant report": [constant_report(train_reports, val_reports)] * studies,
+        "most frequent report": [most_frequent_report(train_reports)] * studies,
+        "random training report": random_reports(train_reports, studies, seed),
+    }
 
 
 def derangement(studies: int, seed: int) -> list[int]:
@@ -115,8 +118,9 @@ def shuffled(hypotheses: Sequence, seed: int) -> list:
     return [hypotheses[source] for source in derangement(len(hypotheses), seed)]
 
 
-def nearest_neighbour(features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
-                      ) -> list[str]:
+def nearest_neighbour(
+    features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
+) -> list[str]:
     """The report of the training study most like the test study (cosine), the first one of equals.
 
     Args:
@@ -167,12 +171,19 @@ class LinearHead:
 
     def labels(self, features: np.ndarray, observations: Sequence[str]) -> list[dict[str, int | None]]:
         """The predictions as labels for ``clinical_scores``: 1, or None where nothing is found."""
-        return [{name: 1 if found else None for name, found in zip(observations, row, strict=True)}
-                for row in self.predict(features)]
+        return [
+            {name: 1 if found else None for name, found in zip(observations, row, strict=True)}
+            for row in self.predict(features)
+        ]
 
 
-def fit_linear_head(features: np.ndarray, targets: np.ndarray, val_features: np.ndarray,
-                    val_targets: np.ndarray, penalties: Sequence[float] = PENALTIES) -> LinearHead:
+def fit_linear_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    val_features: np.ndarray,
+    val_targets: np.ndarray,
+    penalties: Sequence[float] = PENALTIES,
+) -> LinearHead:
     """Logistic regression on frozen features: the ceiling for finding recognition.
 
     One independent output per observation, L-BFGS, features standardised on training; the L2
@@ -189,8 +200,10 @@ def fit_linear_head(features: np.ndarray, targets: np.ndarray, val_features: np.
     x, y = np.asarray(features, float), np.asarray(targets, float)
     val_x, val_y = np.asarray(val_features, float), np.asarray(val_targets, bool)
     if len(x) != len(y) or len(val_x) != len(val_y) or x.shape[1] != val_x.shape[1]:
-        raise InputError(f"Features {x.shape} and targets {y.shape}, or their validation parts "
-                         f"{val_x.shape} and {val_y.shape}, do not fit each other.")
+        raise InputError(
+            f"Features {x.shape} and targets {y.shape}, or their validation parts "
+            f"{val_x.shape} and {val_y.shape}, do not fit each other."
+        )
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
     heads = []

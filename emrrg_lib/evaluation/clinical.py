@@ -1,6 +1,6 @@
 """Clinical efficacy: do the generated reports name the same observations as the references?
 
-Three averages are in use and published tables seldom say which (metrics notes, section 3): *micro*
+Three averages are in use and published tables seldom say which (NOTES M3): *micro*
 (all decisions of all studies pooled), *macro* (mean over observations) and *example-based* (mean
 over studies; 0 for a study where reference and report are both empty). All three are given, for
 either reading of "uncertain", with and without "No Finding": a constant normal report scores .58
@@ -14,11 +14,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.files import InputError
 
-__all__ = ["VERSION", "clinical_row", "clinical_scores", "corpus_efficacy", "label_codes", "label_report",
-           "positive"]
+__all__ = [
+    "VERSION",
+    "clinical_row",
+    "clinical_scores",
+    "corpus_efficacy",
+    "label_codes",
+    "label_report",
+    "positive",
+]
 
 UNCERTAIN = ("positive", "negative")
 NOT_MENTIONED = -2
@@ -72,8 +79,9 @@ def _p_r_f1(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> dict[s
     return {"P": _ratio(both, predicted), "R": _ratio(both, true), "F1": _ratio(2 * both, predicted + true)}
 
 
-def corpus_efficacy(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray
-                    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def corpus_efficacy(
+    reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Efficacy of weighted sets of studies.
 
     Args:
@@ -103,8 +111,12 @@ def columns(no_finding: bool) -> list[int]:
     return list(range(len(OBSERVATIONS))) if no_finding else list(_FINDINGS)
 
 
-def clinical_scores(reference_labels: Sequence[Labels], hypothesis_labels: Sequence[Labels],
-                    uncertain: str = "positive", no_finding: bool = False) -> dict:
+def clinical_scores(
+    reference_labels: Sequence[Labels],
+    hypothesis_labels: Sequence[Labels],
+    uncertain: str = "positive",
+    no_finding: bool = False,
+) -> dict:
     """Clinical efficacy of a set of generated reports.
 
     Args:
@@ -121,8 +133,10 @@ def clinical_scores(reference_labels: Sequence[Labels], hypothesis_labels: Seque
         InputError: unequal or empty lists, missing observations, an unknown policy.
     """
     if len(reference_labels) != len(hypothesis_labels):
-        raise InputError(f"{len(reference_labels)} reference labels but {len(hypothesis_labels)} of reports: "
-                         "give one set of labels for every study on both sides.")
+        raise InputError(
+            f"{len(reference_labels)} reference labels but {len(hypothesis_labels)} of reports: "
+            "give one set of labels for every study on both sides."
+        )
     if len(reference_labels) == 0:
         raise InputError("There is nothing to score: the lists of labels are empty.")
     kept = columns(no_finding)
@@ -136,8 +150,11 @@ def clinical_scores(reference_labels: Sequence[Labels], hypothesis_labels: Seque
     scores["labels"] = {
         OBSERVATIONS[column]: {
             **{name: float(per_label[name][0, i]) for name in ("P", "R", "F1")},
-            "reference": int(reference[:, i].sum()), "hypothesis": int(hypothesis[:, i].sum())}
-        for i, column in enumerate(kept)}
+            "reference": int(reference[:, i].sum()),
+            "hypothesis": int(hypothesis[:, i].sum()),
+        }
+        for i, column in enumerate(kept)
+    }
     return scores | {"studies": len(reference), "observations": len(kept), "uncertain": uncertain}
 
 

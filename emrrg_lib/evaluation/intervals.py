@@ -15,9 +15,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, label_report
 from emrrg_lib.evaluation.nlg import NlgStatistics, corpus_scores, nlg_statistics
+from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -60,9 +60,13 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def system_statistics(references: Sequence[str], hypotheses: Sequence[str],
-                      reference_labels: Labels | None = None, hypothesis_labels: Labels | None = None,
-                      meteor: bool = True) -> SystemStatistics:
+def system_statistics(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    reference_labels: Labels | None = None,
+    hypothesis_labels: Labels | None = None,
+    meteor: bool = True,
+) -> SystemStatistics:
     """Collect the per-study statistics of one system.
 
     Args:
@@ -131,15 +135,21 @@ def percentiles(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]
     return float(low), float(high)
 
 
-def bootstrap(system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-              ) -> dict[str, tuple[float, float]]:
+def bootstrap(
+    system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> dict[str, tuple[float, float]]:
     """Percentile intervals (low, high) of every metric, by study."""
     drawn = resampled_scores(system, resamples, seed)
     return {name: percentiles(values, level) for name, values in drawn.items()}
 
 
-def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics, resamples: int = RESAMPLES,
-                       seed: int = 0, level: float = LEVEL) -> list[Difference]:
+def paired_differences(
+    system_a: SystemStatistics,
+    system_b: SystemStatistics,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> list[Difference]:
     """The differences a - b with intervals; both systems see the same drawn studies.
 
     Returns:
@@ -148,18 +158,30 @@ def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics, r
     Raises:
         InputError: the systems were not scored on the same references.
     """
-    if not (np.array_equal(system_a.nlg.reference_words, system_b.nlg.reference_words)
-            and np.array_equal(system_a.reference_labels, system_b.reference_labels)):
+    if not (
+        np.array_equal(system_a.nlg.reference_words, system_b.nlg.reference_words)
+        and np.array_equal(system_a.reference_labels, system_b.reference_labels)
+    ):
         raise InputError("The two systems have different references: compare them on the same studies.")
     full_a, full_b = scores_of(system_a), scores_of(system_b)
     drawn_a, drawn_b = (resampled_scores(system, resamples, seed) for system in (system_a, system_b))
-    return [Difference(name, float(full_a[name][0] - full_b[name][0]),
-                       *percentiles(drawn_a[name] - drawn_b[name], level))
-            for name in full_a if name in full_b]
+    return [
+        Difference(
+            name, float(full_a[name][0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name], level)
+        )
+        for name in full_a
+        if name in full_b
+    ]
 
 
-def paired_difference(metric: str, system_a: SystemStatistics, system_b: SystemStatistics,
-                      resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> Difference:
+def paired_difference(
+    metric: str,
+    system_a: SystemStatistics,
+    system_b: SystemStatistics,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Difference:
     """One metric of :func:`paired_differences`; InputError where it is unknown."""
     differences = {d.metric: d for d in paired_differences(system_a, system_b, resamples, seed, level)}
     if metric not in differences:

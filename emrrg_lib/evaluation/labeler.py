@@ -6,7 +6,7 @@ Rules, in the order they are applied:
    out: they say why the picture was taken.
 2. *Normalise.* Lower case; "x/y" reads "x or y"; hyphens are spaces; sentences end at a full stop
    that is not inside a number. Works on raw reports and on cleaned ones (" . ").
-3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.observations`; for the heart and the
+3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.labeler_words`; for the heart and the
    mediastinum the anatomy together with the nearest attribute (enlarged, normal, borderline).
    "Lungs are clear" mentions nothing.
 4. *Cues.* Negation and doubt reach forward (or backward) inside the sentence to the next stop; "no
@@ -32,9 +32,9 @@ import re
 from functools import lru_cache
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.errors import InputError
-from emrrg_lib.evaluation import observations as table
-from emrrg_lib.evaluation.cues import compile_cues
+from emrrg_lib.evaluation import labeler_words as table
+from emrrg_lib.evaluation.labeler_words import compile_cues
+from emrrg_lib.files import InputError
 
 VERSION = "emrrg-rules-2"
 """Written beside every table made with these rules."""
@@ -52,11 +52,18 @@ _NOT_MENTIONED = {name: _whole_words(patterns) for name, patterns in table.NOT_M
 _SUBJECTS = {name: _whole_words((pattern,)) for name, pattern in table.SUBJECTS.items()}
 _BLOCKERS = _whole_words(table.BLOCKERS)
 _CUES = compile_cues()
-_ATTRIBUTE = _whole_words((rf"(?P<borderline>{table.BORDERLINE})", rf"(?P<normal>{table.NORMAL})",
-                           rf"(?P<enlarged>{table.ENLARGED})"))
+_ATTRIBUTE = _whole_words(
+    (
+        rf"(?P<borderline>{table.BORDERLINE})",
+        rf"(?P<normal>{table.NORMAL})",
+        rf"(?P<enlarged>{table.ENLARGED})",
+    )
+)
 _ATTRIBUTE_VALUE = {"borderline": -1, "normal": 0, "enlarged": 1}
-_PREDICATE = re.compile(r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
-                        r"(?: not)?(?: \w+ly)? $")
+_PREDICATE = re.compile(
+    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
+    r"(?: not)?(?: \w+ly)? $"
+)
 _CLAUSE_END = re.compile(r"(?<!\w)(?:but|however|although|with|there|which)(?!\w)")
 _VERB = re.compile(r" (?:is|are|was|were|has|have|shows?|demonstrates?) ")
 _PRESENT = re.compile(r" (?:,|with|now) ")  # "history of failure with a small effusion"
@@ -66,12 +73,26 @@ _ALTERNATIVE = re.compile(r"(?<!\w)(?:or|(?P<pair>(?<!, )(?:versus|vs)))(?!\w)")
 _SKIPPED_SECTION = re.compile(
     r"\b(?:indications?|(?:clinical )?(?:history|information)|reason for (?:exam\w*|study)|"
     r"comparisons?|techniques?|procedure|examination|exam|study)\s*:"
-    r"(?:.*?(?=\b(?:findings?|impressions?|conclusions?)\s*:)|[^.\n]*)", re.DOTALL)
-_EXPANSIONS = tuple((re.compile(pattern), text) for pattern, text in (
-    (r"\band ?/? ?or\b", "or"), (r"\bw/o\b", "without"), (r"\bw/", "with "), (r"\br/o\b", "rule out"),
-    (r"\bs/p\b", "status post"), (r"\bh/o\b", "history of"), (r"\bc/w\b", "consistent with"),
-    (r"\bb/l\b", "bilateral"), (r"\bnon[\s-]+(?=[a-z])", "non"), (r"(?<=[a-z])\s*/\s*(?=[a-z])", " or "),
-    (r"(?:(?<=\s)|^)\?\s*(?=\w)", "questionable "), (r"'", "")))
+    r"(?:.*?(?=\b(?:findings?|impressions?|conclusions?)\s*:)|[^.\n]*)",
+    re.DOTALL,
+)
+_EXPANSIONS = tuple(
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (r"\band ?/? ?or\b", "or"),
+        (r"\bw/o\b", "without"),
+        (r"\bw/", "with "),
+        (r"\br/o\b", "rule out"),
+        (r"\bs/p\b", "status post"),
+        (r"\bh/o\b", "history of"),
+        (r"\bc/w\b", "consistent with"),
+        (r"\bb/l\b", "bilateral"),
+        (r"\bnon[\s-]+(?=[a-z])", "non"),
+        (r"(?<=[a-z])\s*/\s*(?=[a-z])", " or "),
+        (r"(?:(?<=\s)|^)\?\s*(?=\w)", "questionable "),
+        (r"'", ""),
+    )
+)
 _SENTENCE_END = re.compile(r"(?<!\d)\.|\.(?!\d)|[;!?]|\n\s*\n|\n(?=\s*(?:\d+\.|[-*]))")
 _LONGEST = 100  # words; a longer "sentence" is a runaway text and is read in pieces
 _SEPARATORS = re.compile(r"[^a-z0-9,]+")
@@ -85,8 +106,10 @@ def normalise(text: str) -> list[str]:
     text = _SKIPPED_SECTION.sub(" ", text.lower())
     for pattern, replacement in _EXPANSIONS:
         text = pattern.sub(replacement, text)
-    sentences = (" ".join(_SEPARATORS.sub(" ", sentence).replace(",", " , ").split())
-                 for sentence in _SENTENCE_END.split(text))
+    sentences = (
+        " ".join(_SEPARATORS.sub(" ", sentence).replace(",", " , ").split())
+        for sentence in _SENTENCE_END.split(text)
+    )
     words = (sentence.split(" ") for sentence in sentences if sentence)
     return [" ".join(w[i : i + _LONGEST]) for w in words for i in range(0, len(w), _LONGEST)]
 

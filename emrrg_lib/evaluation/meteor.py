@@ -78,8 +78,9 @@ class Meteor:
         self._warm = False
         self._cache: dict[tuple[str, str], tuple[float, ...]] = {}
         try:
-            self._process = subprocess.Popen(command, cwd=jar.parent, stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, stderr=self._errors)
+            self._process = subprocess.Popen(
+                command, cwd=jar.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
         except OSError as error:
             self._errors.close()
             raise MeteorUnavailable(f"Java ({java}) cannot be started: {error}.") from error

@@ -1,6 +1,6 @@
 """Word-overlap scores: BLEU-1..4, ROUGE-L, METEOR and CIDEr of pycocoevalcap 1.2.
 
-Conventions of the published code (metrics notes, section 1): tokens are what stands between white
+Conventions of the published code (NOTES M1): tokens are what stands between white
 space (no PTB tokenizer), and both texts have been cleaned before (:mod:`emrrg_lib.data.cleaning`).
 Every score is a formula on *per-study statistics* (:class:`NlgStatistics`), so that the same few
 functions give the corpus score, the score of one study and all bootstrap resamples.
@@ -19,8 +19,8 @@ import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 
-from emrrg_lib.errors import InputError
 from emrrg_lib.evaluation.meteor import MeteorUnavailable, alignment_statistics, meteor_score
+from emrrg_lib.files import InputError
 
 NLG_METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr")
 
@@ -66,21 +66,25 @@ def check_texts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
             if not isinstance(text, str):
                 raise InputError(f"Item {index} of the {name} must be text, not {type(text).__name__}.")
     if len(references) != len(hypotheses):
-        raise InputError(f"{len(references)} references but {len(hypotheses)} hypotheses: "
-                         "give one generated report for every reference.")
+        raise InputError(
+            f"{len(references)} references but {len(hypotheses)} hypotheses: "
+            "give one generated report for every reference."
+        )
     if len(references) == 0:
         raise InputError("There is nothing to score: the lists of reports are empty.")
 
 
-def nlg_statistics(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-                   ) -> NlgStatistics:
+def nlg_statistics(
+    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+) -> NlgStatistics:
     """Per-study statistics of every metric; arguments and errors as in :func:`score_reports`.
 
     Where Java is missing ``meteor`` is None, with the reason and one warning.
     """
     check_texts(references, hypotheses)
-    references, hypotheses = ([_LINE_BREAKS.sub(" ", text) for text in texts]
-                              for texts in (references, hypotheses))
+    references, hypotheses = (
+        [_LINE_BREAKS.sub(" ", text) for text in texts] for texts in (references, hypotheses)
+    )
     pairs = list(zip(references, hypotheses, strict=True))
     counts = BleuScorer(n=4)
     for reference, hypothesis in pairs:
@@ -92,7 +96,10 @@ def nlg_statistics(references: Sequence[str], hypotheses: Sequence[str], meteor:
         hypothesis_words=np.array([study["testlen"] for study in counts.ctest], dtype=np.float64),
         reference_words=np.array([lengths[0] for lengths, _ in counts.crefs], dtype=np.float64),
         rouge=np.array([_rouge(*(text.split(" ") for text in pair)) for pair in pairs]),
-        cider=_cider(references, hypotheses), meteor=rows, meteor_missing=missing)
+        cider=_cider(references, hypotheses),
+        meteor=rows,
+        meteor_missing=missing,
+    )
 
 
 def _rouge(reference: list[str], hypothesis: list[str]) -> float:
@@ -118,8 +125,10 @@ def _rouge(reference: list[str], hypothesis: list[str]) -> float:
 def _cider(references: list[str], hypotheses: list[str]) -> np.ndarray:
     if not any(reference.split() for reference in references):
         return np.zeros(len(references))  # no n-gram has a document frequency
-    _, scores = Cider().compute_score({key: [text] for key, text in enumerate(references)},
-                                      {key: [text] for key, text in enumerate(hypotheses)})
+    _, scores = Cider().compute_score(
+        {key: [text] for key, text in enumerate(references)},
+        {key: [text] for key, text in enumerate(hypotheses)},
+    )
     return np.asarray(scores, dtype=np.float64)
 
 
@@ -137,8 +146,9 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"METEOR is not computed: {reason}", RuntimeWarning, stacklevel=5)
 
 
-def bleu_score(correct: np.ndarray, guess: np.ndarray, hypothesis_words: np.ndarray,
-               reference_words: np.ndarray) -> np.ndarray:
+def bleu_score(
+    correct: np.ndarray, guess: np.ndarray, hypothesis_words: np.ndarray, reference_words: np.ndarray
+) -> np.ndarray:
     """BLEU-1..4 of summed counts, brevity penalty against the reference length.
 
     Args:
@@ -168,8 +178,12 @@ def corpus_scores(statistics: NlgStatistics, weights: np.ndarray) -> dict[str, n
         document frequencies of all N references.
     """
     s = statistics
-    bleu = bleu_score(weights @ s.bleu_correct, weights @ s.bleu_guess,
-                      weights @ s.hypothesis_words, weights @ s.reference_words)
+    bleu = bleu_score(
+        weights @ s.bleu_correct,
+        weights @ s.bleu_guess,
+        weights @ s.hypothesis_words,
+        weights @ s.reference_words,
+    )
     studies = weights.sum(axis=1)
     scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)}
     scores["ROUGE_L"] = weights @ s.rouge / studies
@@ -179,8 +193,9 @@ def corpus_scores(statistics: NlgStatistics, weights: np.ndarray) -> dict[str, n
     return scores
 
 
-def score_reports(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-                  ) -> dict[str, float | None]:
+def score_reports(
+    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+) -> dict[str, float | None]:
     """Corpus scores, equal to pycocoevalcap 1.2 on white-space tokens.
 
     A newline or tab becomes one space; runs of spaces stay (ROUGE-L counts an empty token between
@@ -204,8 +219,9 @@ def score_reports(references: Sequence[str], hypotheses: Sequence[str], meteor: 
     return {name: float(scores[name][0]) if name in scores else None for name in NLG_METRICS}
 
 
-def score_each(references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
-               ) -> list[dict[str, float | None]]:
+def score_each(
+    references: Sequence[str], hypotheses: Sequence[str], meteor: bool = True
+) -> list[dict[str, float | None]]:
     """The same metrics for every study by itself; CIDEr keeps the whole set's frequencies.
 
     Arguments, keys and errors: see :func:`score_reports`.
@@ -215,5 +231,7 @@ def score_each(references: Sequence[str], hypotheses: Sequence[str], meteor: boo
     scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)} | {"ROUGE_L": s.rouge, "CIDEr": s.cider}
     if s.meteor is not None:
         scores["METEOR"] = meteor_score(s.meteor)
-    return [{name: float(scores[name][study]) if name in scores else None for name in NLG_METRICS}
-            for study in range(len(references))]
+    return [
+        {name: float(scores[name][study]) if name in scores else None for name in NLG_METRICS}
+        for study in range(len(references))
+    ]

@@ -9,23 +9,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..data.cleaning import clean_report
-from ..data.dataset import read_dataset
-from ..data.loading import load_mask
-from ..data.phantom import commonest_wording, reword
-from ..data.study import OBSERVATIONS, Study
-from ..data.study_set import StudySet
-from ..distributed import processes
-from ..files import write_json
-from ..generation import trace_report
-from ..inference import write_reports
-from ..language.hybrid_decoder import gates_scaled, hybrid_modules
-from ..language.prompt import report_ids
-from ..model import EMRRG
-from ..runs import write_predictions
-from .baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
-from .labeler import label_report
-from .localization import (
+from emrrg_lib.data.annotation import load_mask
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import OBSERVATIONS, Study
+from emrrg_lib.data.study_set import StudySet
+from emrrg_lib.evaluation.baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
+from emrrg_lib.evaluation.labeler import label_report
+from emrrg_lib.evaluation.nlg import score_each
+from emrrg_lib.evaluation.pointing import (
     MAPS,
     Case,
     naming_tokens,
@@ -34,7 +26,14 @@ from .localization import (
     sentence_tokens,
     token_map,
 )
-from .nlg import score_each
+from emrrg_lib.files import processes, write_json
+from emrrg_lib.generation import trace_report
+from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
+from emrrg_lib.language.prompt import report_ids
+from emrrg_lib.model import EMRRG
+from emrrg_lib.phantom import commonest_wording, reword
+from emrrg_lib.run.inference import write_reports
+from emrrg_lib.run_folder import write_predictions
 
 EXAMPLES = 24  # studies of the page, with their traces
 ENCODED = 20_000  # studies of a split that linear head and nearest neighbour see; MIMIC-CXR has 270,790
@@ -64,8 +63,10 @@ def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
 
 def _present(studies: StudySet) -> np.ndarray:
     """(N, 13) bool: observations worded as present or uncertain, No Finding left out; N as above."""
-    labels = [study.labels or label_report(report)
-              for study, report in zip(studies.studies[:ENCODED], studies.reports, strict=False)]
+    labels = [
+        study.labels or label_report(report)
+        for study, report in zip(studies.studies[:ENCODED], studies.reports, strict=False)
+    ]
     return np.array([[row[name] in (1, -1) for name in OBSERVATIONS[1:]] for row in labels])
 
 
@@ -76,20 +77,31 @@ def pointing_cases(model: EMRRG, studies: StudySet) -> dict[tuple[str, str], lis
         findings = [f for f in study.findings or () if f["label"] and any(f["masks"])]
         if not findings:
             continue
-        traces = {position: trace_report(model, *studies.images([index]), studies.reports[index], position)
-                  for position in ("predicts", "own")}
+        traces = {
+            position: trace_report(model, *studies.images([index]), studies.reports[index], position)
+            for position in ("predicts", "own")
+        }
         for finding in findings:
             tokens = naming_tokens(traces["own"].tokens, finding["label"])
-            mask = np.stack([np.zeros((size, size), bool) if path is None else load_mask(path, size)
-                             for path in finding["masks"]])
+            mask = np.stack(
+                [
+                    np.zeros((size, size), bool) if path is None else load_mask(path, size)
+                    for path in finding["masks"]
+                ]
+            )
             for kind, position in MAPS if tokens else ():
                 whole = position == "sentence"
                 trace = traces["own" if whole else position]
                 query = sentence_tokens(trace.tokens, tokens) if whole else tokens
                 gate = trace.gate if kind == "attention x gate" else None
-                cases[kind, position].append(Case(
-                    study.id, finding["kind"], token_map(trace.attention, query, gate),
-                    patch_mask(mask, trace.grid)))
+                cases[kind, position].append(
+                    Case(
+                        study.id,
+                        finding["kind"],
+                        token_map(trace.attention, query, gate),
+                        patch_mask(mask, trace.grid),
+                    )
+                )
     return cases
 
 
@@ -106,12 +118,14 @@ def _oracles(studies: Sequence[Study], seed: int, rule: str) -> dict[str, list[s
     if any(study.findings is None for study in studies):
         return {}
     rng = np.random.default_rng(seed)
-    return {"oracle re-wording": [clean_report(reword(s.findings, rng), rule) for s in studies],
-            "oracle, commonest wording": [clean_report(commonest_wording(s.findings), rule) for s in studies]}
+    return {
+        "oracle re-wording": [clean_report(reword(s.findings, rng), rule) for s in studies],
+        "oracle, commonest wording": [clean_report(commonest_wording(s.findings), rule) for s in studies],
+    }
 
 
 def cut_reference(model: EMRRG, report: str) -> str:
-    """The reference as the released code scores it: its first `max_length` tokens (upstream_audit E26)."""
+    """The reference as the released code scores it: its first `max_length` tokens (NOTES E26)."""
     ids = report_ids(model.tokenizer, report, model.settings.data.max_length)[:-1]
     return model.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
@@ -139,12 +153,22 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     neighbours, head = _image_systems(model, data)
     systems |= neighbours | _oracles(test.studies, seed, model.settings.data.cleaning)
     scores = score_each(test.reports, hypotheses)
-    write_predictions(run, (
-        {"id": study.id, "reference": test.reports[i], "hypothesis": hypotheses[i],
-         "reference_emrrg": cut_reference(model, test.reports[i]), "scores": scores[i],
-         "labels": study.labels, "linear_head": head[i],
-         "systems": {name: texts[i] for name, texts in systems.items()}}
-        for i, study in enumerate(test.studies)))
+    write_predictions(
+        run,
+        (
+            {
+                "id": study.id,
+                "reference": test.reports[i],
+                "hypothesis": hypotheses[i],
+                "reference_emrrg": cut_reference(model, test.reports[i]),
+                "scores": scores[i],
+                "labels": study.labels,
+                "linear_head": head[i],
+                "systems": {name: texts[i] for name, texts in systems.items()},
+            }
+            for i, study in enumerate(test.studies)
+        ),
+    )
     pointing = layers and pointing_tables(*(pointing_cases(model, s) for s in (data["val"], test)), layers)
     write_json(run / "probes.json", {"pointing": pointing or None, "dataset": dataset.caption})
     if layers:

@@ -14,26 +14,35 @@ from typing import Any
 
 import pandas as pd
 
-from emrrg_lib.errors import InputError
-from emrrg_lib.runs import read_json
+from emrrg_lib.files import KIT, InputError
+from emrrg_lib.run_folder import read_json
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "published"
+FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
 DATASETS = {"IU X-Ray": r"\biu\b|open-?i\b", "MIMIC-CXR": r"mimic", "CheXpert Plus": r"chexpert"}
 # Column of a published table -> (heading, metric of metrics.json).
 COLUMNS = {
     **{f"Bleu_{n}": (f"BLEU-{n}", f"Bleu_{n}") for n in range(1, 5)},
-    "ROUGE_L": ("ROUGE-L", "ROUGE_L"), "METEOR": ("METEOR", "METEOR"), "CIDEr": ("CIDEr", "CIDEr"),
-    "CE_P": ("CE P", "CE14_micro_P"), "CE_R": ("CE R", "CE14_micro_R"),
-    "CE_F1": ("CE F1", "CE14_micro_F1"), "CE13_F1": ("CE F1, 13", "CE13_micro_F1"),
-    "minutes": ("minutes", ""), "parameters_millions": ("tuned, M", ""),
+    "ROUGE_L": ("ROUGE-L", "ROUGE_L"),
+    "METEOR": ("METEOR", "METEOR"),
+    "CIDEr": ("CIDEr", "CIDEr"),
+    "CE_P": ("CE P", "CE14_micro_P"),
+    "CE_R": ("CE R", "CE14_micro_R"),
+    "CE_F1": ("CE F1", "CE14_micro_F1"),
+    "CE13_F1": ("CE F1, 13", "CE13_micro_F1"),
+    "minutes": ("minutes", ""),
+    "parameters_millions": ("tuned, M", ""),
 }
 CE = ("CE_P", "CE_R", "CE_F1")
 _OTHER = "CE with *: read by another labeler ({theirs}) than this run's ({ours}), so not comparable."
-_AVERAGE = ("CE: micro average over 14 observations; 13 leaves No Finding out. "
-            "The papers do not say how theirs is averaged.")
-_CUT = ("EMRRG's released code scores against references cut to 60 tokens (IU X-Ray) or 100; "
-        "this run's references: {references}.")
+_AVERAGE = (
+    "CE: micro average over 14 observations; 13 leaves No Finding out. "
+    "The papers do not say how theirs is averaged."
+)
+_CUT = (
+    "EMRRG's released code scores against references cut to 60 tokens (IU X-Ray) or 100; "
+    "this run's references: {references}."
+)
 _ELSEWHERE = "This run's data set is {kind}: its scores say nothing about the published data sets."
 _ALONE = "No published rows: this run's data set is {kind}; `--with emrrg_table1` prints them."
 
@@ -87,8 +96,10 @@ class ScoreTable:
                 lines.append(["", *(_interval(row, name) for name in columns)])
         if style == "markdown":
             ranges = [["", *(_interval(row, name) for name in columns)] for row in self.rows]
-            lines[1:] = [[f"{cell} ({end})" if end else cell for cell, end in zip(*pair, strict=True)]
-                         for pair in zip(lines[1:], ranges, strict=True)]
+            lines[1:] = [
+                [f"{cell} ({end})" if end else cell for cell, end in zip(*pair, strict=True)]
+                for pair in zip(lines[1:], ranges, strict=True)
+            ]
         drawn = _markdown(lines) if style == "markdown" else _text(lines)
         bullets = "\n".join(f"- {note}" for note in self.notes)
         return f"{self.caption}\n\n{drawn}\n\n{bullets}".rstrip("\n")
@@ -123,8 +134,14 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     if any(row["source"].startswith("EMRRG") for row in rows):
         notes.append(_CUT.format(references=references))
     notes += [f"{row['note']}." for row in rows if row["note"]]
-    told = {"split": metrics["split"], "studies": metrics.get("studies"), "references": references,
-            "labeler": labeler, "uncertain": metrics.get("uncertain"), "scored": metrics.get("date")}
+    told = {
+        "split": metrics["split"],
+        "studies": metrics.get("studies"),
+        "references": references,
+        "labeler": labeler,
+        "uncertain": metrics.get("uncertain"),
+        "scored": metrics.get("date"),
+    }
     caption = "; ".join([dataset, *(f"{name} {value}" for name, value in told.items() if value)])
     return ScoreTable(caption, [*_own_rows(metrics), *rows], notes)
 
@@ -146,13 +163,19 @@ def _published_rows(table: str, dataset: str | None, labeler: str) -> Iterator[d
         if dataset is not None and row["dataset"] != dataset:
             continue
         paper, number, *_ = row["source"].split(", ")
-        place = [row.get("setting"), dataset is None and row["dataset"],
-                 f"{paper.split('-')[0]} {number.replace('Table ', 'T')}"]
+        place = [
+            row.get("setting"),
+            dataset is None and row["dataset"],
+            f"{paper.split('-')[0]} {number.replace('Table ', 'T')}",
+        ]
         values = {name: row[name] for name in COLUMNS if pd.notna(row.get(name))}
         theirs = row.get("labeler", "")
-        yield values | {"source": row["source"], "labeler": "" if theirs == labeler else theirs,
-                        "system": f"{row['system']} ({', '.join(filter(None, place))})",
-                        "note": row["note"] and f"{row['source']}, {row['system']}: {row['note']}"}
+        yield values | {
+            "source": row["source"],
+            "labeler": "" if theirs == labeler else theirs,
+            "system": f"{row['system']} ({', '.join(filter(None, place))})",
+            "note": row["note"] and f"{row['source']}, {row['system']}: {row['note']}",
+        }
 
 
 def _value(row: dict[str, Any], name: str) -> str:
@@ -170,8 +193,13 @@ def _interval(row: dict[str, Any], name: str) -> str:
 
 def _text(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    drawn = [[line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                          zip(line[1:], widths[1:], strict=True))] for line in lines]
+    drawn = [
+        [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        for line in lines
+    ]
     drawn.insert(1, ["-" * width for width in widths])
     return "\n".join("  ".join(line).rstrip() for line in drawn)
 

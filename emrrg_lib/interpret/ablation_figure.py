@@ -7,8 +7,19 @@ from statistics import mean, stdev
 
 from matplotlib.axes import Axes
 
-from .panels import inch_axes, inch_text
-from .style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RULE, Picture, text_width
+from emrrg_lib.interpret.panels import inch_axes, inch_text
+from emrrg_lib.interpret.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    RULE,
+    Picture,
+    text_width,
+)
 
 PANELS = {"Bleu_4": "BLEU-4", "CIDEr": "CIDEr", "CE13_micro_F1": "CE F1, 13"}
 CONTROLS = (("--", ORANGE), (":", GREEN))  # line styles differ too: the figure is read in grey
@@ -24,8 +35,12 @@ def mean_and_spread(row: Row, metric: str) -> tuple[float, float | None] | None:
     return (mean(values), stdev(values) if len(values) > 1 else None) if values else None
 
 
-def ablation_figure(title: str, rows: Mapping[str, Row], controls: Mapping[str, Mapping[str, float]],
-                    paper: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Picture:
+def ablation_figure(
+    title: str,
+    rows: Mapping[str, Row],
+    controls: Mapping[str, Mapping[str, float]],
+    paper: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> Picture:
     """Rows from top to bottom, one panel a metric; the paper's values stand in a panel of their own.
 
     Their scales differ on purpose: the papers' data sets are others, so only the order of rows compares.
@@ -39,8 +54,12 @@ def ablation_figure(title: str, rows: Mapping[str, Row], controls: Mapping[str, 
         The figure; its `alt` holds every number that is drawn.
     """
     sets = list(dict.fromkeys(data for values in paper.values() for data in values))
-    panels = [(metric, theirs) for metric in PANELS for theirs in (False, True)
-              if not theirs or any(metric in found for values in paper.values() for found in values.values())]
+    panels = [
+        (metric, theirs)
+        for metric in PANELS
+        for theirs in (False, True)
+        if not theirs or any(metric in found for values in paper.values() for found in values.values())
+    ]
     left = max(text_width(name, 8.5) for name in rows) / 72 + 0.25
     width, height = (WIDTH - left - 0.1) / len(panels), ROW * len(rows)
     legend = 0.2 * (1 + len(controls) + len(sets))
@@ -73,8 +92,11 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], controls: Mapping, metric: str) 
 
 def _draw_paper(axes: Axes, rows: Sequence[str], paper: Mapping, sets: Sequence[str], metric: str) -> None:
     for (mark, colour), data in zip(MARKS, sets, strict=False):
-        points = [(paper[row][data][metric], place) for place, row in enumerate(rows)
-                  if metric in paper.get(row, {}).get(data, {})]
+        points = [
+            (paper[row][data][metric], place)
+            for place, row in enumerate(rows)
+            if metric in paper.get(row, {}).get(data, {})
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), mark, color=colour, fillstyle="none", markersize=5)
 
@@ -97,13 +119,22 @@ def _style(axes: Axes, names: Sequence[str] | None, count: int) -> None:
 
 
 def _legend(figure: Picture, top: float, seeds: int, controls: Mapping, sets: Sequence[str]) -> None:
-    lines = [("o", BLUE, "mean over seeds; bar: standard deviation; small dots below: each seed" if seeds > 1
-              else "one training, one seed: how far another seed would fall is not known")]
+    lines = [
+        (
+            "o",
+            BLUE,
+            "mean over seeds; bar: standard deviation; small dots below: each seed"
+            if seeds > 1
+            else "one training, one seed: how far another seed would fall is not known",
+        )
+    ]
     names = {"--": "- - ", ":": "· · "}
     lines += [(names[style], colour, name) for (style, colour), name in zip(CONTROLS, controls, strict=False)]
     marks = {"D": "◇", "s": "□"}
-    lines += [(marks[mark], colour, f"the paper's value on {data}")
-              for (mark, colour), data in zip(MARKS, sets, strict=False)]
+    lines += [
+        (marks[mark], colour, f"the paper's value on {data}")
+        for (mark, colour), data in zip(MARKS, sets, strict=False)
+    ]
     for number, (mark, colour, text) in enumerate(lines):
         inch_text(figure, 0.1, top + 0.2 * number, "●" if mark == "o" else mark, 8, colour)
         inch_text(figure, 0.45, top + 0.2 * number, text, 8)

@@ -13,11 +13,18 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
-from emrrg_lib.interpret.describe import default_words, describe, describe_place, view_name
-from emrrg_lib.interpret.naming import naming_words
+from emrrg_lib.interpret.matching import count_words, matching_spans
 from emrrg_lib.interpret.panels import inch_axes, inch_text
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture
-from emrrg_lib.interpret.trace import Trace
+from emrrg_lib.interpret.words import (
+    default_words,
+    describe,
+    describe_place,
+    naming_words,
+    view_name,
+    widest_layer,
+)
+from emrrg_lib.trace import Trace
 
 WIDTH = 9.0  # inches; 900 pixels in a notebook
 _BAR = 0.75  # inches kept for a colour bar
@@ -42,8 +49,14 @@ def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
 
 
 def attention_overlay(
-    images: Images, trace: Trace, word: int, layer: int, *,
-    heads: str | int | Sequence[int] = "mean", masks: np.ndarray | None = None, smooth: bool = True,
+    images: Images,
+    trace: Trace,
+    word: int,
+    layer: int,
+    *,
+    heads: str | int | Sequence[int] = "mean",
+    masks: np.ndarray | None = None,
+    smooth: bool = True,
 ) -> Picture:
     """Where one word looked, laid over every view (paper §3.4, Eq. 1).
 
@@ -112,8 +125,14 @@ def word_grid(
 
 
 def draw_word(
-    figure: Picture, images: Sequence[np.ndarray], trace: Trace, word: int, layer: int,
-    corner: tuple[float, float], side: float, masks: Mapping[str, np.ndarray] | None = None,
+    figure: Picture,
+    images: Sequence[np.ndarray],
+    trace: Trace,
+    word: int,
+    layer: int,
+    corner: tuple[float, float],
+    side: float,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> str:
     """Draws one word's attention over its views, `side` inches each, and tells it in words.
 
@@ -127,14 +146,17 @@ def draw_word(
     inch_text(figure, left, top + 0.24, caption, 9)
     for view, image in enumerate(images):
         axes = inch_axes(figure, left + view * (side + 0.03), top + 0.32, side, side)
-        panels.draw_overlay(axes, image, weights[view], float(weights.max()),
-                            mask=None if mask is None else mask[view])
+        panels.draw_overlay(
+            axes, image, weights[view], float(weights.max()), mask=None if mask is None else mask[view]
+        )
     return f"“{caption}”: {describe_place(weights)}."
 
 
 def loss_curve(
-    steps: Sequence[float], losses: Sequence[float],
-    validation: Sequence[tuple[float, float]] = (), width: float = 6.4,
+    steps: Sequence[float],
+    losses: Sequence[float],
+    validation: Sequence[tuple[float, float]] = (),
+    width: float = 6.4,
 ) -> Picture:
     """Training loss over steps: pale as measured, dark as a running mean, dots on validation.
 
@@ -148,15 +170,10 @@ def loss_curve(
         ValueError: if steps and losses differ in length or are empty.
     """
     if len(steps) != len(losses) or not len(steps):
-        raise ValueError(
-            f"steps ({len(steps)}) and losses ({len(losses)}) must be equally many, at least 1."
-        )
+        raise ValueError(f"steps ({len(steps)}) and losses ({len(losses)}) must be equally many, at least 1.")
     steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
     smooth = running_mean(losses)
-    alt = (
-        f"Training loss: {losses[0]:.2f} nats per token at first, "
-        f"{smooth[-1]:.2f} at step {steps[-1]:.0f}."
-    )
+    alt = f"Training loss: {losses[0]:.2f} nats per token at first, {smooth[-1]:.2f} at step {steps[-1]:.0f}."
     figure = Picture((width, 2.9), facecolor=PAPER, alt=alt)
     axes = inch_axes(figure, 0.65, 0.2, width - 0.85, 2.2)
     axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=1, label="training, as logged")
@@ -199,3 +216,74 @@ def one_image_per_view(images: Images, trace: Trace) -> list[np.ndarray]:
     if len(views) != trace.views:
         raise ValueError(f"{len(views)} image(s) given, but the trace has {trace.views} view(s).")
     return views
+
+
+_XRAY, _TYPE, _MARGIN = 2.05, 8.5, 0.15  # inches of an X-ray, font size of reports, inches of air
+
+Card = tuple[str, str, list[tuple[int, int]]]  # title, text, marked character spans
+
+
+def study_figure(
+    images: Images, reference: str | None, generated: str, trace: Trace, layer: int | None = None
+) -> Picture:
+    """Draws what a reader of one study wants to see at once.
+
+    Args:
+        images: one array a view.
+        reference: the radiologist's report; None where there is none.
+        generated: the model's report.
+        trace: the record of the generated report.
+        layer: position on the trace's layer axis; by default the one whose gate opens widest.
+
+    Raises:
+        ValueError: if there is not one image a view, or the layer does not exist.
+    """
+    images = one_image_per_view(images, trace)
+    layer = widest_layer(trace) if layer is None else layer
+    text_left = _MARGIN + len(images) * (_XRAY + 0.06) + 0.1
+    card_width = WIDTH - text_left - 0.1
+    cards = _cards(reference, generated)
+    heights = [panels.text_height(card[1], _TYPE, card_width - 0.28) + 0.5 for card in cards]
+    gate_top = max(_XRAY + 0.35, sum(heights) + 0.1 * len(heights)) + 0.35
+    words_top = gate_top + panels.gate_height(trace, WIDTH - 0.2) + 0.2
+    words = default_words(trace, 3)
+    side = min(1.42, (WIDTH - 0.3) / max(1, len(words)) / len(images) - 0.1)
+    total = words_top + (side + 0.4 if words else 0)
+    figure = Picture((WIDTH, total), facecolor=PAPER, alt=_alt(reference, generated, trace))
+    for view, image in enumerate(images):
+        axes = inch_axes(figure, _MARGIN + view * (_XRAY + 0.06), 0.3, _XRAY, _XRAY)
+        panels.draw_xray(axes, image, view_name(view))
+    top = 0.08
+    for (title, text, spans), height in zip(cards, heights, strict=True):
+        body = panels.text_card(figure, text_left, top, card_width, height, title)
+        panels.draw_marked_text(body, text, spans, _TYPE, card_width - 0.28)
+        top += height + 0.1
+    _heading(figure, gate_top - 0.12, "Gate: how much of the image each word let in, by layer")
+    panels.draw_gate(figure, trace, 0.1, gate_top, WIDTH - 0.2)
+    if words:
+        _heading(figure, words_top, f"Where words look · layer {trace.layer_ids[layer]}")
+    for position, word in enumerate(words):
+        left = _MARGIN + position * (len(images) * (side + 0.03) + 0.2)
+        draw_word(figure, images, trace, word, layer, (left, words_top - 0.02), side)
+    return figure
+
+
+def _cards(reference: str | None, generated: str) -> list[Card]:
+    if reference is None:
+        return [("Generated report", generated, [])]
+    matches = matching_spans(reference, generated)
+    shared, total = sum(match.words for match in matches), count_words(generated)
+    title = f"Generated report · {shared} of {total} words shared"
+    return [
+        ("Reference report", reference, [match.reference for match in matches]),
+        (title, generated, [match.hypothesis for match in matches]),
+    ]
+
+
+def _heading(figure: Picture, top: float, text: str) -> None:
+    inch_text(figure, _MARGIN, top, text, 9, MUTED, weight="bold")
+
+
+def _alt(reference: str | None, generated: str, trace: Trace) -> str:
+    told = "" if reference is None else f"Reference report: {reference} "
+    return f"X-rays of one study. {told}Generated report: {generated} {describe(trace)}"

@@ -34,8 +34,11 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
     """An X-ray (H, W) under its patch grid; the marked patches (row-major numbers) enlarged beside it."""
     height, columns = len(image), image.shape[1] // patch_size
     title = f"{height // patch_size} × {columns} patches of {patch_size} × {patch_size}"
-    figure = Picture((4.1 + 1.65 * len(marked), 4.2), facecolor=PAPER,
-                     alt=f"An X-ray cut into {title}; enlarged: patches {', '.join(map(str, marked))}.")
+    figure = Picture(
+        (4.1 + 1.65 * len(marked), 4.2),
+        facecolor=PAPER,
+        alt=f"An X-ray cut into {title}; enlarged: patches {', '.join(map(str, marked))}.",
+    )
     axes = inch_axes(figure, 0.1, 0.35, 3.7, 3.7)
     draw_xray(axes, image, title)
     for edge in np.arange(0, height + 1, patch_size) - 0.5:
@@ -44,25 +47,39 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
     for place, number in enumerate(marked):
         row, column = (patch_size * index for index in divmod(number, columns))
         axes.add_patch(Rectangle((column, row), patch_size, patch_size, fill=False, edgecolor=ORANGE))
-        axes.text(column + patch_size / 2 - 0.5, row - 2, str(number), color=PAPER, fontsize=8, ha="center",
-                  bbox={"facecolor": INK, "edgecolor": "none", "pad": 1})
+        axes.text(
+            column + patch_size / 2 - 0.5,
+            row - 2,
+            str(number),
+            color=PAPER,
+            fontsize=8,
+            ha="center",
+            bbox={"facecolor": INK, "edgecolor": "none", "pad": 1},
+        )
         one = inch_axes(figure, 4.05 + 1.65 * place, 1.4, 1.5, 1.5)
-        one.imshow(image[row:row + patch_size, column:column + patch_size], cmap="gray", vmin=0, vmax=255)
+        one.imshow(image[row : row + patch_size, column : column + patch_size], cmap="gray", vmin=0, vmax=255)
         one.set_title(f"patch {number}", fontsize=8.5, color=INK)
         one.set_axis_off()
     return figure
 
 
-def map_grid(rows: Mapping[str, Sequence[np.ndarray]], title: str, columns: Sequence[str] = (),
-             image: np.ndarray | None = None) -> Picture:
+def map_grid(
+    rows: Mapping[str, Sequence[np.ndarray]],
+    title: str,
+    columns: Sequence[str] = (),
+    image: np.ndarray | None = None,
+) -> Picture:
     """Small maps (rows, cols), one line a name, each on its own scale from dark to bright.
 
     `columns` are names above the maps of the first line; `image` is an X-ray that opens every line.
     """
     count, lead = max(map(len, rows.values())), image is not None
     side = min(1.25, 7.6 / (count + lead))
-    figure = Picture((1.35 + (count + lead) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)), facecolor=PAPER,
-                     alt=f"{title}: {', '.join(rows)}.")
+    figure = Picture(
+        (1.35 + (count + lead) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)),
+        facecolor=PAPER,
+        alt=f"{title}: {', '.join(rows)}.",
+    )
     inch_text(figure, 0.1, 0.22, title, 9.5)
     for line, (name, maps) in enumerate(rows.items()):
         top = 0.5 + line * (side + 0.1)
@@ -82,7 +99,7 @@ def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
     `orders` (G, side² + 1) holds token numbers in scan order; the cls token has no place in the image and
     is drawn in its centre. The last column also shows the path.
     """
-    alt = f"{', '.join(DIRECTION_NAMES[:len(orders)])}: read after {', '.join(map(str, steps))} tokens."
+    alt = f"{', '.join(DIRECTION_NAMES[: len(orders)])}: read after {', '.join(map(str, steps))} tokens."
     figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), facecolor=PAPER, alt=alt)
     for line, order in enumerate(orders):
         inch_text(figure, 0.1, 1.0 + 1.3 * line, DIRECTION_NAMES[line], 8.5)
@@ -102,7 +119,7 @@ def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
     for step in [*range(1, orders.shape[1], every), orders.shape[1]]:
         cells = [np.pad(_scan_cells(order, step), _MARGIN, constant_values=255) for order in orders]
         frame = Image.fromarray(np.hstack(cells))
-        for g, name in enumerate(DIRECTION_NAMES[:len(orders)]):
+        for g, name in enumerate(DIRECTION_NAMES[: len(orders)]):
             ImageDraw.Draw(frame).text((g * cells[0].shape[1], 3), name, fill=INK)
         frames.append(frame.quantize(16))
     buffer = io.BytesIO()
@@ -125,12 +142,17 @@ def _scan_cells(order: np.ndarray, step: int) -> np.ndarray:
     read = list(zip(order, _places(order), strict=True))[:step]
     for token, (top, left) in sorted(read, key=lambda item: item[0] == middle):  # cls lies over the patches
         name = ORANGE if token == order[step - 1] else INK if token == middle else "#9dbbd8"
-        pixels[top:top + _CELL - 1, left:left + _CELL - 1] = np.uint8(np.multiply(to_rgb(name), 255))
+        pixels[top : top + _CELL - 1, left : left + _CELL - 1] = np.uint8(np.multiply(to_rgb(name), 255))
     return pixels
 
 
-def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, title: str,
-           log: bool = False) -> Picture:
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    title: str,
+    log: bool = False,
+) -> Picture:
     """Plain curves, name -> (x values, y values), told apart by dash and mark as well as by colour."""
     figure = Picture((6.4, 3.1), facecolor=PAPER, alt=f"{title}: {', '.join(lines)}, {y} over {x}.")
     axes = inch_axes(figure, 0.75, 0.35, 5.45, 2.2)

@@ -64,8 +64,9 @@ def matching_spans(reference: str, hypothesis: str, min_words: int = 2) -> list[
         ValueError: if min_words is below 1.
     """
     left, right = _tokens(reference), _tokens(hypothesis)
-    matches = [Match(_span(left, i, n), _span(right, j, n), n)
-               for n, i, j in _common_runs(left, right, min_words)]
+    matches = [
+        Match(_span(left, i, n), _span(right, j, n), n) for n, i, j in _common_runs(left, right, min_words)
+    ]
     return sorted(matches, key=lambda match: match.hypothesis)
 
 
@@ -99,9 +100,7 @@ def _span(tokens: list[_Token], first: int, length: int) -> tuple[int, int]:
     return tokens[first].start, tokens[first + length - 1].stop
 
 
-def _common_runs(
-    left: list[_Token], right: list[_Token], min_words: int
-) -> list[tuple[int, int, int]]:
+def _common_runs(left: list[_Token], right: list[_Token], min_words: int) -> list[tuple[int, int, int]]:
     """(length, start in left, start in right) of the common runs, none overlapping another."""
     if min_words < 1:
         raise ValueError(f"min_words must be at least 1, but it is {min_words}.")

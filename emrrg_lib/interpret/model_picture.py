@@ -82,8 +82,14 @@ class ModelNumbers:
     def from_config(cls, config: EMRRGConfig, llm_width: int, llm_depth: int) -> ModelNumbers:
         """The numbers of a preset; the language model's sizes come from the model itself."""
         return cls(
-            config.encoder.image_size, config.encoder.patch_size, config.encoder.embed_dim,
-            config.encoder.depth, config.partial_lora.r, config.llm.name, llm_width, llm_depth,
+            config.encoder.image_size,
+            config.encoder.patch_size,
+            config.encoder.embed_dim,
+            config.encoder.depth,
+            config.partial_lora.r,
+            config.llm.name,
+            llm_width,
+            llm_depth,
             config.llm.hybrid_layers,
         )
 
@@ -105,7 +111,8 @@ class ModelNumbers:
 
 def model_picture(
     numbers: ModelNumbers | Mapping[str, Any] | None = None,
-    lit: str | Collection[str] | None = None, size: tuple[float, float] = (9.0, 6.1)
+    lit: str | Collection[str] | None = None,
+    size: tuple[float, float] = (9.0, 6.1),
 ) -> Picture:
     """Draws EMRRG from X-ray to report (paper Fig. 2), with the paper's section at every stage.
 

@@ -1,19 +1,167 @@
-"""The examples of a run's page: X-rays, reports with shared words marked, labels, gates."""
+"""What the page of a run shows of one study: pictures, texts, labels, scores, overlays.
+
+The pictures of a page as text inside the file: PNG data and outlines for inline SVG.
+
+The examples of a run's page: X-rays, reports with shared words marked, labels, gates."""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import contourpy
 import numpy as np
+from PIL import Image
 
-from emrrg_lib.interpret.describe import view_name
-from emrrg_lib.interpret.example import Example, Labels, Overlay, SystemReport
 from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
-from emrrg_lib.interpret.page_pictures import figure_picture, overlay_picture, xray_picture
 from emrrg_lib.interpret.page_tables import metric_name
+from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba, png_bytes
+from emrrg_lib.interpret.words import describe_place, naming_words, view_name, widest_layer
+from emrrg_lib.trace import Trace
+
+Labels = Mapping[str, int | None]  # observation -> 1, 0, -1 (uncertain) or None
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Where one word looked, ready to be drawn.
+
+    Attributes:
+        caption: the word, as it is printed.
+        weights: (view, rows, cols) attention, see `Trace.word_attention`.
+        note: a few words under it, such as the layer.
+        masks: (view, H, W) bool, the finding's true place, drawn as an outline; None where it is
+            not known.
+    """
+
+    caption: str
+    weights: np.ndarray
+    note: str = ""
+    masks: np.ndarray | None = None
+
+    @property
+    def alt(self) -> str:
+        """The picture in words."""
+        return f"The word “{self.caption}” looks {describe_place(np.asarray(self.weights))}."
+
+
+@dataclass(frozen=True)
+class SystemReport:
+    """One system's report: its name, text, labels read from it (None: there are none), scores."""
+
+    name: str
+    text: str
+    labels: Labels | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One study of the page.
+
+    Attributes:
+        id: the study's name.
+        images: one array a view, (H, W), (H, W, 3) or (3, H, W).
+        reference: the radiologist's report.
+        systems: the generated reports to compare with it, one or two, the same on all studies.
+        labels: the reference's labels; None where there are none.
+        trace: the record of the first system's report, for the gate strip.
+        overlays: the words of it whose attention is drawn.
+    """
+
+    id: str
+    images: Sequence[np.ndarray]
+    reference: str
+    systems: Sequence[SystemReport]
+    labels: Labels | None = None
+    trace: Trace | None = None
+    overlays: Sequence[Overlay] = ()
+
+
+def overlays_from_trace(
+    trace: Trace, layer: int | None = None, limit: int = 3, masks: Mapping[str, np.ndarray] | None = None
+) -> tuple[Overlay, ...]:
+    """Overlays of the words that name a finding, affirmed ones first.
+
+    Args:
+        trace: the record of one generated report.
+        layer: position on the trace's layer axis; by default the layer whose gate opens widest on
+            average.
+        limit: how many words at most.
+        masks: observation -> (view, H, W) bool, the true places; used for words said to be present.
+    """
+    layer = widest_layer(trace) if layer is None else layer
+    return tuple(
+        Overlay(
+            word.caption,
+            trace.word_attention(word.word_index, layer),
+            f"layer {trace.layer_ids[layer]}",
+            None if word.negated else (masks or {}).get(word.finding),
+        )
+        for word in naming_words(trace, limit)
+    )
+
+
+LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB
+_HEAT_SIDE = 48  # pixels of a heat map; the browser smooths it up
+
+
+def figure_picture(figure: Picture) -> dict[str, Any]:
+    """A figure for an <img>; 100 pixels an inch, so that type keeps one size all over the page."""
+    source = _uri(png_bytes(figure, 140, colours=256))
+    return {"source": source, "width": int(figure.get_figwidth() * 100), "alt": figure.alt}
+
+
+def xray_picture(image: np.ndarray, name: str, alt: str) -> dict[str, Any]:
+    """An X-ray whose picture others of the page reuse by its name."""
+    grey = _shrink(grey_image(image))
+    return _frame(grey, alt) | {"name": name, "source": _uri(encode_png(grey))}
+
+
+def overlay_picture(
+    image: np.ndarray,
+    name: str,
+    weights: np.ndarray,
+    peak: float,
+    mask: np.ndarray | None,
+    alt: str,
+) -> dict[str, Any]:
+    """The X-ray `name` again, with one view's (rows, cols) weights and a mask's outline on it."""
+    grey = _shrink(grey_image(image))
+    outline = "" if mask is None or not np.any(mask) else mask_outline(mask, *grey.shape[::-1])
+    heat = _uri(encode_png(heat_rgba(weights, peak, (_HEAT_SIDE, _HEAT_SIDE))))
+    return _frame(grey, alt) | {"uses": name, "heat": heat, "outline": outline}
+
+
+def mask_outline(mask: np.ndarray, width: float, height: float) -> str:
+    """SVG path of the edge of a (H, W) mask, scaled to width × height."""
+    padded = np.pad(np.asarray(mask, dtype=float), 1)
+    scale = np.array([width / np.shape(mask)[1], height / np.shape(mask)[0]])
+    paths = []
+    for line in contourpy.contour_generator(z=padded).lines(0.5):
+        points = (line - 0.5) * scale  # the frame of zeros moved everything by one pixel
+        paths.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z")
+    return "".join(paths)
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _frame(grey: np.ndarray, alt: str) -> dict[str, Any]:
+    return {"width": grey.shape[1], "height": grey.shape[0], "alt": alt}
+
+
+def _shrink(grey: np.ndarray) -> np.ndarray:
+    """(H, W) no larger than the page needs."""
+    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
+    size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
+
 
 NORMAL = "No Finding"
 SORTED_BY = ("Bleu_4", "CIDEr", "CE_F1")  # scores that the examples can be sorted by
@@ -64,15 +212,22 @@ def controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _card(index: int, example: Example) -> dict[str, Any]:
     name = f"x{index}"
     marks = shared_marks(example.reference, [system.text for system in example.systems])
-    systems = [_system(example, number, system, marks[number + 1])
-               for number, system in enumerate(example.systems)]
-    views = [xray_picture(image, f"{name}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
-             for view, image in enumerate(example.images)]
+    systems = [
+        _system(example, number, system, marks[number + 1]) for number, system in enumerate(example.systems)
+    ]
+    views = [
+        xray_picture(image, f"{name}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
+        for view, image in enumerate(example.images)
+    ]
     gate = example.trace and example.trace.tokens and figure_picture(gate_strip(example.trace, _STRIP))
     return {
-        "name": name, "id": example.id, "data": _data(index, example, systems),
+        "name": name,
+        "id": example.id,
+        "data": _data(index, example, systems),
         "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
-        "reference": _pieces(example.reference, marks[0]), "systems": systems, "gate": gate,
+        "reference": _pieces(example.reference, marks[0]),
+        "systems": systems,
+        "gate": gate,
         "overlays": [_overlay(name, example, overlay) for overlay in example.overlays],
         "outlined": any(overlay.masks is not None for overlay in example.overlays),
     }
@@ -80,23 +235,35 @@ def _card(index: int, example: Example) -> dict[str, Any]:
 
 def _system(example: Example, number: int, system: SystemReport, marks: Sequence[Mark]) -> dict[str, Any]:
     labels = compare_labels(example.labels, system.labels)
-    shared = [sum(count_words(system.text[mark.start : mark.stop]) for mark in chosen)
-              for chosen in (marks, [mark for mark in marks if len(mark.systems) > 1])]
+    shared = [
+        sum(count_words(system.text[mark.start : mark.stop]) for mark in chosen)
+        for chosen in (marks, [mark for mark in marks if len(mark.systems) > 1])
+    ]
     scores = dict(system.scores)
     if labels is not None and any(labels.values()):
         agreed, wrong = len(labels["agreed"]), len(labels["missed"]) + len(labels["invented"])
         scores["CE_F1"] = 2 * agreed / (2 * agreed + wrong)
-    return {"name": system.name, "pieces": _pieces(system.text, marks), "labels": labels,
-            "shared": shared[0], "both": shared[1], "total": count_words(system.text), "scores": scores,
-            "shown": [(_score_name(key), value) for key, value in scores.items()], "number": number}
+    return {
+        "name": system.name,
+        "pieces": _pieces(system.text, marks),
+        "labels": labels,
+        "shared": shared[0],
+        "both": shared[1],
+        "total": count_words(system.text),
+        "scores": scores,
+        "shown": [(_score_name(key), value) for key, value in scores.items()],
+        "number": number,
+    }
 
 
 def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, str]]:
     """The text cut at its marks: (piece, mark or None, "a", "b" or "ab")."""
     pieces, at = [], 0
     for mark in marks:
-        pieces += [(text[at : mark.start], None, ""),
-                   (text[mark.start : mark.stop], mark, "".join("ab"[s] for s in mark.systems))]
+        pieces += [
+            (text[at : mark.start], None, ""),
+            (text[mark.start : mark.stop], mark, "".join("ab"[s] for s in mark.systems)),
+        ]
         at = mark.stop
     return [*pieces, (text[at:], None, "")]
 
@@ -110,9 +277,13 @@ def _overlay(name: str, example: Example, overlay: Overlay) -> dict[str, Any]:
         )
     pictures = [
         overlay_picture(
-            image, f"{name}v{view}", weights[view], float(weights.max()),
+            image,
+            f"{name}v{view}",
+            weights[view],
+            float(weights.max()),
             None if overlay.masks is None else overlay.masks[view],
-            overlay.alt if view == 0 else f"The same word on the {view_name(view)}.")
+            overlay.alt if view == 0 else f"The same word on the {view_name(view)}.",
+        )
         for view, image in enumerate(example.images)
     ]
     return {"pictures": pictures, "caption": overlay.caption, "note": overlay.note}
@@ -124,13 +295,18 @@ def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> di
     named = {name for of in labels for names in of.values() for name in names}
     true = {name for of in labels for name in (*of["agreed"], *of["missed"])}
     values = {
-        "order": index, "id": example.id, "length": count_words(example.reference),
-        "labels": "|".join(sorted(named)), "abnormal": int(bool(true - {NORMAL})),
-        "missed": len(labels[0]["missed"]), "invented": len(labels[0]["invented"]),
+        "order": index,
+        "id": example.id,
+        "length": count_words(example.reference),
+        "labels": "|".join(sorted(named)),
+        "abnormal": int(bool(true - {NORMAL})),
+        "missed": len(labels[0]["missed"]),
+        "invented": len(labels[0]["invented"]),
         "differ": int(any(of != labels[0] for of in labels)),
     }
-    scores = ((_slug(system["number"], key), value) for system in systems
-              for key, value in system["scores"].items())
+    scores = (
+        (_slug(system["number"], key), value) for system in systems for key, value in system["scores"].items()
+    )
     return values | {key: value for key, value in scores if value is not None}
 
 

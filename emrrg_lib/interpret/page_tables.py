@@ -12,8 +12,19 @@ Row = Mapping[str, Any]
 
 # The columns everybody looks at; every other metric stands in the folded table below.
 MAIN_METRICS = (
-    "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr", "CE13_micro_P",
-    "CE13_micro_R", "CE13_micro_F1", "CE13_macro_F1", "CE13_example_F1", "CE14_micro_F1",
+    "Bleu_1",
+    "Bleu_2",
+    "Bleu_3",
+    "Bleu_4",
+    "ROUGE_L",
+    "METEOR",
+    "CIDEr",
+    "CE13_micro_P",
+    "CE13_micro_R",
+    "CE13_micro_F1",
+    "CE13_macro_F1",
+    "CE13_example_F1",
+    "CE14_micro_F1",
 )
 FINDING = "CE_F1 "  # begins the name of one observation's F1
 # U+2011 is a hyphen that no line breaks at.
@@ -68,8 +79,11 @@ def _score_table(rows: Sequence[Row], keys: list[str], notes: bool) -> Table:
     keys = sorted(keys, key=lambda key: order.index(metric_name(key)[0]))
     longest = {key: max(row["metrics"].get(key) or 0.0 for row in rows) for key in keys}
     body = [
-        (str(row["system"]), str(row.get("note", "")) if notes else "",
-         [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in keys])
+        (
+            str(row["system"]),
+            str(row.get("note", "")) if notes else "",
+            [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in keys],
+        )
         for row in rows
     ]
     groups = [(name, len(list(same))) for name, same in groupby(metric_name(key)[0] for key in keys)]
@@ -104,14 +118,23 @@ def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
 
 def _pointing_table(pointing: Mapping[str, Any]) -> Table:
     body = [
-        (str(row["kind"]), "", [
-            int(row["cases"]), _score(row["hit"], 1.0, (row.get("low"), row.get("high"))),
-            _score(row.get("gain"), 1.0, (row.get("gain_low"), row.get("gain_high"))),
-            *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place"))])
+        (
+            str(row["kind"]),
+            "",
+            [
+                int(row["cases"]),
+                _score(row["hit"], 1.0, (row.get("low"), row.get("high"))),
+                _score(row.get("gain"), 1.0, (row.get("gain_low"), row.get("gain_high"))),
+                *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place")),
+            ],
+        )
         for row in pointing["rows"]
     ]
-    place = {"predicts": "at the token before it", "own": "at its own tokens",
-             "sentence": "over its whole sentence"}.get(pointing.get("token"), "")
+    place = {
+        "predicts": "at the token before it",
+        "own": "at its own tokens",
+        "sentence": "over its whole sentence",
+    }.get(pointing.get("token"), "")
     read = f" Read from {pointing['map']} {place}." if "map" in pointing else ""
     caption = (
         "A hit: the strongest patch of the word that names the finding lies within one patch of its mask."

@@ -26,7 +26,7 @@ from emrrg_lib.interpret.style import (
     text_width,
     wrap_words,
 )
-from emrrg_lib.interpret.trace import Trace, Word
+from emrrg_lib.trace import Trace, Word
 
 GATE_ROW, GATE_GAP = 0.24, 0.1  # inches: one layer's row, air between lines
 GATE_TYPE = 7.5  # font size of the words
@@ -44,13 +44,19 @@ def inch_axes(figure: Picture, left: float, top: float, width: float, height: fl
 
 
 def inch_text(
-    figure: Picture, left: float, top: float, text: str, size: float, colour: str = INK,
+    figure: Picture,
+    left: float,
+    top: float,
+    text: str,
+    size: float,
+    colour: str = INK,
     weight: str = "normal",
 ) -> None:
     """Text whose base line starts at a place in inches from the upper left corner of the figure."""
     width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, fontsize=size, color=colour, weight=weight,
-                parse_math=False)
+    figure.text(
+        left / width, 1 - top / height, text, fontsize=size, color=colour, weight=weight, parse_math=False
+    )
 
 
 def draw_xray(axes: Axes, image: np.ndarray, title: str = "") -> tuple[int, int]:
@@ -64,8 +70,13 @@ def draw_xray(axes: Axes, image: np.ndarray, title: str = "") -> tuple[int, int]
 
 
 def draw_overlay(
-    axes: Axes, image: np.ndarray, weights: np.ndarray, peak: float, title: str = "",
-    mask: np.ndarray | None = None, smooth: bool = True
+    axes: Axes,
+    image: np.ndarray,
+    weights: np.ndarray,
+    peak: float,
+    title: str = "",
+    mask: np.ndarray | None = None,
+    smooth: bool = True,
 ) -> None:
     """One X-ray, the (rows, cols) attention of one word over it, the finding's mask as outline."""
     height, width = draw_xray(axes, image, title)
@@ -147,8 +158,14 @@ def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> 
     start, stop = line[0].start, line[-1].stop
     layers = len(trace.layer_ids)
     axes.pcolormesh(
-        np.arange(start, stop + 1), np.arange(layers + 1), trace.gate[:, start:stop], cmap=SIGNED,
-        vmin=-peak, vmax=peak, edgecolors=RULE, linewidth=0.3
+        np.arange(start, stop + 1),
+        np.arange(layers + 1),
+        trace.gate[:, start:stop],
+        cmap=SIGNED,
+        vmin=-peak,
+        vmax=peak,
+        edgecolors=RULE,
+        linewidth=0.3,
     )
     axes.set_ylim(layers, 0)
     names = [
@@ -164,12 +181,27 @@ def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> 
     for word in line:
         centre = (word.start + word.stop) / 2
         if word.stop - word.start > 1:  # a bracket under the tokens that spell one word
-            axes.plot([word.start + 0.15, word.stop - 0.15], [-0.05, -0.05], transform=below, color=MUTED,
-                      linewidth=0.9, clip_on=False)
+            axes.plot(
+                [word.start + 0.15, word.stop - 0.15],
+                [-0.05, -0.05],
+                transform=below,
+                color=MUTED,
+                linewidth=0.9,
+                clip_on=False,
+            )
         axes.annotate(
-            word.text, (centre, 0), xycoords=below, xytext=(2, -6), textcoords="offset points",
-            rotation=60, rotation_mode="anchor", ha="right", va="center", fontsize=GATE_TYPE,
-            color=INK, parse_math=False
+            word.text,
+            (centre, 0),
+            xycoords=below,
+            xytext=(2, -6),
+            textcoords="offset points",
+            rotation=60,
+            rotation_mode="anchor",
+            ha="right",
+            va="center",
+            fontsize=GATE_TYPE,
+            color=INK,
+            parse_math=False,
         )
 
 
@@ -201,8 +233,9 @@ def draw_marked_text(
                 right = x + (step if goes_on else text_width(word[:high], size))
                 corner, wide = (left - 0.6, y), right - left + 1.2
                 axes.add_patch(Rectangle(corner, wide, size * 1.22, color=MATCH_FILL, linewidth=0))
-            axes.text(x, y + size * 0.98, word, fontsize=size, color=INK, va="baseline",
-                      parse_math=False, zorder=3)
+            axes.text(
+                x, y + size * 0.98, word, fontsize=size, color=INK, va="baseline", parse_math=False, zorder=3
+            )
             x += step
         y += size * LINE
 
@@ -223,9 +256,17 @@ def text_card(figure: Picture, left: float, top: float, width: float, height: fl
     frame = inch_axes(figure, left, top, width, height)
     frame.set_axis_off()
     frame.set(xlim=(0, width), ylim=(height, 0))
-    frame.add_patch(FancyBboxPatch(
-        (0.03, 0.03), width - 0.06, height - 0.06, boxstyle="round,pad=0,rounding_size=0.07",
-        facecolor="#f7f9fb", edgecolor=RULE, linewidth=0.9))
+    frame.add_patch(
+        FancyBboxPatch(
+            (0.03, 0.03),
+            width - 0.06,
+            height - 0.06,
+            boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor="#f7f9fb",
+            edgecolor=RULE,
+            linewidth=0.9,
+        )
+    )
     frame.text(0.14, 0.22, title, fontsize=8, color=MUTED, weight="bold", va="baseline", parse_math=False)
     body = inch_axes(figure, left + 0.14, top + 0.32, width - 0.28, height - 0.42)
     body.set_axis_off()

@@ -15,8 +15,10 @@ from emrrg_lib.interpret import style
 
 LABEL, NOTE = 8.6, 7.6  # font sizes in points; 7.6 points are 10.5 pixels on a 900 pixel page
 FILLS = {  # kind of a box or square -> fill and edge
-    "frozen": (style.BLUE_FILL, style.BLUE), "trained": (style.ORANGE_FILL, style.ORANGE),
-    "plain": (style.PAPER, "#8993a0"), "cls": (style.GREEN_FILL, style.GREEN),
+    "frozen": (style.BLUE_FILL, style.BLUE),
+    "trained": (style.ORANGE_FILL, style.ORANGE),
+    "plain": (style.PAPER, "#8993a0"),
+    "cls": (style.GREEN_FILL, style.GREEN),
     "grid": (style.PAPER, "#b9c2cc"),
 }
 _DIM = 0.80  # how far an unlit part fades into the paper
@@ -55,17 +57,22 @@ class Canvas:
         how = {"ha": "center", "va": "center", "linespacing": 1.25, "zorder": 6, **how}
         self.axes.text(x, y, text, fontsize=size, color=self.colour(colour), **how)
 
-    def panel(
-        self, x: float, y: float, width: float, height: float, title: str, section: str
-    ) -> None:
+    def panel(self, x: float, y: float, width: float, height: float, title: str, section: str) -> None:
         """A large pale frame with the name of a stage and its paper section."""
         self.rounded(x, y, width, height, 10, "#f6f8fa", "rule", 1.0, 0)
         self.text(x + 12, y + 16, title, 9.2, weight="bold", ha="left")
         self.text(x + width - 12, y + 16, section, colour="muted", ha="right")
 
     def box(
-        self, x: float, y: float, width: float, height: float, label: str, kind: str = "plain",
-        note: str = "", size: float = LABEL
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        label: str,
+        kind: str = "plain",
+        note: str = "",
+        size: float = LABEL,
     ) -> None:
         """One operation, filled and marked by `kind`: frozen, trained or plain (no weights)."""
         self.rounded(x, y, width, height, 5, *FILLS[kind], 1.1, 3)
@@ -93,16 +100,21 @@ class Canvas:
         self.rounded(x - width / 2, y - 8.5, width, 17, 8.5, "orange", "orange", 0, 7)
         self.text(x, y + 0.4, text, colour="paper", weight="bold", zorder=8)
 
-    def arrow(
-        self, *points: Point, colour: str = "ink", width: float = 1.2, order: float = 2
-    ) -> None:
+    def arrow(self, *points: Point, colour: str = "ink", width: float = 1.2, order: float = 2) -> None:
         """A line through the points with rounded corners and an arrow head at its end."""
         self.axes.add_patch(
             FancyArrowPatch(
-                path=_rounded_line(points), arrowstyle="-|>,head_length=4.2,head_width=2.4",
-                mutation_scale=1, facecolor=self.colour(colour), edgecolor=self.colour(colour),
-                linewidth=width, zorder=order, joinstyle="round", capstyle="butt", shrinkA=0,
-                shrinkB=0
+                path=_rounded_line(points),
+                arrowstyle="-|>,head_length=4.2,head_width=2.4",
+                mutation_scale=1,
+                facecolor=self.colour(colour),
+                edgecolor=self.colour(colour),
+                linewidth=width,
+                zorder=order,
+                joinstyle="round",
+                capstyle="butt",
+                shrinkA=0,
+                shrinkB=0,
             )
         )
 
@@ -115,8 +127,15 @@ class Canvas:
             self.axes.plot([x - dx, x + dx], [y - dy, y + dy], color=ink, linewidth=1.1, zorder=5)
 
     def cells(
-        self, x: float, y: float, count: int, side: float, gap: float, kind: str = "frozen",
-        cls: int | None = None, upright: bool = False
+        self,
+        x: float,
+        y: float,
+        count: int,
+        side: float,
+        gap: float,
+        kind: str = "frozen",
+        cls: int | None = None,
+        upright: bool = False,
     ) -> None:
         """A row (or column) of squares: tokens, the one at `cls` being the cls token."""
         for index in range(count):
@@ -130,8 +149,14 @@ class Canvas:
         """A square picture in grey, values 0 to 1."""
         shade = pixels * (1 - _DIM) + _DIM if self._faded else pixels
         self.axes.imshow(
-            shade, cmap="gray", vmin=0, vmax=1, extent=(x, x + side, y + side, y), zorder=3,
-            aspect="auto", interpolation="antialiased"
+            shade,
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            extent=(x, x + side, y + side, y),
+            zorder=3,
+            aspect="auto",
+            interpolation="antialiased",
         )
 
     def triangle(self, *points: Point, colour: str) -> None:
@@ -139,15 +164,28 @@ class Canvas:
         self.axes.add_patch(Polygon(points, facecolor=self.colour(colour), linewidth=0, zorder=1))
 
     def rounded(
-        self, x: float, y: float, width: float, height: float, radius: float, fill: str, edge: str,
-        line: float, order: float
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        radius: float,
+        fill: str,
+        edge: str,
+        line: float,
+        order: float,
     ) -> None:
         """A rectangle with round corners."""
         self.axes.add_patch(
             FancyBboxPatch(
-                (x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}",
-                linewidth=line, facecolor=self.colour(fill), edgecolor=self.colour(edge),
-                zorder=order
+                (x, y),
+                width,
+                height,
+                boxstyle=f"round,pad=0,rounding_size={radius}",
+                linewidth=line,
+                facecolor=self.colour(fill),
+                edgecolor=self.colour(edge),
+                zorder=order,
             )
         )
 
@@ -167,8 +205,16 @@ def _rounded_line(points: Sequence[Point], radius: float = 7) -> Path:
 def _flame(x: float, y: float) -> Path:
     """A drop with a bent tip around (x, y), about 8 pixels high."""
     shape = [
-        (0, 4.6), (-4.6, 4.4), (-4.0, -0.6), (-0.6, -4.8), (0.2, -2.0), (1.0, -1.6), (1.6, -2.6),
-        (4.4, 0.6), (4.2, 4.4), (0, 4.6)
+        (0, 4.6),
+        (-4.6, 4.4),
+        (-4.0, -0.6),
+        (-0.6, -4.8),
+        (0.2, -2.0),
+        (1.0, -1.6),
+        (1.6, -2.6),
+        (4.4, 0.6),
+        (4.2, 4.4),
+        (0, 4.6),
     ]
     codes = [Path.MOVETO] + [Path.CURVE4] * 9
     return Path([(x + dx, y + dy) for dx, dy in shape], codes)

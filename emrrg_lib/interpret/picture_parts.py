@@ -52,8 +52,7 @@ def draw_stack(
         top = bottom - (max(numbers.hybrid_layers) + 1) * pitch
         right = x + width
         canvas.triangle(
-            (right, top), (right + 22, y), (right + 22, bottom + 36), (right, top + pitch),
-            colour="#fdeedd"
+            (right, top), (right + 22, y), (right + 22, bottom + 36), (right, top + pitch), colour="#fdeedd"
         )
     with canvas.part("llm"):
         middle = x + width / 2

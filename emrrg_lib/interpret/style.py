@@ -92,18 +92,14 @@ def grey_image(image: np.ndarray) -> np.ndarray:
         mean = image.mean(axis=-1 if image.shape[-1] == 3 else 0)
         image = mean.round().astype(np.uint8) if image.dtype == np.uint8 else mean
     if image.ndim != 2 or image.size == 0:
-        raise ValueError(
-            f"an image must be (H, W), (H, W, 3) or (3, H, W), but its shape is {image.shape}."
-        )
+        raise ValueError(f"an image must be (H, W), (H, W, 3) or (3, H, W), but its shape is {image.shape}.")
     if image.dtype == np.uint8:
         return image
     low, high = float(image.min()), float(image.max())
     return np.uint8(np.round((image - low) / (high - low if high > low else 1.0) * 255))
 
 
-def heat_rgba(
-    weights: np.ndarray, peak: float, size: tuple[int, int], smooth: bool = True
-) -> np.ndarray:
+def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
     """Attention weights of one view as a see-through layer for its X-ray.
 
     Args:

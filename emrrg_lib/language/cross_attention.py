@@ -1,4 +1,4 @@
-"""Gated cross-attention of a hybrid decoder layer, Eq. (1) and (2) of the paper (upstream_audit D2).
+"""Gated cross-attention of a hybrid decoder layer, Eq. (1) and (2) of the paper (NOTES D2).
 
 Trainable: `k_proj`, `v_proj` (W_k, W_v), `gate_proj` (w_g, b_g), `warm_up` (α).
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from emrrg_lib.files import InputError
 
 GATES = ("dynamic+warm-up", "dynamic", "static", "none")
 
@@ -25,8 +25,16 @@ class GatedCrossAttention(nn.Module):
         gate: "dynamic+warm-up" (Eq. 2), "dynamic" (no α), "static" (α alone) or "none" (S + X′).
     """
 
-    def __init__(self, hidden: int, heads: int, kv_heads: int, head_dim: int, norm: nn.Module,
-                 gate_input: str = "S", gate: str = GATES[0]) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        norm: nn.Module,
+        gate_input: str = "S",
+        gate: str = GATES[0],
+    ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.gate_input = heads, kv_heads, head_dim, gate_input
         self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
@@ -48,8 +56,10 @@ class GatedCrossAttention(nn.Module):
         tell whether the kept pair still holds. Raises InputError for states of another width.
         """
         if visual_states.shape[-1] != self.k_proj.in_features:
-            raise InputError(f"visual tokens must be {self.k_proj.in_features} wide for this LLM, got "
-                             f"{tuple(visual_states.shape)}; project them first")
+            raise InputError(
+                f"visual tokens must be {self.k_proj.in_features} wide for this LLM, got "
+                f"{tuple(visual_states.shape)}; project them first"
+            )
         parts = (self._norm[0], self.k_proj, self.v_proj)
         used = (visual_states, *(p for part in parts for p in part.parameters()))
         # tensors of inference mode count no versions: nothing is kept for them
@@ -59,14 +69,26 @@ class GatedCrossAttention(nn.Module):
             return self._memory[2]
         V = self._norm[0](visual_states.to(self.k_proj.weight.dtype))
         repeat = self.heads // self.kv_heads
-        pair = tuple(p(V).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
-                     .repeat_interleave(repeat, dim=1) for p in (self.k_proj, self.v_proj))
+        pair = tuple(
+            p(V)
+            .unflatten(-1, (self.kv_heads, self.head_dim))
+            .transpose(1, 2)
+            .repeat_interleave(repeat, dim=1)
+            for p in (self.k_proj, self.v_proj)
+        )
         # the tensors of the stamp are kept alive with it, so that an id cannot be reused
         self._memory = (stamp, used, pair) if keep else None
         return pair
 
-    def forward(self, S: Tensor, query: Tensor, visual_states: Tensor, visual_mask: Tensor | None,
-                text_mask: Tensor | None, hidden: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        S: Tensor,
+        query: Tensor,
+        visual_states: Tensor,
+        visual_mask: Tensor | None,
+        text_mask: Tensor | None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Adds the gated visual context to the heads before o_proj.
 
         Args:

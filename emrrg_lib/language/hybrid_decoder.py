@@ -17,8 +17,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-from ..errors import InputError
-from .cross_attention import GATES, GatedCrossAttention
+from emrrg_lib.files import InputError
+from emrrg_lib.language.cross_attention import GATES, GatedCrossAttention
 
 NAME = "emrrg_hybrid"
 LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
@@ -26,10 +26,18 @@ VISUAL_KEYWORDS = ("visual_states", "visual_mask", "text_mask")
 CACHE_KEYWORDS = ("cache", "past_key_values")  # since transformers 5.24, and before
 
 
-def hybrid_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                     attention_mask: Tensor | None, *, visual_states: Tensor | None = None,
-                     visual_mask: Tensor | None = None, text_mask: Tensor | None = None,
-                     **kwargs) -> tuple[Tensor, None]:
+def hybrid_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    visual_states: Tensor | None = None,
+    visual_mask: Tensor | None = None,
+    text_mask: Tensor | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
     """The attention function: returns the heads before o_proj, (B, n, heads, head_dim)."""
     output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     hidden = module.__dict__.pop("_hybrid_hidden", None)  # not kept: a graph could not be copied
@@ -50,24 +58,34 @@ def decoder_layers(llm: nn.Module) -> nn.ModuleList:
     layers = getattr(decoder, "layers", None)
     fits = layers is not None and all(
         hasattr(layer, "input_layernorm") and hasattr(getattr(layer, "self_attn", None), "o_proj")
-        for layer in layers)
+        for layer in layers
+    )
     if not fits:
-        raise InputError(f"{type(llm).__name__} has no decoder layers with input_layernorm and "
-                         f"self_attn.o_proj; hybrid layers need a causal LM {LLAMA_KIND}")
+        raise InputError(
+            f"{type(llm).__name__} has no decoder layers with input_layernorm and "
+            f"self_attn.o_proj; hybrid layers need a causal LM {LLAMA_KIND}"
+        )
     return layers
 
 
 def _check_layers(layers: Sequence[int], count: int) -> None:
     if wrong := [i for i in layers if not 0 <= i < count]:
         step = max(1, count // 4)
-        raise InputError(f"hybrid layer index {wrong[0]} is out of range: the LLM has {count} layers; "
-                         f"spread evenly would be {list(range(0, count, step))}")
+        raise InputError(
+            f"hybrid layer index {wrong[0]} is out of range: the LLM has {count} layers; "
+            f"spread evenly would be {list(range(0, count, step))}"
+        )
     if len(set(layers)) < len(layers):
         raise InputError(f"hybrid layer indices repeat: {list(layers)}")
 
 
-def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_input: str = "S",
-                          kv_init: str = "new", gate: str = GATES[0]) -> PreTrainedModel:
+def install_hybrid_layers(
+    llm: PreTrainedModel,
+    layers: Sequence[int],
+    gate_input: str = "S",
+    kv_init: str = "new",
+    gate: str = GATES[0],
+) -> PreTrainedModel:
     """Gives the chosen decoder layers a gated cross-attention; at α = 0 outputs are bit-identical.
 
     The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool
@@ -99,8 +117,15 @@ def install_hybrid_layers(llm: PreTrainedModel, layers: Sequence[int], gate_inpu
         attention = blocks[index].self_attn
         head_dim = getattr(attention, "head_dim", config.hidden_size // heads)
         weight = attention.o_proj.weight
-        cross = GatedCrossAttention(config.hidden_size, heads, config.num_key_value_heads, head_dim,
-                                    blocks[index].input_layernorm, gate_input, gate)
+        cross = GatedCrossAttention(
+            config.hidden_size,
+            heads,
+            config.num_key_value_heads,
+            head_dim,
+            blocks[index].input_layernorm,
+            gate_input,
+            gate,
+        )
         if kv_init == "copied":
             _copy_keys_values(attention, cross)
         attention.cross_attention = cross.to(weight.device, weight.dtype)
@@ -125,12 +150,15 @@ def _copy_keys_values(attention: nn.Module, cross: GatedCrossAttention) -> None:
 def _use_hybrid_attention(llm: PreTrainedModel) -> None:
     """Selects `hybrid_attention`; InputError where the model would ignore it or compute otherwise."""
     if not llm._supports_sdpa:  # e.g. attention sinks or soft-capped scores, which sdpa leaves out
-        raise InputError(f"{type(llm).__name__} cannot run with PyTorch's sdpa attention, on which "
-                         f"hybrid layers build; choose a causal LM {LLAMA_KIND}")
+        raise InputError(
+            f"{type(llm).__name__} cannot run with PyTorch's sdpa attention, on which "
+            f"hybrid layers build; choose a causal LM {LLAMA_KIND}"
+        )
     llm.set_attn_implementation(NAME)  # only warns where it cannot
     if llm.config._attn_implementation != NAME:
-        raise InputError(f"{type(llm).__name__} does not use the attention interface; choose a causal "
-                         f"LM {LLAMA_KIND}")
+        raise InputError(
+            f"{type(llm).__name__} does not use the attention interface; choose a causal LM {LLAMA_KIND}"
+        )
 
 
 def _require_reach(llm: PreTrainedModel) -> None:
@@ -146,8 +174,9 @@ def _require_reach(llm: PreTrainedModel) -> None:
         fits, reason = False, error
     llm.train(was_training)
     if not fits:
-        raise InputError(f"{type(llm).__name__} cannot carry hybrid layers ({reason}); choose a causal "
-                         f"LM {LLAMA_KIND}")
+        raise InputError(
+            f"{type(llm).__name__} cannot carry hybrid layers ({reason}); choose a causal LM {LLAMA_KIND}"
+        )
 
 
 def _keep_hidden(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -174,7 +203,8 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
     parameters = list(signature.parameters.values())
     rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
     forward.__signature__ = signature.replace(
-        parameters=[p for p in parameters if p not in rest] + named + rest)
+        parameters=[p for p in parameters if p not in rest] + named + rest
+    )
     llm.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
@@ -191,8 +221,11 @@ def _mask_of_call(text_mask: Tensor, given: dict) -> Tensor:
 
 def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
     """The installed cross-attentions by layer index."""
-    return {i: layer.self_attn.cross_attention for i, layer in enumerate(decoder_layers(llm))
-            if hasattr(layer.self_attn, "cross_attention")}
+    return {
+        i: layer.self_attn.cross_attention
+        for i, layer in enumerate(decoder_layers(llm))
+        if hasattr(layer.self_attn, "cross_attention")
+    }
 
 
 @contextmanager

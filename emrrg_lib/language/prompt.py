@@ -1,4 +1,4 @@
-"""The prompt around the report and the token sequences of training (paper §3.5; upstream_audit G)."""
+"""The prompt around the report and the token sequences of training (paper §3.5; NOTES G)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def report_ids(tokenizer: PreTrainedTokenizerFast, report: str, max_length: int)
     They are those the report has after "Assistant:"; tokenised alone, SentencePiece adds a space.
     """
     before = text_ids(tokenizer, ":")
-    ids = text_ids(tokenizer, ": " + report.strip())[len(before):][:max_length]
+    ids = text_ids(tokenizer, ": " + report.strip())[len(before) :][:max_length]
     return [*ids, tokenizer.eos_token_id]
 
 
@@ -53,8 +53,9 @@ class TextBatch:
     labels: Tensor
 
 
-def text_batch(tokenizer: PreTrainedTokenizerFast, prompt: str, reports: list[str],
-               max_length: int, image: bool = False) -> TextBatch:
+def text_batch(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, reports: list[str], max_length: int, image: bool = False
+) -> TextBatch:
     """Prompt + report + end symbol per row; only report and end symbol carry labels."""
     head = prompt_ids(tokenizer, prompt, image)
     rows = [report_ids(tokenizer, report, max_length) for report in reports]
@@ -65,5 +66,5 @@ def text_batch(tokenizer: PreTrainedTokenizerFast, prompt: str, reports: list[st
         end = len(head) + len(row)
         ids[i, :end] = torch.tensor(head + row)
         mask[i, :end] = 1
-        labels[i, len(head):end] = torch.tensor(row)
+        labels[i, len(head) : end] = torch.tensor(row)
     return TextBatch(ids, mask, labels)

@@ -19,26 +19,30 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from ..config import EMRRGConfig
-from ..data.cleaning import clean_report
-from ..data.dataset import Dataset, read_dataset
-from ..data.study_set import StudySet
-from ..distributed import processes
-from ..errors import InputError
-from ..evaluation.baselines import constant_report, shuffled
-from ..evaluation.intervals import point_scores, system_statistics
-from ..files import write_json, write_text
-from ..inference import write_reports
-from ..interpret.ablation_figure import ablation_figure
-from ..interpret.style import png_bytes
-from ..model import EMRRG
-from ..runs import read_json, write_predictions
-from ..settings import to_dict
-from .ablation_encoders import pretrained_encoder
-from .ablation_rows import Row, check_values, paper_values, read_rows, row_config, stage_values
-from .checkpoints import refuse_changes
-from .finetune import run_finetune
-from .record import run_record
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.sources import Dataset, read_dataset
+from emrrg_lib.data.study_set import StudySet
+from emrrg_lib.evaluation.baselines import constant_report, shuffled
+from emrrg_lib.evaluation.intervals import point_scores, system_statistics
+from emrrg_lib.files import InputError, processes, write_json, write_text
+from emrrg_lib.interpret.ablation_figure import ablation_figure
+from emrrg_lib.interpret.style import png_bytes
+from emrrg_lib.model import EMRRG
+from emrrg_lib.run.inference import write_reports
+from emrrg_lib.run_folder import read_json, run_record, write_predictions
+from emrrg_lib.settings import to_dict
+from emrrg_lib.training.ablation_rows import (
+    Row,
+    check_values,
+    paper_values,
+    pretrained_encoder,
+    read_rows,
+    row_config,
+    stage_values,
+)
+from emrrg_lib.training.checkpoints import refuse_changes
+from emrrg_lib.training.finetune import run_finetune
 
 CONSTANT, SHUFFLED = "constant report", "shuffled images"
 
@@ -53,8 +57,15 @@ class Job:
     out: Path
 
 
-def run_ablation(name: str, config: EMRRGConfig, data: Path, out: Path, seeds: int,
-                 values: Sequence[str] = (), only: Sequence[str] = ()) -> tuple[Path, dict[str, str]]:
+def run_ablation(
+    name: str,
+    config: EMRRGConfig,
+    data: Path,
+    out: Path,
+    seeds: int,
+    values: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> tuple[Path, dict[str, str]]:
     """Trains and scores every row with every seed, and writes `results.csv`, `figure.png`, `run.json`.
 
     Args:
@@ -87,10 +98,20 @@ def run_ablation(name: str, config: EMRRGConfig, data: Path, out: Path, seeds: i
         if processes().is_main_process:
             _write(name, rows, done, refused, _controls(constant, done), out)
     if processes().is_main_process:
-        write_json(out / "run.json", run_record(
-            f"ablation {name}", started, config=to_dict(config), values=list(values), seeds=seeds,
-            dataset=dataset.caption, rows=[asdict(row) for row in rows], left_out=refused,
-            job_minutes=round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1)))
+        write_json(
+            out / "run.json",
+            run_record(
+                f"ablation {name}",
+                started,
+                config=to_dict(config),
+                values=list(values),
+                seeds=seeds,
+                dataset=dataset.caption,
+                rows=[asdict(row) for row in rows],
+                left_out=refused,
+                job_minutes=round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1),
+            ),
+        )
     processes().wait_for_everyone()
     return out / "results.csv", refused
 
@@ -100,8 +121,14 @@ def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values
     config = replace(config, train=replace(config.train, seed=seed))
     if row.stage1 or row.stage2:
         weights = pretrained_encoder(
-            config, row.stage1, row.stage2, stage_values(values, "stage1."), stage_values(values, "stage2."),
-            data, out / "pretrained")
+            config,
+            row.stage1,
+            row.stage2,
+            stage_values(values, "stage1."),
+            stage_values(values, "stage2."),
+            data,
+            out / "pretrained",
+        )
         config = replace(config, encoder_weights=weights)
     slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
     slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
@@ -138,31 +165,41 @@ def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
     reports = write_reports(model, test, describe="writing reports")
     labels = [study.labels for study in test.studies]
     scores = {
-        "row": job.row.row, "seed": job.seed, "config": settings,
+        "row": job.row.row,
+        "seed": job.seed,
+        "config": settings,
         "trained": sum(t.numel() for t in model.trained_state().values()),
         "minutes": round(record["minutes"] + (time.time() - started) / 60, 2),
         "metrics": _scores(test.reports, reports, labels),
-        SHUFFLED: _scores(test.reports, shuffled(reports, job.seed), labels)}
+        SHUFFLED: _scores(test.reports, shuffled(reports, job.seed), labels),
+    }
     if state.is_main_process:
-        write_predictions(job.out, (
-            {"id": study.id, "reference": reference, "hypothesis": report, "labels": study.labels}
-            for study, reference, report in zip(test.studies, test.reports, reports, strict=True)))
+        write_predictions(
+            job.out,
+            (
+                {"id": study.id, "reference": reference, "hypothesis": report, "labels": study.labels}
+                for study, reference, report in zip(test.studies, test.reports, reports, strict=True)
+            ),
+        )
         write_json(job.out / "scores.json", scores)
         shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # nothing goes on from here
     state.wait_for_everyone()
     return scores
 
 
-def _scores(references: Sequence[str], reports: Sequence[str], labels: Sequence[Mapping | None]
-            ) -> dict[str, float | None]:
+def _scores(
+    references: Sequence[str], reports: Sequence[str], labels: Sequence[Mapping | None]
+) -> dict[str, float | None]:
     known = list(labels) if all(labels) else None
     return point_scores(system_statistics(references, reports, known))
 
 
 def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | None]:
     """Metrics of one training report for everybody, the best on validation."""
-    train, val, test = ([clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
-                        for split in ("train", "val", "test"))
+    train, val, test = (
+        [clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
+        for split in ("train", "val", "test")
+    )
     constant = [constant_report(train, val)] * len(test)
     return _scores(test, constant, [study.labels for study in dataset.split("test")])
 
@@ -173,24 +210,45 @@ def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[
     return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
 
 
-def _write(name: str, rows: Sequence[Row], done: Mapping[str, Sequence[Mapping]], refused: Mapping[str, str],
-           lines: Mapping[str, Mapping], out: Path) -> None:
+def _write(
+    name: str,
+    rows: Sequence[Row],
+    done: Mapping[str, Sequence[Mapping]],
+    refused: Mapping[str, str],
+    lines: Mapping[str, Mapping],
+    out: Path,
+) -> None:
     """Writes `results.csv` (jobs, rows left out, controls, papers) and `figure.png`."""
     paper = {row.row: paper_values(row) for row in rows}
-    table = [{"source": "this run", "row": row.row, "seed": job["seed"], "minutes": job["minutes"],
-              "trained": job["trained"], "note": f"same settings as {job['same_as']}" if "same_as" in job
-              else row.note, **job["metrics"]} for row in rows for job in done[row.row]]
+    table = [
+        {
+            "source": "this run",
+            "row": row.row,
+            "seed": job["seed"],
+            "minutes": job["minutes"],
+            "trained": job["trained"],
+            "note": f"same settings as {job['same_as']}" if "same_as" in job else row.note,
+            **job["metrics"],
+        }
+        for row in rows
+        for job in done[row.row]
+    ]
     table += [{"source": "left out", "row": row, "note": why} for row, why in refused.items()]
     table += [{"source": "control", "row": row, **metrics} for row, metrics in lines.items()]
-    table += [{"source": f"paper, {dataset}", "row": row, **metrics} for row, sets in paper.items()
-              for dataset, metrics in sets.items()]
+    table += [
+        {"source": f"paper, {dataset}", "row": row, **metrics}
+        for row, sets in paper.items()
+        for dataset, metrics in sets.items()
+    ]
     first = ["source", "row", "seed", "minutes", "trained", "note"]
-    frame = pd.DataFrame(table).astype({"seed": "Int64", "trained": "Int64"} if done and any(done.values())
-                                       else {})
+    frame = pd.DataFrame(table).astype(
+        {"seed": "Int64", "trained": "Int64"} if done and any(done.values()) else {}
+    )
     frame = frame[[c for c in first if c in frame] + [c for c in frame if c not in first]]
     write_text(out / "results.csv", frame.to_csv(index=False, float_format="%.4f"))
     if any(done.values()):
-        picture = ablation_figure(name, {row: [job["metrics"] for job in jobs] for row, jobs in done.items()},
-                                  lines, paper)
+        picture = ablation_figure(
+            name, {row: [job["metrics"] for job in jobs] for row, jobs in done.items()}, lines, paper
+        )
         (out / "figure.png").write_bytes(png_bytes(picture, dpi=150, colours=64))
         write_text(out / "figure.txt", picture.alt + "\n")

@@ -1,23 +1,35 @@
-"""What a row of an ablation table means: its configuration, its pre-training, the paper's values."""
+"""What a row of an ablation table means: its configuration, its pre-training, the paper's values.
+
+Encoders that an ablation's row pre-trains for itself by stage 1 or 2 (CXPMRG-Bench, Table 4)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from transformers import AutoConfig
+import torch
+from torch import nn
+from transformers import AutoConfig, ViTConfig, ViTModel
 
-from ..config import EMRRGConfig, with_values
-from ..data.tables import read_table
-from ..errors import InputError
-from ..evaluation.published import COLUMNS, published
-from ..language.llm import NAMED
-from ..tuning.policy import apply_policy
-from .recipes import STAGE1_TINY, STAGE2_TINY, recipe
+from emrrg_lib.config import EMRRGConfig, EncoderConfig, with_values
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import read_table
+from emrrg_lib.evaluation.published import COLUMNS, published
+from emrrg_lib.files import KIT, TINY_DIR, InputError, atomic_path, cache_folder, processes
+from emrrg_lib.language.llm import NAMED
+from emrrg_lib.training.pretrain import run_stage1, run_stage2, stage2_encoder
+from emrrg_lib.training.recipes import STAGE1, STAGE1_TINY, STAGE2, STAGE2_TINY, recipe
+from emrrg_lib.training.stage2 import load_text_encoder
+from emrrg_lib.tuning.policy import apply_policy
+from emrrg_lib.vision.hf_backbone import HFBackbone
+from emrrg_lib.vision.weights import load_vision_encoder, save_vision_encoder
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "ablations"
+FOLDER = KIT / "data" / "ablations"
 FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of a setting of pre-training, a recipe
 
@@ -67,13 +79,18 @@ def row_config(config: EMRRGConfig, row: Row, values: Sequence[str] = ()) -> EMR
             config = apply_policy(config, value)
         elif word == "size=large":  # as base to large in the paper: 768 x 12 to 1024 x 24
             sizes = config.encoder
-            config = replace(config, encoder=replace(
-                sizes, embed_dim=round(sizes.embed_dim * 4 / 3 / 32) * 32, depth=2 * sizes.depth))
+            config = replace(
+                config,
+                encoder=replace(
+                    sizes, embed_dim=round(sizes.embed_dim * 4 / 3 / 32) * 32, depth=2 * sizes.depth
+                ),
+            )
         elif word == "vit=true":
             config = replace(config, encoder=replace(config.encoder, kind="hf"))
         elif key == "llm.hybrid_layers":
-            config = replace(config, llm=replace(
-                config.llm, hybrid_layers=hybrid_layers(value, _layers(config.llm.name))))
+            config = replace(
+                config, llm=replace(config.llm, hybrid_layers=hybrid_layers(value, _layers(config.llm.name)))
+            )
         else:
             config = with_values(config, [word])
     return with_values(config, _own(values))
@@ -97,19 +114,26 @@ def check_values(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]
         if words := stage_values(values, prefix):
             recipe(base, "default", words)
             if not any(getattr(row, stage) for row in rows):
-                raise InputError(f"{prefix}{words[0]}: no row here is pre-trained by {stage}; leave it out, "
-                                 "or choose a table such as cxpmrg-table4")
+                raise InputError(
+                    f"{prefix}{words[0]}: no row here is pre-trained by {stage}; leave it out, "
+                    "or choose a table such as cxpmrg-table4"
+                )
 
 
 def hybrid_layers(choice: str, count: int) -> tuple[int, ...]:
     """Layer indices of a word: none, first, all, every:K (every K-th), spread:K (K layers, evenly)."""
     word, _, number = choice.partition(":")
-    steps = {"none": count, "first": count, "all": 1, "every": int(number or 1),
-             "spread": max(1, count // int(number or 1))}
+    steps = {
+        "none": count,
+        "first": count,
+        "all": 1,
+        "every": int(number or 1),
+        "spread": max(1, count // int(number or 1)),
+    }
     if word not in steps:
         raise InputError(f"hybrid layers '{choice}': say {', '.join(steps)}, with :K after the last two")
     chosen = range(0, 0 if word == "none" else count, steps[word])
-    return tuple(chosen[:int(number)] if word == "spread" else chosen)
+    return tuple(chosen[: int(number)] if word == "spread" else chosen)
 
 
 def _layers(llm: str) -> int:
@@ -118,19 +142,135 @@ def _layers(llm: str) -> int:
     try:
         return AutoConfig.from_pretrained(llm, trust_remote_code=False).get_text_config().num_hidden_layers
     except (OSError, ValueError) as error:
-        raise InputError(f"the language model '{llm}' is not here: download it with `hf download {llm}`"
-                         ) from error
+        raise InputError(
+            f"the language model '{llm}' is not here: download it with `hf download {llm}`"
+        ) from error
 
 
 def paper_values(row: Row) -> dict[str, dict[str, float]]:
     """Data set → metric → value of the published row that is meant, by system, setting or both."""
     if not row.paper_table:
         return {}
-    found = [line for line in published(row.paper_table).to_dict("records") if row.paper_row in (
-        line["system"], line["setting"], f"{line['system']} {line['setting']}")]
+    found = [
+        line
+        for line in published(row.paper_table).to_dict("records")
+        if row.paper_row in (line["system"], line["setting"], f"{line['system']} {line['setting']}")
+    ]
     if not found:
         raise InputError(f"{row.paper_table} has no row '{row.paper_row}'")
-    return {line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))}
-            for line in found}
+    return {
+        line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))} for line in found
+    }
 
 
+def pretrained_encoder(
+    config: EMRRGConfig,
+    stage1: str,
+    stage2: str,
+    values1: Sequence[str],
+    values2: Sequence[str],
+    data: Path,
+    out: Path,
+) -> str:
+    """Pre-trains the encoder of `config` on the training split of `data`; returns its `encoder_weights`.
+
+    The same encoder, stages and settings give the same folder in `out`, which is filled once for all rows
+    and seeds (seed 0); a stopped stage goes on.
+
+    Args:
+        stage1, stage2: cells of the ablation's table; empty leaves the stage out.
+        values1, values2: words KEY=VALUE for the recipes of every row.
+
+    Raises:
+        InputError: no such setting, a text encoder that is not here, or stage 1 of a Transformer.
+    """
+    size = "base" if config.encoder.patch_size == 16 else "tiny"
+    first = recipe(STAGE1[size], stage1, values1) if stage1 else None
+    second = (
+        recipe(replace(STAGE2[size], image_size=config.encoder.image_size), stage2, values2)
+        if stage2
+        else None
+    )
+    if first and config.encoder.kind == "hf":
+        raise InputError("stage 1 is made for Mamba encoders: a Transformer row has stage 2 only")
+    studies, sizes, weights = read_dataset(data, 0).split("train"), config.encoder, None
+    if first:
+        folder = out / _name("stage1", sizes, first)
+        images = [path for study in studies for path in study.images]
+        weights = _once(
+            folder, "stage1.pth", lambda: run_stage1(images, sizes, first, folder, 0, resume=True)
+        )
+    if second:
+        folder = out / _name("stage2", sizes, first, second)
+        encoder = small_vit(sizes) if sizes.kind == "hf" else stage2_encoder(sizes, second, weights, 0)
+        weights = _once(
+            folder,
+            "stage2.pth",
+            lambda: run_stage2(
+                studies,
+                encoder,
+                *load_text_encoder(_text_source(second.text_encoder)),
+                second,
+                folder,
+                0,
+                resume=True,
+            ),
+        )
+        if sizes.kind == "hf":
+            return _save_vit(encoder, weights, folder / "encoder")
+    file = folder / "encoder.safetensors"
+    with processes().main_process_first():
+        if not file.is_file():  # what stage 1 does not hold is drawn here, once
+            torch.manual_seed(0)
+            save_vision_encoder(load_vision_encoder(weights, sizes.image_size), file)
+    return str(file)
+
+
+def small_vit(sizes: EncoderConfig) -> HFBackbone:
+    """A Vision Transformer of an encoder's sizes with random weights: heads 32 wide, MLP 4 times as wide."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=sizes.embed_dim,
+        num_hidden_layers=sizes.depth,
+        intermediate_size=4 * sizes.embed_dim,
+        num_attention_heads=max(1, sizes.embed_dim // 32),
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return HFBackbone(ViTModel(config, add_pooling_layer=False), sizes.image_size)
+
+
+def _save_vit(encoder: nn.Module, weights: Path, folder: Path) -> str:
+    """Writes the trained ViT as a Hugging Face folder, which a configuration names."""
+    with processes().main_process_first():
+        if folder.is_dir():
+            return str(folder.resolve())
+        tensors = torch.load(weights, map_location="cpu", weights_only=True)["model"]
+        prefix = "visual_encoder."
+        encoder.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        )
+        with atomic_path(folder) as temporary:
+            encoder.model.save_pretrained(temporary)
+    return str(folder.resolve())
+
+
+def _text_source(name: str) -> str:
+    """`report-lm`: the kit's own report language model; a named LLM: its folder."""
+    if name == "report-lm":
+        return str(TINY_DIR / "report_lm")
+    return str(cache_folder(name)) if name in NAMED and name != "tiny" else name
+
+
+def _once(folder: Path, name: str, run) -> Path:
+    if not (folder / "run.json").is_file():  # written last
+        run()
+    processes().wait_for_everyone()
+    return folder / name
+
+
+def _name(stage: str, *settings: Any) -> str:
+    text = json.dumps([asdict(s) if s else None for s in settings], sort_keys=True)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import write_json
-from ..runs import read_json
+from emrrg_lib.files import InputError, write_json
+from emrrg_lib.run_folder import read_json
 
 PREFIX = "checkpoint-"
 MANIFEST = "complete.json"  # sizes and SHA-256 of the other files, and what the run is
@@ -49,8 +48,10 @@ def seal(written: Path, final: Path, facts: dict[str, Any]) -> None:
         facts: kept in the manifest.
     """
     files = sorted(path for path in written.rglob("*") if path.is_file())
-    write_json(written / MANIFEST, facts | {
-        "files": {str(path.relative_to(written)): _digest(path) for path in files}})
+    write_json(
+        written / MANIFEST,
+        facts | {"files": {str(path.relative_to(written)): _digest(path) for path in files}},
+    )
     for path in (*files, written / MANIFEST, written):
         _sync(path)
     shutil.rmtree(final, ignore_errors=True)
@@ -72,8 +73,14 @@ def flaw(checkpoint: Path) -> str | None:
         files = read_json(checkpoint / MANIFEST)["files"]
     except (InputError, KeyError, TypeError):
         return f"it has no readable {MANIFEST}"
-    return next((f"{name} is missing or damaged" for name, digest in files.items()
-                 if not (checkpoint / name).is_file() or _digest(checkpoint / name) != digest), None)
+    return next(
+        (
+            f"{name} is missing or damaged"
+            for name, digest in files.items()
+            if not (checkpoint / name).is_file() or _digest(checkpoint / name) != digest
+        ),
+        None,
+    )
 
 
 def newest_complete(out: Path) -> Path | None:
@@ -107,8 +114,10 @@ def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any], where: Path) -> None:
     """Raises InputError with every difference between what a run was begun with and what is asked now."""
     if lines := differences(before, now):
-        raise InputError(f"{where} was begun with other settings ({'; '.join(lines)}): resume with the same "
-                         "ones, or write to another folder")
+        raise InputError(
+            f"{where} was begun with other settings ({'; '.join(lines)}): resume with the same "
+            "ones, or write to another folder"
+        )
 
 
 def explain_failure(error: Exception, out: Path, partial: Path) -> InputError | None:
@@ -124,5 +133,7 @@ def explain_failure(error: Exception, out: Path, partial: Path) -> InputError | 
     shutil.rmtree(partial, ignore_errors=True)
     kept = newest_complete(out)
     last = f"{kept.name} is intact" if kept else "there is no earlier one"
-    return InputError(f"the disk is full: the checkpoint {partial.name[1:].removesuffix('.partial')} could "
-                      f"not be written to {out}; {last}. Free some space, then go on with --resume")
+    return InputError(
+        f"the disk is full: the checkpoint {partial.name[1:].removesuffix('.partial')} could "
+        f"not be written to {out}; {last}. Free some space, then go on with --resume"
+    )

@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..distributed import gather, processes
-from ..errors import InputError
-from ..runs import read_json
-from . import checkpoints
-from .batches import DRAWN, Batches, ShareCollator, study_names
-from .watch import LossCurve, StopOnSignal, curve, in_notebook
+from emrrg_lib.files import InputError, gather, processes
+from emrrg_lib.run_folder import read_json
+from emrrg_lib.training import checkpoints
+from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, study_names
+from emrrg_lib.training.watch import LossCurve, StopOnSignal, curve, in_notebook
 
 WEIGHTS = "model.safetensors"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
@@ -45,7 +44,7 @@ def hold_rise_fall(step: int, warmup: int, steps: int, fall: float = 0.3) -> flo
 
 
 def cosine(step: int, warmup: int, steps: int) -> float:
-    """Learning-rate factor: linear rise, then half a cosine down to 0 (upstream_audit B1)."""
+    """Learning-rate factor: linear rise, then half a cosine down to 0 (NOTES B1)."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup)))) / 2
@@ -63,10 +62,17 @@ class KitTrainer(Trainer):
         settings: what a resumed run must have in common with this one.
     """
 
-    def __init__(self, *args: Any, groups: Callable[[nn.Module], list[dict]] | None = None,
-                 weight_decay: float = 0.01, betas: tuple[float, float] = (0.9, 0.98),
-                 schedule: str = "hold", names: Sequence[str] | None = None,
-                 settings: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        groups: Callable[[nn.Module], list[dict]] | None = None,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        schedule: str = "hold",
+        names: Sequence[str] | None = None,
+        settings: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._groups, self._decay, self._betas = groups, weight_decay, betas
         self._factor = SCHEDULES[schedule]
@@ -77,8 +83,11 @@ class KitTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None):
         if self.optimizer is None:
-            groups = self._groups(self.model) if self._groups else [
-                {"params": list(self.model.parameters()), "lr": self.args.learning_rate}]
+            groups = (
+                self._groups(self.model)
+                if self._groups
+                else [{"params": list(self.model.parameters()), "lr": self.args.learning_rate}]
+            )
             self.optimizer = torch.optim.AdamW(split_decay(groups, self._decay), betas=self._betas)
         return self.optimizer
 
@@ -86,18 +95,26 @@ class KitTrainer(Trainer):
         if self.lr_scheduler is None:
             warmup = self.args.get_warmup_steps(num_training_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
-                lambda step: self._factor(step, warmup, num_training_steps))
+                optimizer or self.optimizer, lambda step: self._factor(step, warmup, num_training_steps)
+            )
         return self.lr_scheduler
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches that are the same for any number of processes, drawn when they are needed, not before."""
         count = self.args.world_size
         # a loss that is a mean over tokens bears shares of any size; others get equal ones
-        batches = Batches(len(self.train_dataset), self.args.per_device_train_batch_size * count,
-                          self.args.seed, 1 if self.model_accepts_loss_kwargs else count)
-        loader = DataLoader(self.train_dataset, batch_sampler=batches, pin_memory=torch.cuda.is_available(),
-                            collate_fn=ShareCollator(self.data_collator, self.args.process_index, count))
+        batches = Batches(
+            len(self.train_dataset),
+            self.args.per_device_train_batch_size * count,
+            self.args.seed,
+            1 if self.model_accepts_loss_kwargs else count,
+        )
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=ShareCollator(self.data_collator, self.args.process_index, count),
+        )
         loader.set_epoch = batches.set_epoch  # the Trainer calls it
         return loader
 
@@ -126,7 +143,8 @@ class KitTrainer(Trainer):
         raise InputError(
             f"training stopped at step {self.state.global_step + 1}: loss or gradient is not finite (NaN) on "
             f"the studies {studies}. Look at their images and reports; else lower the learning rate or turn "
-            "clipping on (clip 1). Earlier checkpoints are intact")
+            "clipping on (clip 1). Earlier checkpoints are intact"
+        )
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._partial or self.args.output_dir)
@@ -141,9 +159,15 @@ class KitTrainer(Trainer):
             processes().wait_for_everyone()
             if self.args.should_save:
                 name = f"{checkpoints.PREFIX}{step}"
-                checkpoints.seal(self._partial / name, out / name, {
-                    "settings": self._settings, "processes": self.args.world_size,
-                    "unlogged": {"loss": loss, "since": self._globalstep_last_logged}})
+                checkpoints.seal(
+                    self._partial / name,
+                    out / name,
+                    {
+                        "settings": self._settings,
+                        "processes": self.args.world_size,
+                        "unlogged": {"loss": loss, "since": self._globalstep_last_logged},
+                    },
+                )
                 self._partial.rmdir()
         except Exception as error:
             if sentence := checkpoints.explain_failure(error, out, self._partial):
@@ -157,8 +181,11 @@ class KitTrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            trained = {name: p.detach().cpu().contiguous()
-                       for name, p in self.model.named_parameters() if p.requires_grad}
+            trained = {
+                name: p.detach().cpu().contiguous()
+                for name, p in self.model.named_parameters()
+                if p.requires_grad
+            }
             save_file(trained, folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -185,8 +212,11 @@ class KitTrainer(Trainer):
             self.state = state
             return
         if (before := manifest["processes"]) != self.args.world_size:
-            log.warning("begun with %d processes, resumed with %d: it goes on, but with other random numbers",
-                        before, self.args.world_size)
+            log.warning(
+                "begun with %d processes, resumed with %d: it goes on, but with other random numbers",
+                before,
+                self.args.world_size,
+            )
         self.add_callback(_Unlogged(self, **manifest["unlogged"]))
         self._resumed = str(checkpoint)
         self.train(resume_from_checkpoint=str(checkpoint))
@@ -223,12 +253,29 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
-def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, steps: int,
-        batch_size: int, learning_rate: float, warmup_steps: int = 100, weight_decay: float = 0.01,
-        clip: float = 1.0, betas: tuple[float, float] = (0.9, 0.98), schedule: str = "hold",
-        seed: int = 0, save_steps: int = 500, resume: bool = False, accumulation: int = 1,
-        groups: Callable[[nn.Module], list[dict]] | None = None, names: Sequence[str] | None = None,
-        callbacks: Sequence[TrainerCallback] = (), bf16: bool = False) -> KitTrainer:
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    collate: Callable,
+    out: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup_steps: int = 100,
+    weight_decay: float = 0.01,
+    clip: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.98),
+    schedule: str = "hold",
+    seed: int = 0,
+    save_steps: int = 500,
+    resume: bool = False,
+    accumulation: int = 1,
+    groups: Callable[[nn.Module], list[dict]] | None = None,
+    names: Sequence[str] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    bf16: bool = False,
+) -> KitTrainer:
     """Trains for `steps` optimiser steps with checkpoints and `loss.csv` in `out`; returns the trainer.
 
     Args:
@@ -248,20 +295,49 @@ def fit(model: nn.Module, dataset: Dataset, collate: Callable, out: Path, *, ste
     keep_freed_memory()
     count = processes().num_processes
     settings = {
-        "steps": steps, "batch_size": batch_size * count, "accumulation": accumulation, "seed": seed,
-        "learning_rate": learning_rate, "warmup_steps": warmup_steps, "weight_decay": weight_decay,
-        "clip": clip, "betas": list(betas), "schedule": schedule, "studies": len(dataset)}
+        "steps": steps,
+        "batch_size": batch_size * count,
+        "accumulation": accumulation,
+        "seed": seed,
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "betas": list(betas),
+        "schedule": schedule,
+        "studies": len(dataset),
+    }
     arguments = TrainingArguments(
-        output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation, average_tokens_across_devices=True,
-        learning_rate=learning_rate, warmup_steps=warmup_steps, max_grad_norm=clip, seed=seed,
-        logging_steps=max(1, min(50, steps // 20)), save_steps=save_steps, report_to=[],
-        remove_unused_columns=False, bf16=bf16, use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=in_notebook())
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        average_tokens_across_devices=True,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        max_grad_norm=clip,
+        seed=seed,
+        logging_steps=max(1, min(50, steps // 20)),
+        save_steps=save_steps,
+        report_to=[],
+        remove_unused_columns=False,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=in_notebook(),
+    )
     trainer = KitTrainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, groups=groups,
-        weight_decay=weight_decay, betas=betas, schedule=schedule, names=names, settings=settings,
-        callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")])
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        groups=groups,
+        weight_decay=weight_decay,
+        betas=betas,
+        schedule=schedule,
+        names=names,
+        settings=settings,
+        callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
+    )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display
     with memory_explained(settings, count), StopOnSignal(trainer):
         trainer.run(resume)
@@ -274,14 +350,18 @@ def memory_explained(settings: dict[str, Any], count: int):
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's errors are RuntimeErrors
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower() \
-                and "can't allocate memory" not in str(error):
+        if (
+            not isinstance(error, MemoryError)
+            and "out of memory" not in str(error).lower()
+            and "can't allocate memory" not in str(error)
+        ):
             raise
         taken = f"{settings['batch_size'] // count} studies at once"
         raise InputError(
             f"out of memory with {taken}: raise accumulation (now {settings['accumulation']}; the same "
             "training in smaller batches), set gradient_checkpointing, or lower batch_size, max_length or "
-            "image_size; --resume goes on from the last checkpoint") from error
+            "image_size; --resume goes on from the last checkpoint"
+        ) from error
 
 
 def loss_history(trainer: Trainer) -> list[dict[str, float]]:

@@ -11,24 +11,22 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from ..config import EMRRGConfig
-from ..data.dataset import read_dataset
-from ..data.study_set import Indices, StudySet
-from ..distributed import processes
-from ..evaluation.clinical import label_report
-from ..evaluation.nlg import score_reports
-from ..files import write_json
-from ..inference import write_reports
-from ..language.prompt import text_batch
-from ..model import EMRRG
-from ..runs import read_config, read_json, write_config, write_trained
-from ..settings import to_dict
-from ..tuning.policy import learning_rate_groups
-from .batches import random_streams
-from .checkpoints import refuse_changes
-from .engine import fit, loss_history
-from .recipes import per_process
-from .record import run_record
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study_set import Indices, StudySet
+from emrrg_lib.evaluation.clinical import label_report
+from emrrg_lib.evaluation.nlg import score_reports
+from emrrg_lib.files import processes, write_json
+from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.model import EMRRG
+from emrrg_lib.run.inference import write_reports
+from emrrg_lib.run_folder import read_config, read_json, run_record, write_config, write_trained
+from emrrg_lib.settings import to_dict
+from emrrg_lib.training.batches import random_streams
+from emrrg_lib.training.checkpoints import refuse_changes
+from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.recipes import per_process
+from emrrg_lib.tuning.policy import learning_rate_groups
 
 ENCODE_BATCH = 16
 
@@ -47,10 +45,18 @@ class StudyCollator:
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        text = text_batch(self.tokenizer, self.data.prompt, [self.studies.reports[i] for i in indices],
-                          self.data.max_length, self.image_in_prompt)
-        return self.images(indices) | {"input_ids": text.input_ids, "attention_mask": text.attention_mask,
-                                       "labels": text.labels}
+        text = text_batch(
+            self.tokenizer,
+            self.data.prompt,
+            [self.studies.reports[i] for i in indices],
+            self.data.max_length,
+            self.image_in_prompt,
+        )
+        return self.images(indices) | {
+            "input_ids": text.input_ids,
+            "attention_mask": text.attention_mask,
+            "labels": text.labels,
+        }
 
 
 class TokenCollator(StudyCollator):
@@ -65,8 +71,7 @@ class TokenCollator(StudyCollator):
         self.model.eval()  # no drop-path; the Trainer sets the mode it needs
         tokens = []
         for start in range(0, len(self.studies), ENCODE_BATCH):
-            pixels, masks = self.studies.images(
-                range(start, min(start + ENCODE_BATCH, len(self.studies))))
+            pixels, masks = self.studies.images(range(start, min(start + ENCODE_BATCH, len(self.studies))))
             encoded = self.model.encoder(pixels[masks].to(self.model.device)).half().cpu()
             tokens += encoded.split(masks.sum(dim=1).tolist())
         return tokens
@@ -83,7 +88,7 @@ class TokenCollator(StudyCollator):
 class KeepBest(TrainerCallback):
     """Generates on validation every so often and keeps the weights with the best score.
 
-    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (audit G). The joint part
+    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (NOTES G). The joint part
     chooses anew: the warm part's best would be a model whose encoder was never tuned. The training ends
     early where `patience` validations in a row bring no better score.
     """
@@ -148,9 +153,18 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     history = _fit_parts(model, train, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
-        write_json(out / "run.json", run_record(
-            "stage 3", started, seed=settings.seed, config=to_dict(config), data=str(data_dir),
-            history=history, validation=keep.history))
+        write_json(
+            out / "run.json",
+            run_record(
+                "stage 3",
+                started,
+                seed=settings.seed,
+                config=to_dict(config),
+                data=str(data_dir),
+                history=history,
+                validation=keep.history,
+            ),
+        )
     state.wait_for_everyone()
     return out
 
@@ -165,24 +179,41 @@ def _begin(out: Path, config: EMRRGConfig, resume: bool) -> None:
 def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> list[dict[str, float]]:
     """Trains the warm and the joint part; returns the loss curve of both."""
     settings, history = model.settings.train, []
-    drawn = Indices(len(train), [settings.abnormal_factor if is_abnormal(report) else 1
-                                 for report in train.reports])
-    parts = (("warm", settings.warm_steps, TokenCollator, 1.0),
-             ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor))
+    drawn = Indices(
+        len(train), [settings.abnormal_factor if is_abnormal(report) else 1 for report in train.reports]
+    )
+    parts = (
+        ("warm", settings.warm_steps, TokenCollator, 1.0),
+        ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor),
+    )
     for name, steps, collator, factor in parts:
         if not steps:
             continue
         keep.every = math.ceil(steps / settings.validations)
         trainer = fit(
-            model, drawn, collator(train, model, settings.seed), keep.run / "checkpoints" / name,
-            steps=steps, batch_size=per_process(settings.batch_size,
-                                                processes().num_processes * settings.accumulation),
-            accumulation=settings.accumulation, learning_rate=factor * settings.learning_rate,
-            warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay, clip=settings.clip,
-            schedule=settings.schedule, seed=settings.seed, save_steps=settings.save_steps, resume=resume,
-            names=[study.id for study in train.studies], callbacks=[keep], groups=partial(
-                learning_rate_groups, learning_rate=factor * settings.learning_rate,
-                gate_learning_rate=factor * settings.gate_learning_rate))
+            model,
+            drawn,
+            collator(train, model, settings.seed),
+            keep.run / "checkpoints" / name,
+            steps=steps,
+            batch_size=per_process(settings.batch_size, processes().num_processes * settings.accumulation),
+            accumulation=settings.accumulation,
+            learning_rate=factor * settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+            schedule=settings.schedule,
+            seed=settings.seed,
+            save_steps=settings.save_steps,
+            resume=resume,
+            names=[study.id for study in train.studies],
+            callbacks=[keep],
+            groups=partial(
+                learning_rate_groups,
+                learning_rate=factor * settings.learning_rate,
+                gate_learning_rate=factor * settings.gate_learning_rate,
+            ),
+        )
         history += [{**entry, "step": keep.offset + entry["step"]} for entry in loss_history(trainer)]
         keep.offset += trainer.state.global_step
     return history

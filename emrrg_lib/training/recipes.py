@@ -1,4 +1,4 @@
-"""Budgets and settings of pre-training; sizes `base` and `large` carry the released ones (audit B1, B2)."""
+"""Budgets and settings of pre-training; sizes `base` and `large` carry the released ones (NOTES B1, B2)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from ..config import LARGE, TINY_ENCODER, Cleaning, EncoderConfig
-from ..errors import InputError
-from ..settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict
+from emrrg_lib.config import LARGE, TINY_ENCODER, Cleaning, EncoderConfig
+from emrrg_lib.files import InputError
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict
 
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 
@@ -61,14 +61,34 @@ class Stage2Config(Settings):
 
 
 # Phantoms fill the frame and stand straight: gentler crops are nearer to what the encoder will read.
-STAGE1_TINY = Stage1Config(decoder_dim=64, steps=1000, warmup_steps=50, batch_size=32,
-                           base_learning_rate=2.4e-2, crop_scale=(0.6, 1.0), flip=False)
+STAGE1_TINY = Stage1Config(
+    decoder_dim=64,
+    steps=1000,
+    warmup_steps=50,
+    batch_size=32,
+    base_learning_rate=2.4e-2,
+    crop_scale=(0.6, 1.0),
+    flip=False,
+)
 # Normal reports are near duplicates of each other, so CLIP's loss alone is too weak at this size; a
 # schedule that decays from the start leaves the hard findings unlearnt.
 STAGE2_TINY = Stage2Config(
-    image_size=96, text_encoder="tiny", projection_dim=128, cleaning="iu_xray", steps=2400,
-    warmup_steps=200, batch_size=32, learning_rate=1.5e-3, schedule="hold", weight_decay=0.05,
-    betas=(0.9, 0.98), clip=3.0, jitter=True, lateral_share=0.2, observation_weight=10.0)
+    image_size=96,
+    text_encoder="tiny",
+    projection_dim=128,
+    cleaning="iu_xray",
+    steps=2400,
+    warmup_steps=200,
+    batch_size=32,
+    learning_rate=1.5e-3,
+    schedule="hold",
+    weight_decay=0.05,
+    betas=(0.9, 0.98),
+    clip=3.0,
+    jitter=True,
+    lateral_share=0.2,
+    observation_weight=10.0,
+)
 STAGE1 = {"tiny": STAGE1_TINY, "base": Stage1Config(), "large": Stage1Config()}
 STAGE2 = {"tiny": STAGE2_TINY, "base": Stage2Config(), "large": Stage2Config()}
 
@@ -110,6 +130,8 @@ def per_process(batch_size: int, parts: int) -> int:
     Raises InputError if it cannot be split evenly.
     """
     if batch_size % parts:
-        raise InputError(f"a batch of {batch_size} cannot be split into {parts} parts (processes times "
-                         "accumulation); choose a multiple")
+        raise InputError(
+            f"a batch of {batch_size} cannot be split into {parts} parts (processes times "
+            "accumulation); choose a multiple"
+        )
     return batch_size // parts

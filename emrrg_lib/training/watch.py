@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import Trainer, TrainerCallback
 
-from ..distributed import any_process
-from ..files import write_text
+from emrrg_lib.files import any_process, write_text
 
 COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
 TWICE = 2.0  # seconds: torchrun hands a Ctrl-C on to processes that have had it already
@@ -39,7 +38,7 @@ class LossCurve(TrainerCallback):
     def _draw(self, rows: list[dict]) -> None:
         from IPython.display import display
 
-        from ..interpret.figures import loss_curve
+        from emrrg_lib.interpret.figures import loss_curve
 
         figure = loss_curve([row["step"] for row in rows], [row["loss"] for row in rows])
         if self.display is None:

@@ -1,4 +1,4 @@
-"""Partial LoRA: low-rank updates of row blocks of the mixer's matrices (paper §3.3; upstream_audit C).
+"""Partial LoRA: low-rank updates of row blocks of the mixer's matrices (paper §3.3; NOTES C).
 
 in_proj's rows make X then Z, x_proj's rows make dt, B, then C. `LoRA_p(X)` updates the X rows alone,
 `LoRA(in_proj)` all rows; both together are the paper's default. PEFT does the rest: one adapter per
@@ -17,10 +17,9 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from ..config import PartialLoRAConfig
-from ..errors import InputError
-from ..vision.encoder import VisionMamba
-from ..vision.mixer import DIRECTIONS, RowBlockLinear
+from emrrg_lib.config import PartialLoRAConfig
+from emrrg_lib.files import InputError
+from emrrg_lib.vision.mamba import DIRECTIONS, RowBlockLinear, VisionMamba
 
 ALL_DIRECTIONS = "(" + "|".join(DIRECTIONS) + ")"
 # target → the modules it acts on (a regular expression over names inside the encoder)
@@ -81,8 +80,12 @@ class RowBlockLoraLinear(LoraLinear):
 
 def _lora_config(target: str, config: PartialLoRAConfig) -> LoraConfig:
     """ΔW = scale · B · A: PEFT scales by lora_alpha / r."""
-    lora = LoraConfig(r=config.r, lora_alpha=config.scale * config.r, lora_dropout=config.dropout,
-                      target_modules=TARGETS[target])
+    lora = LoraConfig(
+        r=config.r,
+        lora_alpha=config.scale * config.r,
+        lora_dropout=config.dropout,
+        target_modules=TARGETS[target],
+    )
     lora._register_custom_module({RowBlockLinear: RowBlockLoraLinear})
     return lora
 
@@ -135,8 +138,9 @@ def load_partial_lora(encoder: VisionMamba, folder: str | Path, config: PartialL
         _check_saved(file, config)
         result = model.load_adapter(Path(folder) / name, name, is_trainable=True)
         if missing := [key for key in result.missing_keys if f".{name}." in key]:
-            raise InputError(f"{file.parent} lacks {len(missing)} matrices, first '{missing[0]}'; "
-                             "save it again")
+            raise InputError(
+                f"{file.parent} lacks {len(missing)} matrices, first '{missing[0]}'; save it again"
+            )
     activate(model, config.targets)
     return model
 
@@ -145,5 +149,7 @@ def _check_saved(file: Path, config: PartialLoRAConfig) -> None:
     saved = json.loads(file.read_text(encoding="utf-8"))
     rank, scale = saved["r"], saved["lora_alpha"] / saved["r"]
     if rank != config.r or abs(scale - config.scale) > 1e-6:
-        raise InputError(f"{file.parent} was saved with r={rank}, scale={scale:g}, but the config says "
-                         f"r={config.r}, scale={config.scale:g}; use the saved values")
+        raise InputError(
+            f"{file.parent} was saved with r={rank}, scale={scale:g}, but the config says "
+            f"r={config.r}, scale={config.scale:g}; use the saved values"
+        )

@@ -9,8 +9,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..config import EMRRGConfig
-from ..errors import InputError
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.files import InputError
 
 PARTS = {  # part → regular expression over the parameter names of EMRRG
     "partial_lora": r"^encoder\..*\.lora_[AB]\.",
@@ -46,8 +46,10 @@ POLICIES = {  # the encoder of §3.3, the six rows of Table 5
     "table5-6": Policy("lora", X, "hybrid"),
     # Table 6 does not say how its LLM is run. §4.4 draws the hybrid layers as its consequence, so: plain.
     "table6-llm": Policy("frozen", (), "lora"),
-} | {f"table6-{target}": Policy("lora", (target,), "frozen") for target in (
-    "embedding", "x_proj", "dt_proj", "in_proj", "out_proj", "Z", "dt", "B", "C", "X")}
+} | {
+    f"table6-{target}": Policy("lora", (target,), "frozen")
+    for target in ("embedding", "x_proj", "dt_proj", "in_proj", "out_proj", "Z", "dt", "B", "C", "X")
+}
 
 
 def apply_policy(config: EMRRGConfig, name: str) -> EMRRGConfig:
@@ -65,8 +67,12 @@ def apply_policy(config: EMRRGConfig, name: str) -> EMRRGConfig:
     elif not llm.hybrid_layers:
         raise InputError(f"policy '{name}' needs hybrid layers, but preset '{config.preset}' has none")
     lora = replace(config.partial_lora, targets=policy.targets) if policy.targets else config.partial_lora
-    return replace(config, encoder_tuning=policy.encoder, partial_lora=lora,
-                   llm=replace(llm, tuning="lora" if policy.llm == "lora" else "frozen"))
+    return replace(
+        config,
+        encoder_tuning=policy.encoder,
+        partial_lora=lora,
+        llm=replace(llm, tuning="lora" if policy.llm == "lora" else "frozen"),
+    )
 
 
 def add_llm_lora(llm: PreTrainedModel, r: int) -> None:
@@ -99,5 +105,7 @@ def learning_rate_groups(model: nn.Module, learning_rate: float, gate_learning_r
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups["gate" if trainable_part(name) == "gate" else "rest"].append(parameter)
-    return [{"params": groups["rest"], "lr": learning_rate},
-            {"params": groups["gate"], "lr": gate_learning_rate}]
+    return [
+        {"params": groups["rest"], "lr": learning_rate},
+        {"params": groups["gate"], "lr": gate_learning_rate},
+    ]

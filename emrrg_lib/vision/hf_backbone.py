@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from ..errors import InputError
-from ..language.llm import cache_folder
+from emrrg_lib.files import InputError, cache_folder
 
 NAMED = {  # name → hub id, architecture, sizes (those of the hub's file; ViTConfig's defaults are base)
     "vit-base": ("google/vit-base-patch16-224", "vit", {}),
-    "swin-base": ("microsoft/swin-base-patch4-window7-224", "swin", dict(
-        embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7)),
+    "swin-base": (
+        "microsoft/swin-base-patch4-window7-224",
+        "swin",
+        dict(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=7),
+    ),
 }
 
 
@@ -49,13 +51,17 @@ class HFBackbone(nn.Module):
                 probe = torch.zeros(1, 3, image_size, image_size, device=model.device, dtype=model.dtype)
                 tokens = model(pixel_values=probe, **self.options).last_hidden_state
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"{name} cannot read {image_size} px images ({error}); choose another "
-                             "vision model or image size") from error
+            raise InputError(
+                f"{name} cannot read {image_size} px images ({error}); choose another "
+                "vision model or image size"
+            ) from error
         side = math.isqrt(tokens.shape[1])
         self.extra = tokens.shape[1] - side**2
         if tokens.dim() != 3 or self.extra > 8:  # a map of features, or tokens of no square grid
-            raise InputError(f"{name} returns {tuple(tokens.shape)}, not tokens (B, T, d) of a square grid; "
-                             "choose a ViT, DeiT, DINOv2 or Swin")
+            raise InputError(
+                f"{name} returns {tuple(tokens.shape)}, not tokens (B, T, d) of a square grid; "
+                "choose a ViT, DeiT, DINOv2 or Swin"
+            )
         self.embed_dim, self.grid = tokens.shape[-1], (side, side)
         self.cls_index = 0 if self.extra else None
 
@@ -63,12 +69,14 @@ class HFBackbone(nn.Module):
         """(B, 3, H, W) → (B, M + 1, d), or (B, M, d) for a model without cls token."""
         wanted = (3, self.image_size, self.image_size)
         if pixel_values.dim() != 4 or pixel_values.shape[1:] != wanted:
-            raise InputError(f"images must be (B, {', '.join(map(str, wanted))}), got "
-                             f"{tuple(pixel_values.shape)}; load_image resizes them")
+            raise InputError(
+                f"images must be (B, {', '.join(map(str, wanted))}), got "
+                f"{tuple(pixel_values.shape)}; load_image resizes them"
+            )
         if not pixel_values.isfinite().all():
             raise InputError("an image holds NaN or infinite values; check how it was read and normalised")
         tokens = self.model(pixel_values=pixel_values, **self.options).last_hidden_state
-        return torch.cat([tokens[:, :1], tokens[:, self.extra:]], dim=1) if self.extra > 1 else tokens
+        return torch.cat([tokens[:, :1], tokens[:, self.extra :]], dim=1) if self.extra > 1 else tokens
 
 
 def build_hf_backbone(source: str, image_size: int) -> HFBackbone:
@@ -103,6 +111,9 @@ def _read(read: Callable, source: str):
         return read(str(folder) if (folder / "config.json").is_file() else hub)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        advice = ("the folder has to hold config.json and the weights" if Path(source).is_absolute()
-                  else f"download it with `hf download {hub} --local-dir {folder}`")
+        advice = (
+            "the folder has to hold config.json and the weights"
+            if Path(source).is_absolute()
+            else f"download it with `hf download {hub} --local-dir {folder}`"
+        )
         raise InputError(f"cannot load the vision model '{source}' ({first}); {advice}") from error

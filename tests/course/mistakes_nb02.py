@@ -33,10 +33,17 @@ WRONG = [
     (3, ORDER + "    return torch.cat([columns, tokens[middle:middle + 1]])", "the middle stays the middle"),
     (3, "def answer(side):\n    return torch.arange(side * side + 1)", "reads along the rows"),
     (3, ORDER + JOINED + ".flip(0)", "direction `_c_b`"),
-    (3, ORDER + "    columns = torch.arange(side * side).reshape(side, side).T.flatten()\n" + JOINED,
-     "more than once"),
-    (3, ORDER + "    snake = square.T.clone()\n    snake[1::2] = snake[1::2].flip(1)\n"
-        "    columns = snake.flatten()\n" + JOINED, "each column from its top"),
+    (
+        3,
+        ORDER + "    columns = torch.arange(side * side).reshape(side, side).T.flatten()\n" + JOINED,
+        "more than once",
+    ),
+    (
+        3,
+        ORDER + "    snake = square.T.clone()\n    snake[1::2] = snake[1::2].flip(1)\n"
+        "    columns = snake.flatten()\n" + JOINED,
+        "each column from its top",
+    ),
     (4, COMBINE + "(a1 + a2, a2 * b1 + b2)", "the decays multiply"),
     (4, COMBINE + "(a1 * a2, a1 * b2 + b1)", "the other order"),
     (4, COMBINE + "(a1 * a2, b1 + b2)", "fades in the second"),

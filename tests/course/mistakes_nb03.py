@@ -3,7 +3,7 @@
 import torch
 
 from emrrg_lib.config import EncoderConfig
-from emrrg_lib.vision.encoder import VisionMamba
+from emrrg_lib.vision.mamba import VisionMamba
 
 with torch.device("meta"):
     RELEASED = VisionMamba(EncoderConfig(image_size=224))
@@ -28,15 +28,24 @@ WRONG = [
     (1, COUNT.format(**RIGHT | {"copies": "1"}), "that is one direction"),
     (1, COUNT.format(**RIGHT | {"R": "d // 16"}), "rounded up"),
     (1, COUNT.format(**RIGHT | {"result": "12 * copies * 32 * (inputs + rows)"}), "written into your code"),
-    (2, ROWS + "y = x @ W.T\n    y[:, :len(B)] += scale * x @ A.T @ B.T\n    return y",
-     "stands in rows 0 to 2"),
+    (
+        2,
+        ROWS + "y = x @ W.T\n    y[:, :len(B)] += scale * x @ A.T @ B.T\n    return y",
+        "stands in rows 0 to 2",
+    ),
     (2, ROWS + BLOCK + "x @ A.T @ B.T\n    return y", "`scale`, 0.5 in this check, is missing"),
     (2, ROWS + "W[start:start + len(B)] += scale * B @ A\n    return x @ W.T", "changes W itself"),
     (2, ROWS + BLOCK + "scale * x @ A.T @ B.T\n    return y.T", "one row a token"),
-    (2, ROWS + "y = x @ W.T\n    return y + scale * (x @ A.T @ B.T).mean(1, keepdim=True)",
-     "outside of the block"),
-    (2, ROWS + BLOCK + "scale * (x @ A.T) @ torch.ones(2, len(B)).double()\n    return y",
-     "with B = 0 it has to be"),
+    (
+        2,
+        ROWS + "y = x @ W.T\n    return y + scale * (x @ A.T @ B.T).mean(1, keepdim=True)",
+        "outside of the block",
+    ),
+    (
+        2,
+        ROWS + BLOCK + "scale * (x @ A.T) @ torch.ones(2, len(B)).double()\n    return y",
+        "with B = 0 it has to be",
+    ),
     (3, PAIR + "Vh[:r], U[:, :r] * s[:r]", "Did you return A first"),
     (3, PAIR + "U[:, :r], Vh[:r]", "Both singular values"),
     (3, PAIR + "U[:, :r] * s[:r], s[:r, None] * Vh[:r]", "are squared"),

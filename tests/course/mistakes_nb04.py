@@ -11,9 +11,12 @@ def answer(q, K, V):
     weights = ({scores}).softmax(dim={axis})
     return {join}
 """
-RIGHT = {"share": "t.repeat_interleave(groups, dim=0)", "axis": "-1",
-         "scores": "q @ K.transpose(1, 2) / q.shape[-1] ** 0.5",
-         "join": "(weights @ V).transpose(0, 1).flatten(1)"}
+RIGHT = {
+    "share": "t.repeat_interleave(groups, dim=0)",
+    "axis": "-1",
+    "scores": "q @ K.transpose(1, 2) / q.shape[-1] ** 0.5",
+    "join": "(weights @ V).transpose(0, 1).flatten(1)",
+}
 MASK = "def answer(scores, valid):\n    return "
 GAIN = "def answer(seen, blind, ids):\n    "
 LOGS = "a, b = seen.log_softmax(-1), blind.log_softmax(-1)\n    at = torch.arange(len(ids) - 1)\n    return "

@@ -24,20 +24,35 @@ def answer(done, every, broken):
 """
 GOES = {"kept": "(newest, newest - every)", "none": "0", "twice": "done - start"}
 WRONG = [
-    (1, PLACE + "e, b = divmod(k, studies // batch_size)\n"
-     "    return e, min(batch_size, studies - b * batch_size)", "round up"),
+    (
+        1,
+        PLACE + "e, b = divmod(k, studies // batch_size)\n"
+        "    return e, min(batch_size, studies - b * batch_size)",
+        "round up",
+    ),
     (1, PLACE + "return k // -(-studies // batch_size), batch_size", "only what is left over"),
-    (1, PLACE + "e, b = divmod(k, -(-studies // batch_size))\n"
-     "    return e, studies % batch_size if b == -(-studies // batch_size) - 1 else batch_size",
-     "no batch is empty"),
+    (
+        1,
+        PLACE + "e, b = divmod(k, -(-studies // batch_size))\n"
+        "    return e, studies % batch_size if b == -(-studies // batch_size) - 1 else batch_size",
+        "no batch is empty",
+    ),
     (1, PLACE + "return 1 + k // -(-studies // batch_size), batch_size", "epochs count from 0"),
     (1, PLACE + "return k // -(-studies // batch_size)", "expected two numbers"),
     (2, LABELS + "x = prompt + report[:max_length] + [end]" + PAD, "read, not learnt"),
     (2, LABELS + "x = [-100] * len(prompt) + report[:max_length]" + PAD, "end symbol has to be learnt"),
-    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
-     "    return x + [end] * (width - len(x))", "not the end symbol"),
-    (2, LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
-     "    return x + [0] * (width - len(x))", "0 is a token like any other"),
+    (
+        2,
+        LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
+        "    return x + [end] * (width - len(x))",
+        "not the end symbol",
+    ),
+    (
+        2,
+        LABELS + "x = [-100] * len(prompt) + report[:max_length] + [end]\n"
+        "    return x + [0] * (width - len(x))",
+        "0 is a token like any other",
+    ),
     (2, LABELS + "x = [-100] * len(prompt) + report[:max_length - 1] + [end]" + PAD, "comes on top"),
     (2, LABELS + "x = [-100] * (len(prompt) - 1) + report[:max_length] + [end]" + PAD, "without a shift"),
     (2, LABELS + "return [-100] * len(prompt) + report[:max_length] + [end]", "labels instead of"),

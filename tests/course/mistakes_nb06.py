@@ -35,8 +35,12 @@ WRONG = [
     (2, F1.format(**RIGHT | {"result": "f1(None), f1(None), f1(1)"}), "F1 of the observations"),
     (2, F1.format(**RIGHT | {"result": "f1(0)"}), "expected (micro, macro, example)"),
     (3, GAP + "np.percentile(b - a, [2.5, 97.5])", "The sign is turned"),
-    (3, GAP + "np.percentile((draws @ (hits_a / words_a) - draws @ (hits_b / words_b)) / draws.sum(1),"
-     " [2.5, 97.5])", "mean of the studies' precisions"),
+    (
+        3,
+        GAP + "np.percentile((draws @ (hits_a / words_a) - draws @ (hits_b / words_b)) / draws.sum(1),"
+        " [2.5, 97.5])",
+        "mean of the studies' precisions",
+    ),
     (3, GAP + "np.percentile(a - np.roll(b, 1), [2.5, 97.5])", "drawn independently"),
     (3, GAP + "np.percentile(a - b, [5, 95])", "the middle 90 %"),
     (3, GAP + "np.array([(a - b).min(), (a - b).max()])", "smallest to the largest"),

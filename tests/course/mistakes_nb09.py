@@ -9,8 +9,12 @@ def answer(frame, metric):
     mine = {mine}
     return {{row: (values.{mean}(), {sd}) for row, values in mine.groupby("row")[{metric}]}}
 """
-RIGHT = {"mine": 'frame[frame["source"] == "this run"]', "mean": "mean", "metric": "metric",
-         "sd": "values.std(ddof=1) if len(values) > 1 else None"}
+RIGHT = {
+    "mine": 'frame[frame["source"] == "this run"]',
+    "mean": "mean",
+    "metric": "metric",
+    "sd": "values.std(ddof=1) if len(values) > 1 else None",
+}
 PAIRED = """
 def answer(a, b, draws):
     gap = {gap}
@@ -18,8 +22,12 @@ def answer(a, b, draws):
     low, high = np.percentile(drawn, {ends})
     return {value}, low, high
 """
-PAIR = {"gap": "a.mean(axis=0) - b.mean(axis=0)", "drawn": "draws @ gap / draws.sum(axis=1)",
-        "ends": "[2.5, 97.5]", "value": "gap.mean()"}
+PAIR = {
+    "gap": "a.mean(axis=0) - b.mean(axis=0)",
+    "drawn": "draws @ gap / draws.sum(axis=1)",
+    "ends": "[2.5, 97.5]",
+    "value": "gap.mean()",
+}
 BEST = """
 def answer(k, sd, seeds):
     tables = np.random.default_rng(0).normal(0, {sd}, (40_000, {k}))
@@ -44,21 +52,35 @@ WRONG = [
     (2, SPREAD.format(**RIGHT | {"sd": "values.std(ddof=1)"}), "yours says sd nan"),
     (2, SPREAD.format(**RIGHT | {"sd": "values.std(ddof=0)"}), "yours says sd 0.0"),
     (2, SPREAD.format(**RIGHT | {"mean": "median"}), "not their median"),
-    (2, "def answer(frame, metric):\n    return frame.groupby('row')[metric].agg(['mean', 'std'])",
-     "expected a dict"),
+    (
+        2,
+        "def answer(frame, metric):\n    return frame.groupby('row')[metric].agg(['mean', 'std'])",
+        "expected a dict",
+    ),
     (2, SPREAD.format(**RIGHT | {"mine": "frame"}), "A control is no row"),
     (2, SPREAD.format(**RIGHT | {"mine": 'frame[frame["source"] != "control"]'}), "d was left out"),
-    (2, SPREAD.format(**RIGHT | {"mine": 'frame[~frame["source"].isin(["control", "left out"])]'}),
-     "holds the paper's value"),
+    (
+        2,
+        SPREAD.format(**RIGHT | {"mine": 'frame[~frame["source"].isin(["control", "left out"])]'}),
+        "holds the paper's value",
+    ),
     (2, SPREAD.format(**RIGHT | {"metric": '"Bleu_4"'}), "is the metric that is asked for"),
     (3, PAIRED.format(**PAIR | {"gap": "b.mean(axis=0) - a.mean(axis=0)"}), "The sign is turned"),
     (3, PAIRED.format(**PAIR | {"drawn": "draws @ gap"}), "number of studies"),
     (3, PAIRED.format(**PAIR | {"ends": "[5, 95]"}), "the middle 90 %"),
-    (3, PAIRED.format(**PAIR | {"drawn": "(draws @ a.mean(0) - np.roll(draws, 1, 0) @ b.mean(0)) / 40"}),
-     "must see the same drawn studies"),
-    (3, PAIRED.format(**PAIR | {
-        "drawn": "np.random.default_rng(0).choice((a - b).ravel(), (len(draws), a.size)).mean(1)"}),
-     "they are no new studies"),
+    (
+        3,
+        PAIRED.format(**PAIR | {"drawn": "(draws @ a.mean(0) - np.roll(draws, 1, 0) @ b.mean(0)) / 40"}),
+        "must see the same drawn studies",
+    ),
+    (
+        3,
+        PAIRED.format(
+            **PAIR
+            | {"drawn": "np.random.default_rng(0).choice((a - b).ravel(), (len(draws), a.size)).mean(1)"}
+        ),
+        "they are no new studies",
+    ),
     (3, PAIRED.format(**PAIR | {"drawn": "draws @ (a[0] - b[0]) / 40"}), "only the first seed"),
     (3, PAIRED.format(**PAIR | {"drawn": "np.full(len(draws), gap.mean())"}), "it has no width"),
     (3, PAIRED.format(**PAIR | {"value": "gap.sum()"}), "minus that of b"),

@@ -8,8 +8,10 @@ SCOPE = {"re": re, "torch": torch}
 WRAP = "def answer(functions, adapters):\n    "
 LOOP = WRAP + "made = []\n    for inner, adapter in zip(functions, adapters):\n        made.append("
 CUT = "def answer(model, x):\n    {before}\n    return {result}"
-RIGHT = {"before": "model.zero_grad(); model(x).sum().backward()",
-         "result": "sorted(n for n, p in model.named_parameters() if p.requires_grad and p.grad is None)"}
+RIGHT = {
+    "before": "model.zero_grad(); model(x).sum().backward()",
+    "result": "sorted(n for n, p in model.named_parameters() if p.requires_grad and p.grad is None)",
+}
 REPORT = "def answer(ids, end, pad):\n    return "
 SIZE = """
 def answer(shapes):
@@ -24,19 +26,34 @@ WRONG = [
     (1, LOOP + "inner(5.0) + adapter(5.0))\n    return made", "not of values"),
     (1, LOOP + "(lambda y: lambda x: y)(inner(5.) + adapter(5.)))\n    return made", "while they"),
     (2, CUT.format(**RIGHT | {"before": "pass"}), "was there a backward pass"),
-    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace("p.requires_grad and ", "")}),
-     "not meant to train"),
-    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace(
-        "p.grad is None", "(p.grad is None or not p.grad.any())")}), "which is a gradient"),
-    (2, CUT.format(**RIGHT | {"result": RIGHT["result"].replace("is None", "is not None")}),
-     "that the loss reaches"),
+    (
+        2,
+        CUT.format(**RIGHT | {"result": RIGHT["result"].replace("p.requires_grad and ", "")}),
+        "not meant to train",
+    ),
+    (
+        2,
+        CUT.format(
+            **RIGHT
+            | {"result": RIGHT["result"].replace("p.grad is None", "(p.grad is None or not p.grad.any())")}
+        ),
+        "which is a gradient",
+    ),
+    (
+        2,
+        CUT.format(**RIGHT | {"result": RIGHT["result"].replace("is None", "is not None")}),
+        "that the loss reaches",
+    ),
     (2, CUT.format(**RIGHT | {"before": "model(x).sum().backward()"}), "left over from an earlier pass"),
     (2, CUT.format(**RIGHT | {"result": f"len({RIGHT['result']})"}), "expected a list of names"),
     (3, REPORT + "[i for i in ids if i not in (pad, end)]", "is part of it"),
     (3, REPORT + "[i for i in ids if i != pad]", "still has the end symbol"),
     (3, REPORT + "ids[:ids.index(end)]", "Your code raised ValueError"),
-    (3, REPORT + "ids[:max(i for i, t in enumerate(ids) if t == end)] if end in ids else ids",
-     "the padding as well"),
+    (
+        3,
+        REPORT + "ids[:max(i for i, t in enumerate(ids) if t == end)] if end in ids else ids",
+        "the padding as well",
+    ),
     (3, REPORT + "ids[:ids.index(end)] if end in ids else [i for i in ids if i != pad]", "last word is 0"),
     (4, SIZE + "len(set(blocks)), width", "are exchanged"),
     (4, SIZE + "width, max(map(int, blocks))", "one less"),

@@ -11,9 +11,20 @@ from PIL import Image
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
 from emrrg_lib import cli  # noqa: E402
-from emrrg_lib.course.build import NOTEBOOKS, PLANNED, read_twin, run_cells, tidy, twins  # noqa: E402
-from emrrg_lib.course.variants import _turn_links, build, checks, solutions, variant  # noqa: E402
-from emrrg_lib.errors import InputError  # noqa: E402
+from emrrg_lib.course.build import (  # noqa: E402  # noqa: E402
+    NOTEBOOKS,
+    PLANNED,
+    _turn_links,
+    build,
+    checks,
+    read_twin,
+    run_cells,
+    solutions,
+    tidy,
+    twins,
+    variant,
+)
+from emrrg_lib.files import InputError  # noqa: E402
 
 LESSON = '''# %% [markdown]
 # # 00 · Lesson
@@ -129,11 +140,12 @@ def test_links_are_turned_but_those_between_notebooks_and_code_are_not(lesson, t
     _turn_links(lesson, NOTEBOOKS.parent / "course" / "student")
     assert text(lesson).splitlines()[1] == (
         "See [`the code`](../../emrrg_lib/model.py), `layers[0](x)`, [site](https://example.org), "
-        "[01](01_patch_embedding.ipynb).")
+        "[01](01_patch_embedding.ipynb)."
+    )
 
 
 def test_somebodys_answers_are_never_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr("emrrg_lib.course.variants.twins", lambda: twins()[:2])
+    monkeypatch.setattr("emrrg_lib.course.build.twins", lambda: twins()[:2])
     made = build("student", tmp_path)
     assert build("student", tmp_path) == made
     notebook = nbformat.read(made[1], as_version=4)
@@ -152,13 +164,18 @@ def test_twins_come_in_the_order_of_the_course():
 def test_tidy_drops_widgets_and_keeps_the_twin_and_shrinks_pictures():
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(buffer, "PNG", compress_level=0)
-    widget, twin = (nbformat.v4.new_output("display_data", data) for data in (
-        {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "VBox()"},
-        {"image/png": base64.b64encode(buffer.getvalue()).decode()}))
+    widget, twin = (
+        nbformat.v4.new_output("display_data", data)
+        for data in (
+            {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "VBox()"},
+            {"image/png": base64.b64encode(buffer.getvalue()).decode()},
+        )
+    )
     stream = nbformat.v4.new_output("stream", text="read-out")
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(outputs=[widget, twin, stream]), nbformat.v4.new_markdown_cell("x")],
-        metadata={"widgets": {"x": {}}})
+        metadata={"widgets": {"x": {}}},
+    )
     outputs = tidy(notebook).cells[0].outputs
     assert [output.output_type for output in outputs] == ["display_data", "stream"]
     png = base64.b64decode(outputs[0].data["image/png"])

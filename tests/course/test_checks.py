@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.course.build import NOTEBOOKS, read_twin  # noqa: E402
-from emrrg_lib.course.variants import checks, solutions  # noqa: E402
+from emrrg_lib.course.build import NOTEBOOKS, checks, read_twin, solutions  # noqa: E402  # noqa: E402
 
-MISTAKES = {path.stem.removeprefix("mistakes_nb"): importlib.import_module(path.stem)
-            for path in sorted(Path(__file__).parent.glob("mistakes_nb*.py"))}
+MISTAKES = {
+    path.stem.removeprefix("mistakes_nb"): importlib.import_module(path.stem)
+    for path in sorted(Path(__file__).parent.glob("mistakes_nb*.py"))
+}
 LESSONS = {number: read_twin(next(NOTEBOOKS.glob(f"{number}_*.py"))) for number in MISTAKES}
 EXERCISES = [(number, k) for number, lesson in LESSONS.items() for k in checks(lesson)]
 WRONG = [(number, *mistake) for number, module in MISTAKES.items() for mistake in module.WRONG]
@@ -51,8 +52,9 @@ def test_a_mistake_is_told(number, exercise, code, cause):
 
 @pytest.mark.parametrize("number", MISTAKES)
 def test_each_mistake_has_its_own_words(number):
-    told = [(exercise, verdict(number, exercise, code, "answer"))
-            for exercise, code, _ in MISTAKES[number].WRONG]
+    told = [
+        (exercise, verdict(number, exercise, code, "answer")) for exercise, code, _ in MISTAKES[number].WRONG
+    ]
     assert len(set(told)) == len(told)
     assert all(sum(k == exercise for k, _ in told) >= 3 for exercise in checks(LESSONS[number]))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import emrrg_lib
-from emrrg_lib.course.glossary import ROWS, glossary
-from emrrg_lib.errors import InputError
+from emrrg_lib.course.notebook import ROWS, glossary
+from emrrg_lib.files import InputError
 from emrrg_lib.language.cross_attention import GatedCrossAttention
 from emrrg_lib.language.hybrid_decoder import hybrid_modules
 from emrrg_lib.model import EMRRG
@@ -32,17 +32,45 @@ def objects():
         _, features = mixer(torch.randn(1, 145, 128), return_features=True)
         _, traces = model.generate(pixel_values, trace=True, num_beams=1, max_new_tokens=6)
     handle.remove()
-    return given | {"model": model, "settings": model.settings, "encoder": model.encoder, "mixer": mixer,
-                    "cross_attention": cross_attention, "features": features, "trace": traces[0],
-                    "pixel_values": pixel_values, "view": pixel_values[0, :1]}
+    return given | {
+        "model": model,
+        "settings": model.settings,
+        "encoder": model.encoder,
+        "mixer": mixer,
+        "cross_attention": cross_attention,
+        "features": features,
+        "trace": traces[0],
+        "pixel_values": pixel_values,
+        "view": pixel_values[0, :1],
+    }
 
 
 @pytest.fixture(scope="module")
 def sizes(objects):
     """The letters of the shapes, counted by hand for the tiny preset."""
-    return {"B": 1, "V": 2, "H": 96, "W": 96, "P": 8, "M": 144, "L": 145, "d": 128, "R": 8, "N": 16, "K": 4,
-            "r": 8, "s": 1.0, "D": 128, "h": 32, "heads": 4, "kv_heads": 2, "layer": 4, "head": 4,
-            "n": objects["S"].shape[1], "token": len(objects["trace"].tokens)}
+    return {
+        "B": 1,
+        "V": 2,
+        "H": 96,
+        "W": 96,
+        "P": 8,
+        "M": 144,
+        "L": 145,
+        "d": 128,
+        "R": 8,
+        "N": 16,
+        "K": 4,
+        "r": 8,
+        "s": 1.0,
+        "D": 128,
+        "h": 32,
+        "heads": 4,
+        "kv_heads": 2,
+        "layer": 4,
+        "head": 4,
+        "n": objects["S"].shape[1],
+        "token": len(objects["trace"].tokens),
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.letter)

@@ -5,17 +5,18 @@ import functools
 import pytest
 import torch
 
-from emrrg_lib.course.build import NOTEBOOKS, read_twin
+from emrrg_lib.course.build import NOTEBOOKS, read_twin, solutions
 from emrrg_lib.course.checks import nb00
-from emrrg_lib.course.variants import solutions
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 
 TWIN = NOTEBOOKS / "00_start_here.py"
 NAMES = {1: "visual_tokens", 2: "write_with_gates", 3: "finding_f1"}
 WRITE = "def answer(scale):\n    "
 SCALED = WRITE + "with gates_scaled(model.llm, dict.fromkeys(layers, scale)):\n        return "
-F1 = ("def answer(a, b):\n    a, b = ({{n for n, v in x.items() if {present}}} for x in (a, b))\n"
-      "    return 2 * len(a & b) / {total}")
+F1 = (
+    "def answer(a, b):\n    a, b = ({{n for n, v in x.items() if {present}}} for x in (a, b))\n"
+    "    return 2 * len(a & b) / {total}"
+)
 RIGHT = {"present": "v in (1, -1) and n != 'No Finding'", "total": "max(1, len(a) + len(b))"}
 WRONG = [
     (1, "answer = 2 * 144", "is there no cls token"),
@@ -25,12 +26,22 @@ WRONG = [
     (1, "answer = 12 * 12 * 3", "count patches, cls token, views"),
     (2, WRITE + "return model.generate(pixels, mask)[0]", "does your scale reach the layers"),
     (2, SCALED + "model.generate(pixels, mask)", "not a str"),
-    (2, WRITE + "for module in layers.values():\n        module.gate_scale = scale * 0.5\n"
-                "    return model.generate(pixels, mask)[0]", "the gates stay at 0.5"),
-    (2, WRITE + "with gates_scaled(model.llm, {1: scale}):\n        return model.generate(pixels, mask)[0]",
-     "are all gates closed"),
-    (2, SCALED.replace("layers, scale", "layers, scale * 0.1") + "model.generate(pixels, mask)[0]",
-     "same study, same settings"),
+    (
+        2,
+        WRITE + "for module in layers.values():\n        module.gate_scale = scale * 0.5\n"
+        "    return model.generate(pixels, mask)[0]",
+        "the gates stay at 0.5",
+    ),
+    (
+        2,
+        WRITE + "with gates_scaled(model.llm, {1: scale}):\n        return model.generate(pixels, mask)[0]",
+        "are all gates closed",
+    ),
+    (
+        2,
+        SCALED.replace("layers, scale", "layers, scale * 0.1") + "model.generate(pixels, mask)[0]",
+        "same study, same settings",
+    ),
     (3, "def answer(a, b):\n    return sum(a[n] == b[n] for n in a) / 14", "one shared, one missed"),
     (3, F1.format(**RIGHT | {"total": "max(1, 2 * len(b))"}), "1 of 3 found, nothing invented"),
     (3, F1.format(**RIGHT | {"present": "v == 1 and n != 'No Finding'"}), "uncertain counts"),
@@ -49,8 +60,16 @@ def scene(make_model, images):
     write = functools.partial(model.generate, pixels, mask)
     with gates_scaled(model.llm, dict.fromkeys(layers, 0.0)):
         blind = write()[0]
-    return {"model": model, "pixels": pixels, "mask": mask, "layers": layers, "gates_scaled": gates_scaled,
-            "blind": blind, "report": write()[0], "print": lambda *shown: None}
+    return {
+        "model": model,
+        "pixels": pixels,
+        "mask": mask,
+        "layers": layers,
+        "gates_scaled": gates_scaled,
+        "blind": blind,
+        "report": write()[0],
+        "print": lambda *shown: None,
+    }
 
 
 def verdict(number, code, scene, name="answer"):
@@ -66,8 +85,11 @@ def test_the_two_reports_of_the_scene_differ(scene):
 @pytest.mark.parametrize("number", NAMES)
 def test_the_solution_passes_and_the_stub_is_not_tried(number, scene):
     code, study = solutions(read_twin(TWIN))[number], type("Study", (), {"labels": {}})
-    numbers = type("Settings", (), {"data": type("Data", (), {"max_views": 2}),
-                                    "encoder": type("Encoder", (), {"num_patches": 144})})
+    numbers = type(
+        "Settings",
+        (),
+        {"data": type("Data", (), {"max_views": 2}), "encoder": type("Encoder", (), {"num_patches": 144})},
+    )
     scene |= {"settings": numbers, "study": study, "written": {}}
     assert verdict(number, code, scene, NAMES[number]).startswith("right. ")
     stub = "answer = None" if number == 1 else "def answer(*given):\n    return None"

@@ -28,6 +28,7 @@ def exercise(number: int) -> Callable:
     The check prints `Exercise N: right`, `not tried yet` or the mistake; `check.verdict(...)` returns
     that text without the number.
     """
+
     def decorate(stages: Callable[..., str | None]) -> Callable:
         def verdict(answer: Any, *given: Any, **named: Any) -> str:
             try:
@@ -79,8 +80,10 @@ def expect_shape(yours: Any, shape: tuple[int, ...], cause: str) -> None:
 
 def expect_close(yours: Any, expected: Any, cause: str, tolerance: float = 1e-4) -> None:
     """The answer equals the expected numbers to `tolerance` (absolute and relative)."""
-    mine, truth = (np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
-                   for x in (yours, expected))
+    mine, truth = (
+        np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+        for x in (yours, expected)
+    )
     if mine.shape != truth.shape or not np.allclose(mine, truth, rtol=tolerance, atol=tolerance):
         raise Mistake(f"Value: yours {_short(mine)}, expected {_short(truth)}: {cause}")
 

@@ -6,19 +6,25 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from ...data.study import OBSERVATIONS
-from . import Mistake, call, exercise, expect
+from emrrg_lib.course.checks import Mistake, call, exercise, expect
+from emrrg_lib.data.study import OBSERVATIONS
 
 
 @exercise(1)
 def check_1(visual_tokens: int, visual_states: Tensor) -> str:
     """The number of tokens of `visual_states` (1, 2·(M + 1), D), asked from the real model."""
     truth = visual_states.shape[1]
-    slips = {truth - 2: "is there no cls token?", truth - 1: "each view has a cls token of its own.",
-             truth // 2: "that is one view; the study has two.",
-             truth // 2 - 1: "that is one view, and without its cls token."}
-    expect(visual_tokens == truth, f"yours {visual_tokens}, the model {truth}: "
-                                   f"{slips.get(visual_tokens, 'count patches, cls token, views.')}")
+    slips = {
+        truth - 2: "is there no cls token?",
+        truth - 1: "each view has a cls token of its own.",
+        truth // 2: "that is one view; the study has two.",
+        truth // 2 - 1: "that is one view, and without its cls token.",
+    }
+    expect(
+        visual_tokens == truth,
+        f"yours {visual_tokens}, the model {truth}: "
+        f"{slips.get(visual_tokens, 'count patches, cls token, views.')}",
+    )
     return "All of them lie side by side in one row."
 
 
@@ -31,16 +37,26 @@ def check_2(write: Callable[[float], str], layers: Mapping[int, nn.Module], blin
     finally:
         for module in layers.values():
             module.gate_scale = 1.0
-    expect(isinstance(closed, str),
-           f"yours is a {type(closed).__name__}, not a str: generate returns a list of them.")
-    expect(all(scale == 1.0 for scale in left),
-           f"the gates stay at {min(left)} after the call: use the with block, it puts them back.")
-    expect(closed != opened or blind == report,
-           "scale 0 and scale 1 give the same report: does your scale reach the layers?")
-    expect(closed == blind,
-           f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed?")
-    expect(opened == report,
-           f"at scale 1 yours is {opened!r:.60}, the report {report!r:.60}: same study, same settings?")
+    expect(
+        isinstance(closed, str),
+        f"yours is a {type(closed).__name__}, not a str: generate returns a list of them.",
+    )
+    expect(
+        all(scale == 1.0 for scale in left),
+        f"the gates stay at {min(left)} after the call: use the with block, it puts them back.",
+    )
+    expect(
+        closed != opened or blind == report,
+        "scale 0 and scale 1 give the same report: does your scale reach the layers?",
+    )
+    expect(
+        closed == blind,
+        f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed?",
+    )
+    expect(
+        opened == report,
+        f"at scale 1 yours is {opened!r:.60}, the report {report!r:.60}: same study, same settings?",
+    )
     return "0 is the blind report, 1 the model's own."
 
 
@@ -49,20 +65,30 @@ def check_3(finding_f1: Callable[[dict, dict], float]) -> str:
     """`finding_f1(reference_labels, generated_labels)` on cases that were computed by hand."""
     cases = (  # reference, report, F1 by hand, likely cause of another value
         (_labels(Edema=1), _labels(Edema=1), 1.0, "one finding, named by both."),
-        (_labels(Edema=1, Fracture=1), _labels(Edema=1, Pneumonia=1), 0.5,
-         "one shared, one missed, one invented: 2·1 / (2 + 2)."),
-        (_labels(Edema=1, Fracture=1, Pneumonia=1), _labels(Edema=1), 0.5,
-         "1 of 3 found, nothing invented: 2·1 / (3 + 1)."),
+        (
+            _labels(Edema=1, Fracture=1),
+            _labels(Edema=1, Pneumonia=1),
+            0.5,
+            "one shared, one missed, one invented: 2·1 / (2 + 2).",
+        ),
+        (
+            _labels(Edema=1, Fracture=1, Pneumonia=1),
+            _labels(Edema=1),
+            0.5,
+            "1 of 3 found, nothing invented: 2·1 / (3 + 1).",
+        ),
         (_labels(Edema=-1), _labels(Edema=1), 1.0, "uncertain counts as present."),
         (_labels(Edema=0), _labels(Edema=0), 0.0, "denied findings do not count, and 0 / 0 is 0 here."),
-        (_labels(No_Finding=1), _labels(No_Finding=1), 0.0, "'No Finding' is left out."))
+        (_labels(No_Finding=1), _labels(No_Finding=1), 0.0, "'No Finding' is left out."),
+    )
     for reference, report, truth, cause in cases:
         try:
             yours = call(finding_f1, reference, report)
         except Mistake as mistake:
             if isinstance(mistake.__cause__, ZeroDivisionError):
-                raise Mistake("it divides by zero where nothing is present on either side; the score is 0 "
-                              "there.") from None
+                raise Mistake(
+                    "it divides by zero where nothing is present on either side; the score is 0 there."
+                ) from None
             raise
         expect(abs(yours - truth) < 1e-6, f"yours {yours:.2f}, by hand {truth:.2f}: {cause}")
     return "The library pools the counts of all studies before it divides."

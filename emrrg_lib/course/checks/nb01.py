@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.course.checks import call, exercise, expect, expect_close, expect_shape
 
 
 @exercise(1)
@@ -16,14 +16,17 @@ def check_1(table_rows: Callable[[int, int], int]) -> str:
     """`table_rows(image_size, patch_size)` against numbers counted by hand."""
     for image_size, patch, truth in ((96, 8, 145), (64, 32, 5), (256, 16, 257), (224, 16, 197)):
         yours, side = call(table_rows, image_size, patch), image_size // patch
-        causes = {truth - 1: "the cls token has a row too.",
-                  side + 1: "those are the patches of one edge only.",
-                  3 * truth - 2: "the three channels share a patch; they make no rows of their own.",
-                  image_size**2 // patch + 1: "a patch is a square: divide both edges by it."}
+        causes = {
+            truth - 1: "the cls token has a row too.",
+            side + 1: "those are the patches of one edge only.",
+            3 * truth - 2: "the three channels share a patch; they make no rows of their own.",
+            image_size**2 // patch + 1: "a patch is a square: divide both edges by it.",
+        }
         expect(not isinstance(yours, float), f"yours is {yours}, a float: rows are counted, divide by //.")
         cause = causes.get(yours, "count the patches along an edge, square them, add the cls token.")
-        expect(yours == truth,
-               f"{image_size} px in patches of {patch}: yours {yours}, expected {truth}: {cause}")
+        expect(
+            yours == truth, f"{image_size} px in patches of {patch}: yours {yours}, expected {truth}: {cause}"
+        )
     return "224 px in patches of 16 make the 197 of the released code."
 
 
@@ -33,8 +36,13 @@ def check_2(join: Callable[[Tensor, int], Tensor]) -> str:
     stages = (  # side, pixels of a patch's edge, what this case isolates
         (1, 2, "one patch is the whole image: inside a patch the order is channel, row, column."),
         (3, 1, "patches of one pixel: patch i lies in row i // side, column i % side, its channels apart."),
-        (3, 2, "grid and patch are each right alone: bring row of the grid and row of the patch together "
-               "(permute before the last reshape)."))
+        (
+            3,
+            2,
+            "grid and patch are each right alone: bring row of the grid and row of the patch together "
+            "(permute before the last reshape).",
+        ),
+    )
     for side, edge, cause in stages:
         image = torch.arange(3.0 * (side * edge) ** 2).view(3, side * edge, side * edge)
         patches = F.unfold(image[None], kernel_size=edge, stride=edge)[0].T  # PyTorch's own cutting
@@ -52,10 +60,16 @@ def check_3(fold_grey: Callable[..., tuple[Tensor, Tensor]]) -> str:
     grey = torch.rand(1, 1, 8, 8, generator=draw)
     zero, one = torch.zeros(3), torch.ones(3)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.5])
-    stages = ((zero, one, "mean 0, deviation 1: three equal channels add up; sum the kernels, no average."),
-              (zero, std, "mean 0: divide each channel's kernel by its own deviation before you sum."),
-              (mean, std, "the means shift the answer by a constant: subtract Σ weight · mean / std, over "
-                          "channels and pixels, from the bias."))
+    stages = (
+        (zero, one, "mean 0, deviation 1: three equal channels add up; sum the kernels, no average."),
+        (zero, std, "mean 0: divide each channel's kernel by its own deviation before you sum."),
+        (
+            mean,
+            std,
+            "the means shift the answer by a constant: subtract Σ weight · mean / std, over "
+            "channels and pixels, from the bias.",
+        ),
+    )
     for m, s, cause in stages:
         answer = call(fold_grey, weight.clone(), bias.clone(), m, s)
         expect(isinstance(answer, tuple) and len(answer) == 2, "Return two things: the weight and the bias.")
@@ -78,24 +92,34 @@ def check_4(resize_table: Callable[[Tensor, int], Tensor]) -> str:
     yours = call(resize_table, table(torch.ones(6, 6, 3)), new)
     expect_shape(yours, (65, 3), "8 × 8 patches and the cls row.")
     at = (yours - marker).abs().sum(dim=1).argmin().item()
-    expect((yours == marker).all(dim=1).any().item(),
-           "The cls row is not there any more: keep it aside while you resample, then put it back.")
+    expect(
+        (yours == marker).all(dim=1).any().item(),
+        "The cls row is not there any more: keep it aside while you resample, then put it back.",
+    )
     expect(at == middle, f"The cls row stands at {at}, expected {middle}: the middle of the new table.")
-    rest = torch.cat([yours[:middle], yours[middle + 1:]])
+    rest = torch.cat([yours[:middle], yours[middle + 1 :]])
     expect_close(rest, torch.ones(64, 3), "a constant table must stay constant: does cls leak into it?")
     ramp = torch.arange(6.0)[:, None, None].expand(6, 6, 3)  # every row of the grid has one value
     rows = _patches(call(resize_table, table(ramp), new))
-    expect_close(rows, rows[:, :1].expand(8, 8, 3),
-                 "a table equal along each row must stay so: resample rows and columns, not one line of 36.")
+    expect_close(
+        rows,
+        rows[:, :1].expand(8, 8, 3),
+        "a table equal along each row must stay so: resample rows and columns, not one line of 36.",
+    )
     grid = torch.randn(6, 6, 3, generator=torch.Generator().manual_seed(4))
     yours = _patches(call(resize_table, table(grid), new)).permute(2, 0, 1)
     picture = grid.permute(2, 0, 1)[None]  # (1, 3, 6, 6)
     for mode, align in (("bilinear", False), ("bilinear", True), ("bicubic", True)):
         other = F.interpolate(picture, (new, new), mode=mode, align_corners=align)[0]
-        expect(not torch.allclose(yours, other, atol=1e-4),
-               f"Yours is {mode} with align_corners={align}; the kit's is bicubic with False.")
-    expect_close(yours, F.interpolate(picture, (new, new), mode="bicubic", align_corners=False)[0],
-                 "lay the rows out as a (1, d, n, n) picture and resample it bicubically.")
+        expect(
+            not torch.allclose(yours, other, atol=1e-4),
+            f"Yours is {mode} with align_corners={align}; the kit's is bicubic with False.",
+        )
+    expect_close(
+        yours,
+        F.interpolate(picture, (new, new), mode="bicubic", align_corners=False)[0],
+        "lay the rows out as a (1, d, n, n) picture and resample it bicubically.",
+    )
     return "Checkpoints of one image size now fit another."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.course.checks import call, exercise, expect, expect_close, expect_shape
 
 
 @exercise(1)
@@ -19,15 +19,21 @@ def check_1(half_life: Callable[[float, float], float]) -> str:
         truth = 0.6931471805599453 / 4 / 0.1 if A == -4 else 0.6931471805599453 / delta
         left, where = math.exp(min(50.0, yours * delta * A)), f"A = {A:g}, step {delta:g}"
         expect(yours > 0, f"{where}: yours {yours:.4g}; A is negative, the answer is a positive number.")
-        causes = {1 / truth: "yours is the other way round: 1 / n.",
-                  truth / math.log(2): "after that many tokens 1/e = 37 % is left; ln 2 is missing.",
-                  truth / math.log(2) ** 2: "yours holds log₂ e; it has to be its inverse, ln 2.",
-                  truth * delta: "the step is missing: each token takes the state Δ further, not 1.",
-                  truth * -A: "the rate A is missing: a state with rate −4 fades four times as fast."}
-        cause = next((c for value, c in causes.items() if math.isclose(yours, value, rel_tol=1e-3)),
-                     f"then {left:.0%} of the state is left.")
-        expect(math.isclose(yours, truth, rel_tol=1e-3),
-               f"{where}: yours {yours:.4g}, expected {truth:.4g}: {cause}")
+        causes = {
+            1 / truth: "yours is the other way round: 1 / n.",
+            truth / math.log(2): "after that many tokens 1/e = 37 % is left; ln 2 is missing.",
+            truth / math.log(2) ** 2: "yours holds log₂ e; it has to be its inverse, ln 2.",
+            truth * delta: "the step is missing: each token takes the state Δ further, not 1.",
+            truth * -A: "the rate A is missing: a state with rate −4 fades four times as fast.",
+        }
+        cause = next(
+            (c for value, c in causes.items() if math.isclose(yours, value, rel_tol=1e-3)),
+            f"then {left:.0%} of the state is left.",
+        )
+        expect(
+            math.isclose(yours, truth, rel_tol=1e-3),
+            f"{where}: yours {yours:.4g}, expected {truth:.4g}: {cause}",
+        )
     return "A trained block holds half-lives from below one token to many rows."
 
 
@@ -41,15 +47,23 @@ def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]
         for _ in range(24):  # the step twice is a step of double length
             a, b = a * a, a * b + b
         where = f"(A = {A:g}, B = {B:g}, Δ = {delta:g})"
-        expect(answer[0] < 1, f"Yours is a = {answer[0]:.4g} {where}: the state grows; A is negative, "
-                              "and it stands in the exponent with its sign.")
+        expect(
+            answer[0] < 1,
+            f"Yours is a = {answer[0]:.4g} {where}: the state grows; A is negative, "
+            "and it stands in the exponent with its sign.",
+        )
         expect_close(answer[0], a, f"a {where} is e^(ΔA); 1 + ΔA is only its beginning.", 1e-5)
-        expect(not math.isclose(answer[1], delta * B, rel_tol=1e-4),
-               f"b = ΔB {where} is Mamba's shortcut, right for small steps only.")
-        expect(answer[1] * B > 0, f"Your b is {answer[1]:.4g} {where}, of the wrong sign: "
-                                  "both a − 1 and A are negative.")
-        expect(B == 1 or not math.isclose(answer[1] * B, b, rel_tol=1e-4),
-               f"B does not enter your b {where}.")
+        expect(
+            not math.isclose(answer[1], delta * B, rel_tol=1e-4),
+            f"b = ΔB {where} is Mamba's shortcut, right for small steps only.",
+        )
+        expect(
+            answer[1] * B > 0,
+            f"Your b is {answer[1]:.4g} {where}, of the wrong sign: both a − 1 and A are negative.",
+        )
+        expect(
+            B == 1 or not math.isclose(answer[1] * B, b, rel_tol=1e-4), f"B does not enter your b {where}."
+        )
         expect_close(answer[1], b, f"b {where} is (a − 1) / A · B: is the division by A right?", 1e-5)
     return "Mamba's b = ΔB is the first term of this one."
 
@@ -61,18 +75,25 @@ def check_3(column_order: Callable[[int], Tensor]) -> str:
         yours, middle = call(column_order, side), side * side // 2
         expect_shape(yours, (side * side + 1,), "all patches and the cls token.")
         read = [int(token) for token in yours]
-        expect(sorted(read) == list(range(side * side + 1)),
-               f"side {side}: every token is to be read exactly once; yours reads {_odd(read)}.")
-        expect(read[middle] == middle, f"side {side}: cls, token {middle}, stands at place "
-                                       f"{read.index(middle)} of yours: the middle stays the middle.")
+        expect(
+            sorted(read) == list(range(side * side + 1)),
+            f"side {side}: every token is to be read exactly once; yours reads {_odd(read)}.",
+        )
+        expect(
+            read[middle] == middle,
+            f"side {side}: cls, token {middle}, stands at place "
+            f"{read.index(middle)} of yours: the middle stays the middle.",
+        )
         truth = [(row, column) for column in range(side) for row in range(side)]
         places = [divmod(token - (token > middle), side) for token in read if token != middle]
         expect(places != sorted(truth), f"side {side}: yours reads along the rows.")
         expect(places != truth[::-1], f"side {side}: yours is the column order backwards, direction `_c_b`.")
         for number, (yours_at, expected) in enumerate(zip(places, truth, strict=True)):
-            expect(yours_at == expected,
-                   f"side {side}: as patch number {number} yours reads the one at (row, column) {yours_at}, "
-                   f"expected {expected}: each column from its top; behind cls, tokens count one higher.")
+            expect(
+                yours_at == expected,
+                f"side {side}: as patch number {number} yours reads the one at (row, column) {yours_at}, "
+                f"expected {expected}: each column from its top; behind cls, tokens count one higher.",
+            )
     return "The third of the four directions; its reverse is the fourth."
 
 
@@ -92,8 +113,10 @@ def check_4(combine: Callable) -> str:
     a, b = answer
     at = [0.2 * (0.5 * h + 3.0) + 7.0 for h in (0.0, 1.0)]  # the maps one after the other
     expect_close(a, at[1] - at[0], "what is left of h after both steps: the decays multiply.")
-    expect(abs(b - 6.5) > 1e-6, "Yours 6.5 belongs to the other order: `first` acts first, and what it "
-                                "wrote fades once more.")
+    expect(
+        abs(b - 6.5) > 1e-6,
+        "Yours 6.5 belongs to the other order: `first` acts first, and what it wrote fades once more.",
+    )
     expect(abs(b - 10.0) > 1e-6, "Yours 10 is b1 + b2: what the first step wrote fades in the second.")
     expect_close(b, at[0], "b is where h = 0 ends after both maps: a2 · b1 + b2.")
     pairs = torch.rand(7, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -102,8 +125,12 @@ def check_4(combine: Callable) -> str:
         h = decay * h + written
     level = [tuple(pair) for pair in pairs.tolist()]
     while len(level) > 1:  # the tree: neighbours first, then pairs of pairs
-        joined = [call(combine, *level[i:i + 2]) for i in range(0, len(level) - 1, 2)]
-        level = joined + level[len(level) // 2 * 2:]
-    expect_close(level[0][1], h, "two steps are right, seven combined in a tree are not: do the numbers "
-                                 "of the first example stand in your code?")
+        joined = [call(combine, *level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+        level = joined + level[len(level) // 2 * 2 :]
+    expect_close(
+        level[0][1],
+        h,
+        "two steps are right, seven combined in a tree are not: do the numbers "
+        "of the first example stand in your code?",
+    )
     return "Seven steps in three rounds; a GPU does 145 in eight."

@@ -1,5 +1,5 @@
 """Checks of notebook 03, Partial LoRA. Truth: counts of the parameter ledger of the papers' encoder
-(upstream_audit F), sums of outer products in float64, eigenvalues of ΔᵀΔ."""
+(NOTES F), sums of outer products in float64, eigenvalues of ΔᵀΔ."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from . import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.course.checks import call, exercise, expect, expect_close, expect_shape
 
 # parameters of one target in the base encoder, d = 768, 12 blocks, r = 32
-BASE = {"X": 589_824, "Z": 589_824, "in_proj": 884_736, "out_proj": 589_824, "dt": 1_253_376,
-        "B": 1_204_224, "C": 1_204_224, "x_proj": 1_302_528, "dt_proj": 1_253_376}
+BASE = {
+    "X": 589_824,
+    "Z": 589_824,
+    "in_proj": 884_736,
+    "out_proj": 589_824,
+    "dt": 1_253_376,
+    "B": 1_204_224,
+    "C": 1_204_224,
+    "x_proj": 1_302_528,
+    "dt_proj": 1_253_376,
+}
 X_SLIPS = {
     884_736: "that is LoRA(in_proj), whose B has all 2·d rows; LoRA_p(X) has only the d rows that make X",
     49_152: "that is one block; the encoder has `depth` of them",
@@ -38,19 +47,23 @@ def check_1(count: Callable) -> str:
     expect(yours == BASE["X"], f"X: yours {yours:,}, expected {BASE['X']:,}: {cause}.")
     for target in ("in_proj", "out_proj", "Z"):
         yours = call(count, target, 768, 12, 32)
-        expect(yours == BASE[target], f"{target}: yours {yours:,}, expected {BASE[target]:,}: how many rows "
-                                      "does this matrix or block have? in_proj makes X and Z, 2·d rows.")
+        expect(
+            yours == BASE[target],
+            f"{target}: yours {yours:,}, expected {BASE[target]:,}: how many rows "
+            "does this matrix or block have? in_proj makes X and Z, 2·d rows.",
+        )
     for target in ("B", "C", "x_proj", "dt_proj", "dt"):
         yours = call(count, target, 768, 12, 32)
         cause = "x_proj has R + 2·N rows: first dt (R), then B (N), then C (N); dt_proj leads from R to d"
         if yours * 4 == BASE[target]:
             cause = "that is one direction; x_proj and dt_proj exist four times"
         expect(yours == BASE[target], f"{target}: yours {yours:,}, expected {BASE[target]:,}: {cause}.")
-    expect(call(count, "in_proj", 128, 4, 8) == 12_288,
-           "in_proj of the tiny encoder (d = 128, 4 blocks, r = 8): expected 12,288. Is a number written "
-           "into your code that should come from d, depth or r?")
-    expect(call(count, "dt", 40, 1, 1) == 172,
-           "dt at d = 40: R is d / 16 rounded up, here 3, not 2.")
+    expect(
+        call(count, "in_proj", 128, 4, 8) == 12_288,
+        "in_proj of the tiny encoder (d = 128, 4 blocks, r = 8): expected 12,288. Is a number written "
+        "into your code that should come from d, depth or r?",
+    )
+    expect(call(count, "dt", 40, 1, 1) == 172, "dt at d = 40: R is d / 16 rounded up, here 3, not 2.")
     return "The same numbers as PEFT's."
 
 
@@ -62,13 +75,15 @@ def check_2(partial_lora: Callable) -> None:
     B, start, scale = draw.normal(size=(3, 2)), 4, 0.5
     delta = np.zeros_like(W)
     for k in range(2):
-        delta[start:start + 3] += scale * np.outer(B[:, k], A[k])
+        delta[start : start + 3] += scale * np.outer(B[:, k], A[k])
 
     def run(B: np.ndarray) -> np.ndarray:
         given = [torch.tensor(a) for a in (x, W, A, B)]
         answer = call(partial_lora, *given, start, scale)
-        expect(torch.equal(given[1], torch.tensor(W)),
-               "Your function changes W itself: the frozen weight has to stay; work on a copy.")
+        expect(
+            torch.equal(given[1], torch.tensor(W)),
+            "Your function changes W itself: the frozen weight has to stay; work on a copy.",
+        )
         expect_shape(answer, (5, 9), "one row a token, one column a row of W.")
         return answer.numpy()
 
@@ -76,13 +91,19 @@ def check_2(partial_lora: Callable) -> None:
     expect_close(run(0 * B), plain, "with B = 0 it has to be the frozen layer, x @ W.T.")
     yours = run(B) - plain
     moved = np.abs(yours).max(axis=0) > 1e-9
-    expect(not moved[:3].any() or moved[4:7].any(),
-           f"Your update stands in rows 0 to 2, expected rows {start} to {start + 2}: shift it to `start`.")
-    expect(not moved[:4].any() and not moved[7:].any(),
-           f"Rows {np.flatnonzero(moved).tolist()} change, expected [4, 5, 6]: the rows outside of the block "
-           "have to stay as they are.")
-    expect(not np.allclose(yours, x @ delta.T / scale),
-           "Your update is twice too large: `scale`, 0.5 in this check, is missing.")
+    expect(
+        not moved[:3].any() or moved[4:7].any(),
+        f"Your update stands in rows 0 to 2, expected rows {start} to {start + 2}: shift it to `start`.",
+    )
+    expect(
+        not moved[:4].any() and not moved[7:].any(),
+        f"Rows {np.flatnonzero(moved).tolist()} change, expected [4, 5, 6]: the rows outside of the block "
+        "have to stay as they are.",
+    )
+    expect(
+        not np.allclose(yours, x @ delta.T / scale),
+        "Your update is twice too large: `scale`, 0.5 in this check, is missing.",
+    )
     expect_close(yours, x @ delta.T, "the update of the block is scale · x Aᵀ Bᵀ.")
 
 
@@ -93,19 +114,32 @@ def check_3(best_pair: Callable) -> str:
     answer = call(best_pair, target.clone(), 2)
     expect(isinstance(answer, tuple | list) and len(answer) == 2, "Return two matrices: B, A.")
     B, A = answer
-    expect_shape(B, (7, 2), "B is (rows, r). Did you return A first?" if tuple(B.shape) == (2, 5)
-                 else "B is (rows, r).")
+    expect_shape(
+        B,
+        (7, 2),
+        "B is (rows, r). Did you return A first?" if tuple(B.shape) == (2, 5) else "B is (rows, r).",
+    )
     expect_shape(A, (2, 5), "A is (r, inputs); torch.linalg.svd returns V already transposed.")
     squares = np.linalg.eigvalsh((target.T @ target).numpy())[::-1]  # squared singular values
     found = np.linalg.svd((B @ A).numpy(), compute_uv=False)[:2]
-    expect(not np.allclose(found, 1), "Both singular values of B·A are 1: U and V alone give the directions, "
-                                      "the singular values say how far.")
-    expect(not np.allclose(found, squares[:2]), "The singular values of B·A are squared: they belong into "
-                                                "B or into A, or their roots into both.")
-    expect(not np.allclose(found, np.sqrt(squares[-2:])), "You kept the smallest singular values; they come "
-                                                          "sorted, the largest first.")
-    expect_close(torch.linalg.matrix_norm(target - B @ A), np.sqrt(squares[2:].sum()),
-                 "the distance to the target; the best pair keeps the r largest singular values.")
+    expect(
+        not np.allclose(found, 1),
+        "Both singular values of B·A are 1: U and V alone give the directions, "
+        "the singular values say how far.",
+    )
+    expect(
+        not np.allclose(found, squares[:2]),
+        "The singular values of B·A are squared: they belong into B or into A, or their roots into both.",
+    )
+    expect(
+        not np.allclose(found, np.sqrt(squares[-2:])),
+        "You kept the smallest singular values; they come sorted, the largest first.",
+    )
+    expect_close(
+        torch.linalg.matrix_norm(target - B @ A),
+        np.sqrt(squares[2:].sum()),
+        "the distance to the target; the best pair keeps the r largest singular values.",
+    )
     whole = call(best_pair, target.clone(), 5)
     expect_close(whole[0] @ whole[1], target, "with r = 5 nothing may be lost. Is 2 written into your code?")
     return "No pair of rank r comes closer (Eckart and Young, 1936)."

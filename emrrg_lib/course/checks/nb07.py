@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from emrrg_lib.interpret.trace import Trace
-
-from . import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.course.checks import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.trace import Trace
 
 
 def toy_trace() -> Trace:
@@ -45,21 +44,31 @@ def check_1(share_of_views: Callable[[Trace, int, int], np.ndarray]) -> str:
 def check_2(widest_words: Callable[[Trace, int, int], list[str]]) -> str:
     """`widest_words(trace, layer, k)` against the order of four hand-made gates."""
     yours = call(widest_words, toy_trace(), 1, 2)
-    expect(isinstance(yours, list) and all(isinstance(word, str) for word in yours),
-           f"yours is {yours!r}, but a list of words as text is asked: word.text, not numbers.")
+    expect(
+        isinstance(yours, list) and all(isinstance(word, str) for word in yours),
+        f"yours is {yours!r}, but a list of words as text is asked: word.text, not numbers.",
+    )
     for wrong, cause in (
         (["a", "small"], "negative gates are open too: the sign only turns the image around. Use the size."),
-        (["a", "effusion"], "you averaged the tokens of a word, or took them with their sign: its opening "
-                            "is the largest size among its tokens."),
+        (
+            ["a", "effusion"],
+            "you averaged the tokens of a word, or took them with their sign: its opening "
+            "is the largest size among its tokens.",
+        ),
         ([".", "small"], "these are the narrowest: sort from wide to narrow."),
         (["effusion"], "k words are asked, k = 2."),
     ):
         expect(yours != wrong, f"yours {yours}: {cause}")
     expect("usion" not in yours, f"yours {yours}: those are tokens; trace.words() joins them to words.")
-    expect(yours == ["effusion", "a"], f"yours {yours}, expected ['effusion', 'a']: openings in layer 1 are "
-                                       "a .6, small .1, left .2, effusion .9, the full stop .05.")
-    expect(call(widest_words, toy_trace(), 0, 1) == ["a"],
-           "right in layer 1, wrong in layer 0: does your function read the layer it is given?")
+    expect(
+        yours == ["effusion", "a"],
+        f"yours {yours}, expected ['effusion', 'a']: openings in layer 1 are "
+        "a .6, small .1, left .2, effusion .9, the full stop .05.",
+    )
+    expect(
+        call(widest_words, toy_trace(), 0, 1) == ["a"],
+        "right in layer 1, wrong in layer 0: does your function read the layer it is given?",
+    )
     return "Wide is not the same as decisive: exercise 3 asks what happens without it."
 
 
@@ -85,8 +94,11 @@ def check_3(deciding_layers: Callable[..., list[int]]) -> str:
         ([0], "these are the layers that do not matter: keep those where the text changes."),
     ):
         expect(list(yours) != wrong, f"yours {wrong}: {cause}")
-    expect(list(yours) == [6, 12], f"yours {list(yours)}, expected [6, 12]: is each closed alone, and "
-                                   "compared with the report of untouched gates, regenerate({})?")
+    expect(
+        list(yours) == [6, 12],
+        f"yours {list(yours)}, expected [6, 12]: is each closed alone, and "
+        "compared with the report of untouched gates, regenerate({})?",
+    )
     return "Closed together, two layers may decide what neither decides alone; that is another experiment."
 
 
@@ -96,19 +108,29 @@ def check_4(gain: Callable[[np.ndarray, np.ndarray], float]) -> str:
     even, left = np.full((2, 2), 0.2), np.zeros((4, 8), dtype=bool)
     left[:, :4] = True
     yours = call(gain, even, left)
-    for wrong, cause in ((0.5, "that is the share alone: divide it by the finding's share of the image."),
-                         (0.8, "the weights sum to .8, the rest is the cls token's: divide by their sum."),
-                         (0.4, "a share is not yet a gain: divide by the weights' sum and by the area.")):
-        expect(not np.allclose(yours, wrong), f"even attention, a finding of half the image: yours {wrong}, "
-                                              f"expected 1: {cause}")
+    for wrong, cause in (
+        (0.5, "that is the share alone: divide it by the finding's share of the image."),
+        (0.8, "the weights sum to .8, the rest is the cls token's: divide by their sum."),
+        (0.4, "a share is not yet a gain: divide by the weights' sum and by the area."),
+    ):
+        expect(
+            not np.allclose(yours, wrong),
+            f"even attention, a finding of half the image: yours {wrong}, expected 1: {cause}",
+        )
     expect_close(yours, 1.0, "even attention over a finding of half the image: share .5, area .5, gain 1.")
     corner = np.zeros((4, 8), dtype=bool)
     corner[:2, 4:] = True  # exactly the upper right patch
-    expect_close(call(gain, np.array([[0.0, 0.3], [0.0, 0.0]]), corner), 4.0,
-                 "all attention on a finding of a quarter of the image: weights[row, column], row 0 on top.")
+    expect_close(
+        call(gain, np.array([[0.0, 0.3], [0.0, 0.0]]), corner),
+        4.0,
+        "all attention on a finding of a quarter of the image: weights[row, column], row 0 on top.",
+    )
     right = corner.copy()
     right[1] = False  # half of the upper right patch
     right[2:, 4:] = True  # the lower right patch
-    expect_close(call(gain, np.array([[0.0, 0.3], [0.0, 0.1]]), right), 5 / 3,
-                 "share (.3 · ½ + .1) / .4, area 3/8: a patch counts by the part of it that is covered.")
+    expect_close(
+        call(gain, np.array([[0.0, 0.3], [0.0, 0.1]]), right),
+        5 / 3,
+        "share (.3 · ½ + .1) / .4, area 3/8: a patch counts by the part of it that is covered.",
+    )
     return "1 is chance; the usual place of such findings would reach more without looking."

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import torch
 
 from emrrg_lib.config import TINY_ENCODER
-from emrrg_lib.vision.encoder import VisionMamba
-
-from . import call, exercise, expect, expect_close
+from emrrg_lib.course.checks import call, exercise, expect, expect_close
+from emrrg_lib.vision.mamba import VisionMamba
 
 
 @exercise(1)
@@ -28,8 +27,11 @@ def check_1(place: Callable) -> str:
     for side, edge, row, column, truth, cause in stages:
         yours = call(place, row, column, side, edge)
         expect(not isinstance(yours, float), f"Yours is {yours}, a float: places are counted, divide by //.")
-        expect(yours == truth, f"side {side}, edge {edge}, row {row}, column {column}: yours {yours}, "
-                               f"expected {truth}: {cause}.")
+        expect(
+            yours == truth,
+            f"side {side}, edge {edge}, row {row}, column {column}: yours {yours}, "
+            f"expected {truth}: {cause}.",
+        )
     seen = sorted(call(place, row, column, 8, 4) for row in range(8) for column in range(8))
     expect(seen == list(range(64)), "Some place of the 8 × 8 grid is given twice.")
     return "Each patch has a place of its own."
@@ -41,16 +43,26 @@ def check_2(pair_loss: Callable) -> None:
     one = torch.eye(3)
     each_its_own = math.log(1 + 2 * math.exp(-2.0))
     yours = call(pair_loss, one.clone(), one.clone(), 2.0)
-    expect(isinstance(yours, torch.Tensor) and yours.dim() == 0,
-           f"Yours is {yours!r}, expected a tensor without axes.")
-    expect(not math.isclose(float(yours), 2 * each_its_own, rel_tol=1e-4),
-           "You add rows and columns; take their mean.")
-    expect(not math.isclose(float(yours), math.log(1 + 2 * math.exp(-math.exp(2.0))), rel_tol=1e-3),
-           "You take exp(scale), but scale is no logarithm here.")
-    expect(not math.isclose(float(yours), math.log(1 + 2 * math.exp(-1.0)), rel_tol=1e-3),
-           "The scale is not used: logits are scale · similarity.")
-    expect(not math.isclose(float(yours), math.log(1 + 2 * math.exp(-0.5)), rel_tol=1e-3),
-           "You divide by the scale; it is a factor, the inverse of a temperature.")
+    expect(
+        isinstance(yours, torch.Tensor) and yours.dim() == 0,
+        f"Yours is {yours!r}, expected a tensor without axes.",
+    )
+    expect(
+        not math.isclose(float(yours), 2 * each_its_own, rel_tol=1e-4),
+        "You add rows and columns; take their mean.",
+    )
+    expect(
+        not math.isclose(float(yours), math.log(1 + 2 * math.exp(-math.exp(2.0))), rel_tol=1e-3),
+        "You take exp(scale), but scale is no logarithm here.",
+    )
+    expect(
+        not math.isclose(float(yours), math.log(1 + 2 * math.exp(-1.0)), rel_tol=1e-3),
+        "The scale is not used: logits are scale · similarity.",
+    )
+    expect(
+        not math.isclose(float(yours), math.log(1 + 2 * math.exp(-0.5)), rel_tol=1e-3),
+        "You divide by the scale; it is a factor, the inverse of a temperature.",
+    )
     expect_close(yours, each_its_own, "three pairs, each fits its own only: ln(1 + 2 · e^(−2)).")
     yours = call(pair_loss, 5 * one, 0.1 * one, 2.0)
     expect_close(yours, each_its_own, "the length of a vector must not count: normalise both, along dim 1.")
@@ -59,10 +71,14 @@ def check_2(pair_loss: Callable) -> None:
     rows = (math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(1.0))) / 2
     columns = math.log(2)
     yours = call(pair_loss, images, reports, 1.0)
-    expect(not math.isclose(float(yours), rows, rel_tol=1e-4), "Only the rows: the columns (which image "
-                                                               "belongs to this report?) are missing.")
-    expect(not math.isclose(float(yours), columns, rel_tol=1e-4), "Only the columns: the rows (which report "
-                                                                  "belongs to this image?) are missing.")
+    expect(
+        not math.isclose(float(yours), rows, rel_tol=1e-4),
+        "Only the rows: the columns (which image belongs to this report?) are missing.",
+    )
+    expect(
+        not math.isclose(float(yours), columns, rel_tol=1e-4),
+        "Only the columns: the rows (which report belongs to this image?) are missing.",
+    )
     expect_close(yours, (rows + columns) / 2, "the mean of cross-entropy along rows and along columns.")
 
 
@@ -73,8 +89,11 @@ def check_3(floor: Callable) -> None:
         (["a", "b", "c"], 0.0, "all reports differ: a perfect model pays nothing"),
         (["a", "a", "a", "a"], math.log(4), "all alike: nothing better than a draw from a hat, ln 4"),
         (["a", "a", "b", "c"], math.log(2) / 2, "two of four pay ln 2, the others nothing"),
-        (["a", "b", "a", "b", "b", "c"], (2 * math.log(2) + 3 * math.log(3)) / 6,
-         "two pay ln 2, three pay ln 3, one nothing"),
+        (
+            ["a", "b", "a", "b", "b", "c"],
+            (2 * math.log(2) + 3 * math.log(3)) / 6,
+            "two pay ln 2, three pay ln 3, one nothing",
+        ),
     )
     for texts, truth, cause in stages:
         yours = float(call(floor, list(texts)))
@@ -85,10 +104,13 @@ def check_3(floor: Callable) -> None:
             sum(n * math.log(n) for n in groups): "divide the sum by the number of images.",
             by_text: "each image counts, not each different text: average over all of the batch.",
             math.log(len(texts)): "ln S is what a model pays that knows nothing; this one knows all it can.",
-            truth / math.log(2): "the loss is in nats: natural logarithm, not base 2."}
+            truth / math.log(2): "the loss is in nats: natural logarithm, not base 2.",
+        }
         for value, slip in slips.items():
-            expect(math.isclose(value, truth, abs_tol=1e-9) or not math.isclose(yours, value, abs_tol=1e-6),
-                   told + slip)
+            expect(
+                math.isclose(value, truth, abs_tol=1e-9) or not math.isclose(yours, value, abs_tol=1e-6),
+                told + slip,
+            )
         expect(math.isclose(yours, truth, abs_tol=1e-6), f"{told}{cause}.")
 
 
@@ -97,8 +119,11 @@ def check_4(new_names: Callable) -> str:
     """`new_names(name)` against the names that VisionMamba has."""
     with torch.device("meta"):
         wanted = VisionMamba(TINY_ENCODER).state_dict().keys()
-        one = [name for name in wanted if not any(f"{end}." in f"{name}." or f"{end}_log" in name
-                                                  for end in ("_b", "_c"))]
+        one = [
+            name
+            for name in wanted
+            if not any(f"{end}." in f"{name}." or f"{end}_log" in name for end in ("_b", "_c"))
+        ]
     yours = call(new_names, "layers.0.mixer.x_proj.weight")
     expect(isinstance(yours, list | tuple), f"Yours is a {type(yours).__name__}, expected a list of names.")
     expect(len(yours) == 4, f"x_proj has a name for each of four directions; yours has {len(yours)}.")
@@ -106,17 +131,23 @@ def check_4(new_names: Callable) -> str:
         yours = call(new_names, name)
         expect(name in yours, f"{name}: the first direction keeps the old name; yours {yours}.")
         strange = sorted(set(yours) - wanted)
-        cause = {"A_log": "the ending stands after the A: A_b_log.",
-                 "in_proj": "all directions share in_proj and out_proj.",
-                 "out_proj": "all directions share in_proj and out_proj."}.get(
-                     name.split(".")[3] if name.count(".") > 2 else "",
-                     "the ending belongs to the module, before “.weight” or “.bias”.")
+        cause = {
+            "A_log": "the ending stands after the A: A_b_log.",
+            "in_proj": "all directions share in_proj and out_proj.",
+            "out_proj": "all directions share in_proj and out_proj.",
+        }.get(
+            name.split(".")[3] if name.count(".") > 2 else "",
+            "the ending belongs to the module, before “.weight” or “.bias”.",
+        )
         expect(not strange, f"{name}: the encoder has no {', '.join(strange)}: {cause}")
         expect(len(set(yours)) == len(yours), f"{name}: a name stands twice in yours.")
     given = {new for name in one for new in new_names(name)}
     missing = sorted(wanted - given)
     expect(not missing, f"Nobody gets {', '.join(missing[:3])}: look at the list of five once more.")
     trap = "head.Dense.weight"
-    expect(list(call(new_names, trap)) == [trap], f"{trap} has a capital D and is no part of a mixer: it "
-                                                  "keeps its name. Compare whole parts, not letters.")
+    expect(
+        list(call(new_names, trap)) == [trap],
+        f"{trap} has a capital D and is no part of a mixer: it "
+        "keeps its name. Compare whole parts, not letters.",
+    )
     return f"{len(one)} names become {len(given)}."

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from . import call, exercise, expect
+from emrrg_lib.course.checks import call, exercise, expect
 
 
 @exercise(1)
@@ -26,16 +26,22 @@ def check_1(adapted: Callable) -> None:
     functions = [noted(0, lambda x: x + 1), noted(1, lambda x: 2 * x), noted(2, lambda x: x * x)]
     adapters = [lambda x: 100.0, lambda x: 200.0, lambda x: 10.0 * x]
     yours = list(call(adapted, functions, adapters))
-    expect(len(yours) == 3 and all(callable(each) for each in yours),
-           "The result must be a list of three functions, not of values.")
+    expect(
+        len(yours) == 3 and all(callable(each) for each in yours),
+        "The result must be a list of three functions, not of values.",
+    )
     expect(not log, "functions are called while they are wrapped; they must wait for the new one's call.")
     values = [call(each, 5.0) for each in yours]
     expect(values != [75.0] * 3, "At 5 all three give 75, the last one's value: still bound late.")
-    expect(values != [56.0, 60.0, 75.0], "functions[i] is bound rightly, but the adapter is the last one "
-                                         "for all.")
+    expect(
+        values != [56.0, 60.0, 75.0],
+        "functions[i] is bound rightly, but the adapter is the last one for all.",
+    )
     expect(values != [6.0, 10.0, 25.0], "Where is the adapter? At 5 yours gives the plain functions.")
-    expect(values != [101.0, 400.0, 2500.0], "The adapter reads x and is added; yours feeds its answer to "
-                                             "the function.")
+    expect(
+        values != [101.0, 400.0, 2500.0],
+        "The adapter reads x and is added; yours feeds its answer to the function.",
+    )
     expect(values == [106.0, 210.0, 75.0], f"At 5: yours {values}, expected [106, 210, 75].")
 
 
@@ -59,20 +65,31 @@ def check_2(cut_off: Callable) -> str:
     names = call(cut_off, model, x)
     expect(not isinstance(names, (int, str)), f"Yours is {names!r}, expected a list of names.")
     yours = set(names)
-    expect(not yours & {"frozen.weight", "frozen.bias"}, "It names frozen.weight or frozen.bias: they are "
-                                                         "not meant to train, so do not ask them.")
-    expect(yours != {"A", "B", "used.weight", "used.bias"}, "These are the ones that the loss reaches; the "
-                                                            "others are wanted.")
+    expect(
+        not yours & {"frozen.weight", "frozen.bias"},
+        "It names frozen.weight or frozen.bias: they are not meant to train, so do not ask them.",
+    )
+    expect(
+        yours != {"A", "B", "used.weight", "used.bias"},
+        "These are the ones that the loss reaches; the others are wanted.",
+    )
     expect(len(yours) < 6, "It names all that train: was there a backward pass?")
-    expect("A" not in yours, "It names A. While B is 0 the gradient of A is zeros, which is a gradient: the "
-                             "loss reaches it. None is the sign.")
-    expect(yours == {"forgotten.weight", "forgotten.bias"},
-           f"Yours {sorted(yours)}, expected ['forgotten.bias', 'forgotten.weight'].")
+    expect(
+        "A" not in yours,
+        "It names A. While B is 0 the gradient of A is zeros, which is a gradient: the "
+        "loss reaches it. None is the sign.",
+    )
+    expect(
+        yours == {"forgotten.weight", "forgotten.bias"},
+        f"Yours {sorted(yours)}, expected ['forgotten.bias', 'forgotten.weight'].",
+    )
     expect(list(names) == sorted(yours), f"The right names, but not sorted: {list(names)}.")
     for parameter in model.forgotten.parameters():
         parameter.grad = torch.ones_like(parameter)  # left over from another pass
-    expect(set(call(cut_off, model, x)) == yours, "With gradients left over from an earlier pass it finds "
-           "less: set them to None first.")
+    expect(
+        set(call(cut_off, model, x)) == yours,
+        "With gradients left over from an earlier pass it finds less: set them to None first.",
+    )
     return "zero_grad, backward, grad is None: an audit in three lines."
 
 
@@ -95,8 +112,10 @@ def check_3(report_of: Callable) -> None:
 def _checkpoint(width: int, depth: int, prefix: str = "") -> dict[str, tuple[int, ...]]:
     shapes = {f"{prefix}pos_embed": (1, 197, width), f"{prefix}patch_embed.proj.weight": (width, 3, 16, 16)}
     for block in range(depth):
-        shapes |= {f"{prefix}layers.{block}.mixer.in_proj.weight": (2 * width, width),
-                   f"{prefix}layers.{block}.norm1.weight": (width,)}
+        shapes |= {
+            f"{prefix}layers.{block}.mixer.in_proj.weight": (2 * width, width),
+            f"{prefix}layers.{block}.norm1.weight": (width,),
+        }
     return shapes
 
 

@@ -1,0 +1,197 @@
+"""Labelers of the 14 observations: the kit's rules, CheXbert, or labels made elsewhere.
+
+References and generated reports are always read by the same labeler, and its name stands beside every
+score: numbers of two labelers do not compare (NOTES M3).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.files import InputError
+
+REFERENCES, MODEL = "references", "model (beam search)"
+Labels = dict[str, "int | None"]
+
+CHEXBERT_ORDER = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    *OBSERVATIONS[5:],
+    "No Finding",
+)
+"""Order of CheXbert's heads (Smit et al. 2020, its code's `constants.py`), not that of OBSERVATIONS."""
+CHEXBERT_VALUES = (None, 1, 0, -1)
+"""Its classes: blank, positive, negative, uncertain; No Finding has the first two only."""
+
+_ALIASES = {"airspace opacity": "Lung Opacity"} | {name.lower(): name for name in OBSERVATIONS}
+_IDS = ("id", "study_id", "uid")
+_TEXTS = ("report impression", "reports", "report", "text")
+_VALUES = {"": None, "nan": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+
+
+@dataclass(frozen=True)
+class Labeler:
+    """A way to label reports.
+
+    Attributes:
+        name: stands beside every score made with it.
+        label: (texts, which) -> one dict of labels a text, None where there are none; `which` says whose
+            texts these are: REFERENCES or the name of a system.
+    """
+
+    name: str
+    label: Callable[[Sequence[str], str], list[Labels | None]]
+
+
+RULES = Labeler(VERSION, lambda texts, which: [label_report(text) for text in texts])
+
+
+class _CheXbert(nn.Module):
+    """BERT and 14 linear heads on its cls token, under the names of the published checkpoint."""
+
+    def __init__(self, config) -> None:
+        from transformers import BertModel
+
+        super().__init__()
+        self.bert = BertModel(config)
+        classes = [2 if name == "No Finding" else 4 for name in CHEXBERT_ORDER]
+        self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, count) for count in classes)
+
+    @torch.no_grad()
+    def forward(self, **tokens: torch.Tensor) -> list[list[int]]:
+        """Token tensors (B, n) -> the class of every head, B lists of 14."""
+        state = self.bert(**tokens).last_hidden_state[:, 0]  # (B, D)
+        return torch.stack([head(state).argmax(-1) for head in self.linear_heads], dim=1).tolist()
+
+
+def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
+    """The CheXbert labeler.
+
+    Args:
+        weights: `chexbert.pth`, a dict with `model_state_dict`; its user has to obtain it. Read with
+            `weights_only`, so that the file cannot run code.
+        bert: a local folder of `bert-base-uncased`: config.json and vocab.txt.
+        batch: reports labelled together.
+
+    Raises:
+        InputError: a file is missing or is not what it should be.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(bert, local_files_only=True)
+        model = _CheXbert(AutoConfig.from_pretrained(bert, local_files_only=True)).eval()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no BERT in {bert}: put config.json and vocab.txt of bert-base-uncased into a "
+            "folder and name it with --bert"
+        ) from error
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)["model_state_dict"]
+        state = {
+            name.removeprefix("module."): tensor
+            for name, tensor in state.items()
+            if not name.endswith("position_ids")
+        }  # a buffer that newer BERTs do not save
+        model.load_state_dict(state)
+    except Exception as error:  # torch has many kinds; the first line of any says enough
+        raise InputError(
+            f"{weights} is no CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
+        ) from error
+
+    def label(texts: Sequence[str], which: str) -> list[Labels | None]:
+        known: dict[str, Labels] = {}
+        todo = sorted({" ".join(text.split()) for text in texts}, key=len)
+        for start in tqdm(range(0, len(todo), batch), desc=f"CheXbert: {which}", leave=False):
+            part = todo[start : start + batch]
+            tokens = tokenizer(part, truncation=True, max_length=512, padding=True, return_tensors="pt")
+            for text, classes in zip(part, model(**tokens), strict=True):
+                row = {name: CHEXBERT_VALUES[c] for name, c in zip(CHEXBERT_ORDER, classes, strict=True)}
+                known[text] = {name: row[name] for name in OBSERVATIONS}
+        return [known[" ".join(text.split())] for text in texts]
+
+    return Labeler("CheXbert", label)
+
+
+def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
+    """Labels made elsewhere, in the layout of the CheXpert labeler and CheXbert.
+
+    A file with the reports' texts (a column `Report Impression`, `Reports`, `report` or `text`) labels
+    those texts wherever they stand. Without, the first file labels the references and the second one
+    the model's reports, by a column `id`, `study_id` or `uid`, else in the order of predictions.jsonl.
+
+    Args:
+        files: CSV files with one column an observation: 1, 0, -1 or blank.
+        ids: of the run's studies, in order.
+
+    Raises:
+        InputError: a file is missing or damaged, a column, an id or a row is missing or stands twice.
+    """
+    book: dict[str, Labels] = {}
+    given: dict[str, list[Labels | None]] = {}
+    for file, side in zip(files, (REFERENCES, MODEL, *[""] * len(files)), strict=False):
+        header, rows = _read_csv(file)
+        text = next((name for name in _TEXTS if name in header), None)
+        if text:
+            book |= {" ".join(row[text].split()): _labels(row, file) for row in rows}
+        elif side:
+            given[side] = _by_study(file, header, rows, ids)
+        else:
+            raise InputError(f"{file}: a third file needs a column with the reports' texts (`report`)")
+
+    def label(texts: Sequence[str], which: str) -> list[Labels | None]:
+        return given[which] if which in given else [book.get(" ".join(text.split())) for text in texts]
+
+    return Labeler("CSV: " + ", ".join(Path(file).name for file in files), label)
+
+
+def _read_csv(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Lower-case header and rows."""
+    try:
+        with Path(file).open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the labels {file}: {error}; a CSV file in UTF-8 is needed") from error
+    header = [name.strip().lower() for name in lines[0]] if lines else []
+    missing = [name for name in OBSERVATIONS if name not in {_ALIASES.get(column) for column in header}]
+    if missing:
+        raise InputError(f"{file} has no column {missing[0]!r}: all 14 observations are needed")
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise InputError(f"{file}, line {number}: {len(line)} cells, the header has {len(header)}")
+    return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
+
+
+def _labels(row: dict[str, str], file: Path) -> Labels:
+    found = {_ALIASES[name]: value.strip().lower() for name, value in row.items() if name in _ALIASES}
+    for name, value in found.items():
+        if value not in _VALUES:
+            raise InputError(f"{file}: {name} is {value!r}; labels are 1, 0, -1 or blank")
+    return {name: _VALUES[found[name]] for name in OBSERVATIONS}
+
+
+def _by_study(
+    file: Path, header: Sequence[str], rows: Sequence[dict[str, str]], ids: Sequence[str]
+) -> list[Labels | None]:
+    column = next((name for name in _IDS if name in header), None)
+    if column is None:
+        if len(rows) != len(ids):
+            raise InputError(f"{file} has {len(rows)} rows for {len(ids)} studies and no column `id`")
+        return [_labels(row, file) for row in rows]
+    table = {row[column]: row for row in rows}
+    if len(table) != len(rows):
+        raise InputError(f"{file}: an id stands twice")
+    if absent := [study for study in ids if study not in table]:
+        raise InputError(f"{file} lacks {len(absent)} of {len(ids)} studies, the first is {absent[0]!r}")
+    return [_labels(table[study], file) for study in ids]

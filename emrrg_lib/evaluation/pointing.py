@@ -1,0 +1,337 @@
+"""The pointing game: does the model look at a finding while it writes the finding's name?
+
+The reference report is teacher-forced; the query is the tokens of the word that names the finding, or
+all tokens of its sentence, where side and place are chosen; the map is the mean over heads of one hybrid
+layer's cross-attention, or that weighted by the gate, of one layer or summed over all; the layer is
+chosen on validation, on localised findings. A hit: the
+arg-max patch over all views lies within one patch (8-neighbourhood) of the mask. A finding is *localised*
+where at most a quarter of all patches would hit, *small* where at most 15 % would: to point at a heart
+that fills the frame tells little. Beside the hits stand *chance* (the share of patches that
+would hit), a *centre* prior (the middle of the first view) and a *place* prior (per finding, the patch
+that would have hit most often on validation): attention that beats only chance may have learnt where
+such findings usually are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from emrrg_lib.evaluation.intervals import percentiles, resample
+from emrrg_lib.files import InputError
+
+NAMING: dict[str, tuple[str, ...]] = {
+    "Enlarged Cardiomediastinum": (
+        r"widen\w*",
+        r"mediastin\w*\b[^.]*?\b(enlarg\w*)",
+        r"(enlarg\w*)[^.]*?\bmediastin",
+        r"prominen\w*",
+        r"mediastin\w*",
+    ),
+    "Cardiomegaly": (
+        r"cardiomegal\w*",
+        r"(?:heart|cardiac)\b[^.]*?\b(enlarg\w*)",
+        r"(enlarg\w*)[^.]*?\b(?:heart|cardiac)",
+        r"heart|cardiac|silhouette",
+    ),
+    "Lung Lesion": (r"\w*nodul\w*", r"mass(?:es)?\b", r"lesions?|tumou?rs?"),
+    "Lung Opacity": (
+        r"opaci\w*",
+        r"infiltrat\w*",
+        r"airspace",
+        r"haz\w*",
+        r"densit\w*|interstitial|markings",
+    ),
+    "Edema": (r"o?edema\w*", r"congesti\w*", r"overload|failure"),
+    "Consolidation": (r"consolid\w*",),
+    "Pneumonia": (r"\w*pneumonia\w*", r"infecti\w*"),
+    "Atelectasis": (r"\w*atelect\w*", r"collaps\w*", r"volume loss"),
+    "Pneumothorax": (r"\w*pneumothora\w*",),
+    "Pleural Effusion": (r"effusions?", r"fluid", r"blunt\w*"),
+    "Pleural Other": (r"thicken\w*", r"plaques?|scar\w*|fibro\w*", r"pleural"),
+    "Fracture": (r"\w*fractur\w*",),
+    "Support Devices": (
+        r"pacemakers?",
+        r"catheters?",
+        r"tubes?",
+        r"ports?\b",
+        r"lines?\b",
+        r"leads?\b",
+        r"picc|devices?|stents?|valves?|wires?|tip|drains?",
+    ),
+}
+"""Observation -> patterns of the words that name it, most telling first; a group marks the word."""
+
+MAPS = tuple(
+    (kind, token) for kind in ("attention", "attention x gate") for token in ("predicts", "own", "sentence")
+)
+"""What is read of a trace: which map, and at which positions: the one that predicts the word, the word's
+own, or those of its whole sentence."""
+
+AREAS = {"small": 0.15, "localised": 0.25}
+"""Group of findings -> largest share of the patches that would hit."""
+
+_NEGATION = re.compile(r"\b(?:no|not|without|negative for|free of)\b[^.]*$")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One finding of one study with the attention paid while it is named.
+
+    Attributes:
+        study, kind: id of the study and kind of the finding.
+        maps: float (layer, view, patch), see :func:`token_map`.
+        mask: bool (view, rows, cols), patches the finding touches.
+    """
+
+    study: str
+    kind: str
+    maps: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """One row of the table.
+
+    Attributes:
+        kind: the finding, a group of :data:`AREAS`, or "all". cases: how many.
+        hit: share of hits. low, high: its 95 % interval, resampled by study.
+        gain: hit minus centre. gain_low, gain_high: its 95 % interval.
+        chance, centre, place: expected share for a random patch, share for the middle of the first view,
+            share for the kind's most frequent patch on validation.
+    """
+
+    kind: str
+    cases: int
+    hit: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    chance: float
+    centre: float
+    place: float
+
+
+def naming_span(text: str, observation: str, affirmed: bool = True) -> tuple[int, int] | None:
+    """Where the most telling word that names an observation stands.
+
+    Args:
+        text: a report or sentence. observation: a key of :data:`NAMING`.
+        affirmed: pass over words inside a negation.
+
+    Returns:
+        Start and end of the first such word in `text`; None where there is none.
+
+    Raises:
+        InputError: an unknown observation.
+    """
+    if observation not in NAMING:
+        raise InputError(f"No naming words for {observation!r}: choose one of {', '.join(NAMING)}.")
+    text = text.lower()
+    for pattern in NAMING[observation]:
+        for match in re.finditer(rf"\b(?:{pattern})", text):
+            if not (affirmed and _NEGATION.search(text[: match.start()])):
+                return match.span(match.lastindex or 0)
+    return None
+
+
+def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
+    """Positions of the tokens that spell the affirmed word naming an observation, [] where it is not named.
+
+    Args:
+        tokens: the report's tokens as text pieces, leading spaces kept.
+        observation: a key of :data:`NAMING`; InputError for any other.
+    """
+    span = naming_span("".join(tokens), observation)
+    if span is None:
+        return []
+    ends = np.cumsum([len(token) for token in tokens])
+    first, last = np.searchsorted(ends, [span[0], span[1] - 1], side="right")
+    return list(range(int(first), int(last) + 1))
+
+
+def sentence_tokens(tokens: Sequence[str], named: Sequence[int]) -> list[int]:
+    """Positions of all tokens of the sentence that `named`, of :func:`naming_tokens`, stands in."""
+    text, ends = "".join(tokens), np.cumsum([len(token) for token in tokens])
+    before, full_stop, _ = text[: ends[named[0]] - len(tokens[named[0]]) + 1].rpartition(". ")
+    stop = text.find(". ", ends[named[-1]] - 1)
+    places = [len(before + full_stop), stop if stop >= 0 else len(text) - 1]
+    first, last = np.searchsorted(ends, places, side="right")
+    return list(range(int(first), int(last) + 1))
+
+
+def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None) -> np.ndarray:
+    """Attention of the naming tokens, averaged over heads and tokens.
+
+    Args:
+        attention: float (layer, head, token, view, patch) of a trace. tokens: positions of the naming tokens.
+        gate: (layer, token) to weight every token by how far its gate is open; None: all tokens alike.
+
+    Returns:
+        float (layer, view, patch); with `gate` (layer + 1, view, patch), the last one the sum over layers.
+        InputError where there is no token.
+    """
+    if len(tokens) == 0:
+        raise InputError("The finding is not named: there is no token to read the attention of.")
+    chosen = np.asarray(attention, float)[:, :, list(tokens)].mean(axis=1)
+    if gate is None:
+        return chosen.mean(axis=1)
+    weights = np.abs(np.asarray(gate, float)[:, list(tokens)])
+    weighted = np.einsum("lt,ltvp->lvp", weights, chosen)
+    return np.concatenate([weighted, weighted.sum(axis=0, keepdims=True)])
+
+
+def patch_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Patches that a pixel mask touches: bool (view, H, W) -> bool (view, rows, cols), at most (H, W)."""
+    mask = np.asarray(mask, bool)
+    views, height, width = mask.shape
+    if height < grid[0] or width < grid[1]:
+        raise InputError(f"A mask of {height}x{width} pixels is smaller than the grid {grid}.")
+    touched = np.zeros((views, *grid), bool)
+    view, row, column = np.nonzero(mask)
+    touched[view, row * grid[0] // height, column * grid[1] // width] = True
+    return touched
+
+
+def dilate(mask: np.ndarray) -> np.ndarray:
+    """Add the 8 neighbours: bool (view, rows, cols) to the same shape."""
+    rows, columns = mask.shape[1:]
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    shifts = (padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3))
+    return np.logical_or.reduce(list(shifts))
+
+
+def hits(case: Case) -> np.ndarray:
+    """Whether the arg-max patch of each layer's map hits: bool (layer,)."""
+    allowed = dilate(case.mask).reshape(-1)
+    return allowed[case.maps.reshape(len(case.maps), -1).argmax(axis=1)]
+
+
+def is_localised(case: Case) -> bool:
+    """Whether few enough patches would hit."""
+    return bool(dilate(case.mask).mean() <= AREAS["localised"])
+
+
+def validation_hits(validation: Sequence[Case]) -> np.ndarray:
+    """Share of hits of each layer's map on the localised cases (on all where none is): float (layer,).
+
+    Raises InputError without a case.
+    """
+    if len(validation) == 0:
+        raise InputError("No validation case names a finding: the layer cannot be chosen.")
+    local = [case for case in validation if is_localised(case)]
+    return np.mean([hits(case) for case in local or validation], axis=0)
+
+
+def choose_layer(validation: Sequence[Case]) -> int:
+    """The layer (index into the maps) that hits most often on validation; InputError without a case."""
+    return int(validation_hits(validation).argmax())
+
+
+def place_priors(validation: Sequence[Case]) -> dict[str, int]:
+    """Kind -> flat patch index that would have hit most often on validation."""
+    sums: dict[str, np.ndarray] = {}
+    for case in validation:
+        sums[case.kind] = sums.get(case.kind, 0) + dilate(case.mask).reshape(-1).astype(float)
+    return {kind: int(total.argmax()) for kind, total in sums.items()}
+
+
+def pointing_game(
+    cases: Sequence[Case], layer: int, priors: Mapping[str, int], seed: int = 0
+) -> list[Pointing]:
+    """The table of the pointing game.
+
+    Args:
+        cases: test cases; InputError if there is none. layer: of :func:`choose_layer` on validation.
+        priors: of :func:`place_priors` on validation; a kind without one never hits.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per kind in alphabetical order, then those groups of :data:`AREAS` that have cases, then
+        "all".
+    """
+    if len(cases) == 0:
+        raise InputError("No test case names a finding: there is nothing to point at.")
+    values = np.array([_case_values(case, layer, priors) for case in cases])
+    studies = np.unique([case.study for case in cases], return_inverse=True)[1]
+    kinds = np.array([case.kind for case in cases])
+    rows = []
+    groups = {str(kind): kinds == kind for kind in sorted(set(kinds))}
+    groups |= {name: values[:, 1] <= area for name, area in AREAS.items()} | {"all": values[:, 1] <= 1}
+    for name, chosen in groups.items():
+        if chosen.any():
+            hit, chance, centre, place = values[chosen].T
+            rows.append(
+                Pointing(
+                    name,
+                    int(chosen.sum()),
+                    float(hit.mean()),
+                    *_interval(hit, studies[chosen], seed),
+                    float((hit - centre).mean()),
+                    *_interval(hit - centre, studies[chosen], seed),
+                    *(float(column.mean()) for column in (chance, centre, place)),
+                )
+            )
+    return rows
+
+
+def pointing_tables(
+    validation: Mapping[tuple[str, str], Sequence[Case]],
+    test: Mapping[tuple[str, str], Sequence[Case]],
+    layers: Sequence[int],
+) -> dict | None:
+    """The pointing game of every map, each at the layer that points best on validation.
+
+    Args:
+        validation, test: key of :data:`MAPS` -> cases. layers: the LLM's index of each hybrid layer.
+
+    Returns:
+        `layer` (LLM's index, or "all"), `position` (index into a case's maps) and `rows` of plain
+        attention at the predicting position; `variants`, one dict a map with the same keys and map, token
+        and validation (share of hits on its localised cases); `chosen`, the index of the best one there.
+        None where no finding with a mask is named.
+    """
+    if not all(validation.values()) or not all(test.values()):
+        return None
+    variants = []
+    for key in MAPS:
+        position = choose_layer(validation[key])
+        rows = pointing_game(test[key], position, place_priors(validation[key]))
+        share = float(validation_hits(validation[key])[position])
+        variants.append(
+            {
+                "map": key[0],
+                "token": key[1],
+                "layer": [*layers, "all"][position],
+                "position": position,
+                "validation": share,
+                "rows": [asdict(row) for row in rows],
+            }
+        )
+    best = max(range(len(variants)), key=lambda index: variants[index]["validation"])
+    first = {name: variants[0][name] for name in ("layer", "position", "rows")}
+    return first | {"variants": variants, "chosen": best}
+
+
+def _case_values(case: Case, layer: int, priors: Mapping[str, int]) -> list[float]:
+    """Hit, chance, centre and place of one case."""
+    allowed = dilate(case.mask)
+    rows, columns = case.mask.shape[1:]
+    middle = allowed[0, (rows - 1) // 2 : rows // 2 + 1, (columns - 1) // 2 : columns // 2 + 1]
+    prior = priors.get(case.kind)
+    place = 0.0 if prior is None else float(allowed.reshape(-1)[prior])
+    return [float(hits(case)[layer]), float(allowed.mean()), float(middle.mean()), place]
+
+
+def _interval(values: np.ndarray, studies: np.ndarray, seed: int) -> tuple[float, float]:
+    """Interval of the mean when whole studies are drawn: a study brings all its cases."""
+    _, index = np.unique(studies, return_inverse=True)
+    sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    weights = resample(len(counts), seed=seed)
+    return percentiles((weights @ sums) / (weights @ counts))

@@ -1,0 +1,239 @@
+"""Scores a run folder: predictions.jsonl in, metrics.json out; and compares two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation import intervals
+from emrrg_lib.evaluation.baselines import text_controls
+from emrrg_lib.evaluation.clinical import clinical_row, label_codes, positive
+from emrrg_lib.evaluation.intervals import Difference, SystemStatistics, paired_differences, system_statistics
+from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
+from emrrg_lib.files import InputError, write_json
+from emrrg_lib.run_folder import read_config, read_json, read_predictions
+
+SCHEMA = 1
+NOTES = {
+    MODEL: "reports written by beam search",
+    "greedy": "the same model without beam search",
+    "constant report": "one training report for everybody, the best on validation: uses no image",
+    "most frequent report": "the commonest training report for everybody: uses no image",
+    "random training report": "a random training report for each study: uses no image",
+    "nearest neighbour": "the report of the training study whose images look most alike to the encoder",
+    "shuffled images": "the model's reports of other studies: right style, wrong patient",
+    "gates closed": "the trained model with every gate at 0: what the language model says alone",
+    "oracle re-wording": "the true findings in another random wording: a reader who sees everything",
+    "oracle, commonest wording": "the true findings in the commonest wording: the ceiling of word overlap",
+    "linear head": "a supervised linear head on the same frozen encoder: the ceiling of recognition",
+}
+JUDGED = ("Bleu_4", "CIDEr", "CE13_micro_F1")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
+    """Writes `metrics.json` of a run: every system's scores with 95 % intervals.
+
+    Args:
+        run: folder with `predictions.jsonl`.
+        references: `full`, or `emrrg`: cut to `max_length` tokens as the released code scores them
+            (NOTES E26); None takes the run's configuration.
+        labeler: reads references and reports. With RULES and whole references, labels that the data set
+            brings are the references' labels.
+
+    Raises:
+        InputError: no or damaged predictions, or a labeler without labels for them.
+    """
+    run = Path(run)
+    rows = read_predictions(run)
+    if references is None:
+        references = read_config(run).data.references if (run / "config.json").is_file() else "full"
+    systems = [row.get("systems", {}) for row in rows]
+    if any(of.keys() != systems[0].keys() for of in systems):
+        raise InputError(
+            f"{run}: not every study has reports of the same systems; delete predictions.jsonl, "
+            "then `emrrg evaluate` writes it again"
+        )
+    texts, labels = reference_side(rows, references, labeler)
+    written = {MODEL: [row["hypothesis"] for row in rows]}
+    written |= {name: [of[name] for of in systems] for name in systems[0]}
+    statistics = {
+        name: _statistics(name, texts, labels, reports, labeler) for name, reports in written.items()
+    }
+    probes = read_json(run / "probes.json") if (run / "probes.json").is_file() else {}
+    metrics = metrics_of(_dataset(run, probes), references, labeler.name, labels, statistics)
+    if all(row.get("linear_head") for row in rows):
+        metrics["rows"].append(_linear_head_row(labels, [row["linear_head"] for row in rows]))
+    if probes:
+        metrics["pointing"] = probes["pointing"]
+    if (run / "run.json").is_file():
+        metrics["loss"] = _loss(read_json(run / "run.json"))
+    return write_json(run / "metrics.json", metrics)
+
+
+def evaluate_controls(data: Path, out: Path, rule: str, labeler: Labeler = RULES, seed: int = 0) -> Path:
+    """Writes `metrics.json` of the controls that need no image, for any data set; returns its path.
+
+    Args:
+        data: as `read_dataset` takes it; images need not be there. out: folder to write into.
+        rule: cleaning rule of the reports. seed: of the random training report and of a seeded split.
+
+    Raises:
+        InputError: data that cannot be read, or a split without studies.
+    """
+    dataset = read_dataset(data, seed)
+    train, val, test = (
+        [clean_report(study.report, rule) for study in dataset.split(split)]
+        for split in ("train", "val", "test")
+    )
+    labels = _labelled(labeler, test, REFERENCES)
+    statistics = {
+        name: _statistics(name, test, labels, reports, labeler)
+        for name, reports in text_controls(train, val, len(test), seed).items()
+    }
+    caption = f"{dataset.caption}, cleaning {rule}, no images used"
+    return write_json(out / "metrics.json", metrics_of(caption, "full", labeler.name, labels, statistics))
+
+
+def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[int, list[Difference]]:
+    """The number of studies, and the paired difference a - b of every metric on them.
+
+    Args:
+        run_a, run_b: run folders, or the folders' predictions.jsonl.
+        labeler: reads the references and both runs' reports.
+
+    Raises:
+        InputError: damaged predictions, an id twice, other ids or other references.
+    """
+    paths = (Path(run_a), Path(run_b))
+    for path in paths:
+        if path.is_file() and path.name != "predictions.jsonl":
+            raise InputError(f"{path}: give a run folder or its predictions.jsonl")
+    first, second = (read_predictions(path.parent if path.is_file() else path) for path in paths)
+    other = {row["id"]: row for row in second}
+    if alone := {row["id"] for row in first} ^ other.keys():
+        raise InputError(
+            f"{len(alone)} studies are in only one of {run_a} and {run_b}, such as "
+            f"'{min(alone)}': compare runs on the same studies"
+        )
+    if changed := [row["id"] for row in first if other[row["id"]]["reference"] != row["reference"]]:
+        raise InputError(
+            f"{len(changed)} studies have another reference report in {run_b}, such as "
+            f"'{changed[0]}': write both runs' predictions with the same cleaning"
+        )
+    texts, labels = reference_side(first, "full", labeler)
+    pair = ([row["hypothesis"] for row in first], [other[row["id"]]["hypothesis"] for row in first])
+    found = [
+        _labelled(labeler, reports, f"reports of {run}")
+        for reports, run in zip(pair, (run_a, run_b), strict=True)
+    ]
+    systems = [system_statistics(texts, *both) for both in zip(pair, (labels, labels), found, strict=True)]
+    return len(first), paired_differences(*systems)
+
+
+def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
+    """The reference texts to score against, and their labels; arguments as in `evaluate_run`."""
+    key = {"full": "reference", "emrrg": "reference_emrrg"}[references]
+    if not all(key in row for row in rows):
+        raise InputError(
+            "these predictions hold no cut references: delete predictions.jsonl, then "
+            "`emrrg evaluate` writes it again"
+        )
+    texts = [row[key] for row in rows]
+    if labeler is RULES and references == "full" and all(row.get("labels") for row in rows):
+        return texts, [row["labels"] for row in rows]
+    return texts, _labelled(labeler, texts, REFERENCES)
+
+
+def metrics_of(
+    dataset: str,
+    references: str,
+    labeler: str,
+    labels: list[dict],
+    statistics: Mapping[str, SystemStatistics],
+) -> dict[str, Any]:
+    """The content of `metrics.json` for scored systems; differences are those of the model to the others."""
+    rows = [
+        {
+            "system": name,
+            "metrics": intervals.point_scores(system),
+            "note": NOTES.get(name, ""),
+            "ci": {metric: list(pair) for metric, pair in intervals.bootstrap(system).items()},
+        }
+        for name, system in statistics.items()
+    ]
+    counts = positive(label_codes(labels)).sum(axis=0)  # worded as present or uncertain
+    differences = [
+        {"minus": name} | vars(difference)
+        for name, other in statistics.items()
+        if name != MODEL and MODEL in statistics
+        for difference in paired_differences(statistics[MODEL], other)
+        if difference.metric in JUDGED
+    ]
+    return {
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "split": "test",
+        "studies": len(labels),
+        "references": references,
+        "labeler": labeler,
+        "uncertain": "counts as positive",
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": rows,
+        "support": dict(zip(OBSERVATIONS, counts.tolist(), strict=True)),
+        "differences": differences,
+    }
+
+
+def _labelled(labeler: Labeler, texts: list[str], which: str) -> list[dict]:
+    labels = labeler.label(texts, which)
+    if lacking := labels.count(None):
+        raise InputError(f"{labeler.name} has no labels for {lacking} of {len(labels)} {which}")
+    return labels
+
+
+def _statistics(
+    name: str, texts: list[str], labels: list[dict], reports: list[str], labeler: Labeler
+) -> SystemStatistics:
+    """The model must have labels; a control that a CSV does not cover goes without clinical scores."""
+    found = _labelled(labeler, reports, name) if name == MODEL else labeler.label(reports, name)
+    return system_statistics(texts, reports, labels, found)
+
+
+def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any]:
+    """The linear head writes no text: clinical scores over its 13 observations only."""
+    reference = label_codes(labels)
+    hypothesis = label_codes([{name: None for name in OBSERVATIONS} | row for row in predicted])
+    point = clinical_row(reference, hypothesis, np.ones((1, len(labels))))
+    spread = clinical_row(reference, hypothesis, intervals.resample(len(labels)))
+    kept = [name for name in point if name.startswith(("CE13_", "CE_F1")) and name != "CE_F1 No Finding"]
+    return {
+        "system": "linear head",
+        "metrics": {name: float(point[name][0]) for name in kept},
+        "ci": {name: list(intervals.percentiles(spread[name])) for name in kept},
+        "note": NOTES["linear head"],
+    }
+
+
+def _dataset(run: Path, probes: dict[str, Any]) -> str:
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    return probes.get("dataset") or record.get(
+        "dataset", "PhantomCXR (synthetic)" if "data" in record else "unknown"
+    )
+
+
+def _loss(record: dict[str, Any]) -> dict[str, list]:
+    history = record.get("history", [])
+    return {
+        "steps": [entry["step"] for entry in history],
+        "train": [entry["loss"] for entry in history],
+        "validation": [],
+    }

@@ -1,0 +1,22 @@
+"""Pictures that answer: four explorers, each one call, each in three forms.
+
+`explorer` as the last line of a cell shows the live widget and its still picture; `.widget()`,
+`.figure()` and `.html(path)` give one form alone. They take a `Trace` or arrays, never a model.
+"""
+
+from emrrg_lib.explorers.base import Choice, Explorer
+from emrrg_lib.explorers.gate import GateExplorer
+from emrrg_lib.explorers.lora import LoraExplorer, LoraTarget
+from emrrg_lib.explorers.scan import ScanExplorer, scan_memory
+from emrrg_lib.explorers.words import WordExplorer
+
+__all__ = [
+    "Choice",
+    "Explorer",
+    "GateExplorer",
+    "LoraExplorer",
+    "LoraTarget",
+    "ScanExplorer",
+    "WordExplorer",
+    "scan_memory",
+]

@@ -1,0 +1,158 @@
+"""What a trace shows, in words: alt texts, and the choice of what to draw first.
+
+Which words of a report name a finding: the words whose attention is worth looking at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emrrg_lib.evaluation.labeler import label_report
+from emrrg_lib.evaluation.pointing import NAMING, naming_span
+from emrrg_lib.trace import Trace, Word
+
+VIEW_NAMES = ("frontal view", "lateral view")
+
+
+def view_name(view: int) -> str:
+    """Name of a view by its place in a study."""
+    return VIEW_NAMES[view] if view < len(VIEW_NAMES) else f"view {view + 1}"
+
+
+def widest_layer(trace: Trace) -> int:
+    """Position of the hybrid layer whose gate opens widest on average."""
+    return int(np.abs(trace.gate).mean(axis=1).argmax()) if trace.gate.size else 0
+
+
+def default_words(trace: Trace, limit: int) -> list[int]:
+    """Positions of the words worth a picture.
+
+    These are the words that name a finding; where there is none, the words with the widest open
+    gates, at most four.
+    """
+    named = [item.word_index for item in naming_words(trace, limit)]
+    if named:
+        return named
+    openness = [
+        (np.abs(trace.gate[:, word.start : word.stop]).max(initial=0.0), -index)
+        for index, word in enumerate(trace.words())
+        if word.text[0].isalnum()
+    ]
+    return sorted(-index for _, index in sorted(openness, reverse=True)[: min(4, limit)])
+
+
+def describe_place(weights: np.ndarray) -> str:
+    """The strongest patch of (view, rows, cols) weights in words, as seen in the picture."""
+    if not weights.size or weights.max() <= 0:
+        return "nowhere in particular"
+    view, row, col = np.unravel_index(int(weights.argmax()), weights.shape)
+    height = ("upper", "middle", "lower")[min(2, 3 * row // weights.shape[1])]
+    side = ("left", "centre", "right")[min(2, 3 * col // weights.shape[2])]
+    place = "centre" if (height, side) == ("middle", "centre") else f"{height} {side}"
+    return f"most in the {place} of the {view_name(view)}"
+
+
+def describe(trace: Trace) -> str:
+    """A sentence or two that tell what the pictures of a trace show, for alt texts."""
+    words = trace.words()
+    if not words or not trace.layer_ids:
+        return "An empty trace: no word was generated or no hybrid layer is installed."
+    layers = ", ".join(str(layer) for layer in trace.layer_ids)
+    opening = f"Gates of {len(words)} words in hybrid layers {layers}: "
+    widest = np.abs(trace.gate).max()
+    if not widest > 0:
+        return opening + "all closed, so the report was written without the image."
+    layer, token = np.unravel_index(int(np.abs(trace.gate).argmax()), trace.gate.shape)
+    at = next((word.text for word in words if word.start <= token < word.stop), words[0].text)
+    text = (
+        f"{opening}mean opening {np.abs(trace.gate).mean():.2f}, widest "
+        f"{trace.gate[layer, token]:+.2f} at “{at}” in layer {trace.layer_ids[layer]}."
+    )
+    for focus in naming_words(trace, 1):
+        place = describe_place(trace.word_attention(focus.word_index, widest_layer(trace)))
+        text += f" The word “{focus.text}” looks {place}."
+    return text
+
+
+_ENDS = ".;:!?"
+
+
+@dataclass(frozen=True)
+class NamingWord:
+    """A word of `trace.words()` that names a finding.
+
+    Attributes:
+        word_index: position in `trace.words()`.
+        text: the word.
+        finding: CheXpert observation it names.
+        value: what its sentence says of the finding: 1 present, -1 uncertain, 0 absent or normal.
+    """
+
+    word_index: int
+    text: str
+    finding: str
+    value: int
+
+    @property
+    def negated(self) -> bool:
+        """Whether the sentence says that the finding is not there."""
+        return self.value == 0
+
+    @property
+    def caption(self) -> str:
+        """The word as it is printed beside its picture."""
+        return self.text + {1: "", -1: " (uncertain)", 0: " (negative)"}[self.value]
+
+
+def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ...]:
+    """Finds the words that name a finding: affirmed, then uncertain, then negative ones.
+
+    Args:
+        trace: the record of one generated report.
+        limit: how many to return at most; None for all.
+
+    Returns:
+        One word a finding, in the sentence that affirms it most.
+    """
+    words = trace.words()
+    found: dict[str, NamingWord] = {}
+    for sentence in _sentences(words):
+        labels = label_report(" ".join(word.text for _, word in sentence))
+        for finding, value in labels.items():
+            index = _carrier(finding, sentence) if value is not None else None
+            if index is None:
+                continue
+            new = NamingWord(index, words[index].text, finding, value)
+            if finding not in found or _rank(new) < _rank(found[finding]):
+                found[finding] = new
+    ordered = sorted(found.values(), key=lambda word: (_rank(word), word.word_index))
+    return tuple(ordered[:limit])
+
+
+def _rank(word: NamingWord) -> int:
+    return (1, -1, 0).index(word.value)
+
+
+def _sentences(words: Sequence[Word]) -> Iterator[list[tuple[int, Word]]]:
+    """The words of each sentence with their positions, without the marks that end it."""
+    sentence: list[tuple[int, Word]] = []
+    for index, word in enumerate(words):
+        if word.text[0] not in _ENDS:
+            sentence.append((index, word))
+        elif sentence:
+            yield sentence
+            sentence = []
+    if sentence:
+        yield sentence
+
+
+def _carrier(finding: str, sentence: list[tuple[int, Word]]) -> int | None:
+    """Position of the most telling word for a finding, None where the sentence has none.
+
+    Whether the sentence affirms or denies the finding is the labeler's business, not asked here.
+    """
+    text = " ".join(word.text for _, word in sentence)
+    span = naming_span(text, finding, affirmed=False) if finding in NAMING else None
+    return None if span is None else sentence[text.count(" ", 0, span[0])][0]

@@ -1,0 +1,82 @@
+"""The main job of the kit: phantom data → stage 3 → reports → scores → page, in one run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.evaluation.other_labelers import RULES, Labeler
+from emrrg_lib.evaluation.predict import predict_run
+from emrrg_lib.evaluation.score import evaluate_run
+from emrrg_lib.files import processes, write_json
+from emrrg_lib.interpret.run_page import write_run_page
+from emrrg_lib.model import EMRRG
+from emrrg_lib.phantom import write_phantom
+from emrrg_lib.run_folder import read_json
+from emrrg_lib.settings import to_dict
+from emrrg_lib.training.finetune import run_finetune
+
+TEST, VALIDATION = 240, 120  # studies; the rest trains
+
+
+def split_shares(studies: int) -> tuple[float, float, float]:
+    """Shares of train, val and test: at most TEST and VALIDATION studies, fewer of a small set."""
+    test, val = min(TEST, studies // 4), min(VALIDATION, studies // 8)
+    return (studies - test - val) / studies, val / studies, test / studies
+
+
+def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Path:
+    """Runs the demo into `out` and returns the page to open.
+
+    Args:
+        out: run folder; `out/data` gets the phantom studies (kept if they are there already).
+        studies: how many studies to draw. seed: of the data and of the training.
+        steps: warm steps of stage 3; None takes the preset's.
+    """
+    config = preset("tiny")
+    train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
+    config = replace(config, train=train)
+    data = out / "data"
+    wanted = {"seed": seed, "studies": studies}
+    if not _holds(data, wanted):
+        print(f"[1/4] drawing {studies} phantom studies into {data}")
+        write_phantom(data, studies, seed, size=config.encoder.image_size, splits=split_shares(studies))
+        write_json(out / "data.json", wanted)
+    print("[2/4] stage 3: Partial LoRA, projector and hybrid layers")
+    run_finetune(config, data, out, resume=_interrupted(out, config))
+    print("[3/4] writing and scoring reports, [4/4] drawing the page")
+    (out / "predictions.jsonl").unlink(missing_ok=True)
+    return score_run(out)
+
+
+def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
+    """Writes predictions (where there are none yet), metrics.json and report.html of a trained run.
+
+    `references` and `labeler` are those of `evaluate_run`.
+
+    Returns:
+        The page. Raises InputError where `run` is no trained run, or its data is gone.
+    """
+    state = processes()
+    if not (run / "predictions.jsonl").is_file():
+        record = read_json(run / "run.json")
+        predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
+    if state.is_main_process:
+        evaluate_run(run, references, labeler)
+        write_run_page(run)
+    state.wait_for_everyone()
+    return run / "report.html"
+
+
+def _interrupted(out: Path, config: EMRRGConfig) -> bool:
+    """Whether `out` holds the same training, stopped before its end."""
+    begun = (out / "config.json").is_file() and not (out / "run.json").is_file()
+    return begun and read_json(out / "config.json") == json.loads(json.dumps(to_dict(config)))
+
+
+def _holds(data: Path, wanted: dict) -> bool:
+    """Whether `data` is the phantom set that is wanted."""
+    made = data.parent / "data.json"
+    return (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted

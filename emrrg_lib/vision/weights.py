@@ -1,0 +1,226 @@
+"""Reading and writing encoder weights under upstream's key names (NOTES A4–A6).
+
+The encoder that a configuration names: a VisionMamba file, or a Hugging Face vision model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from emrrg_lib.config import EMRRGConfig, EncoderConfig
+from emrrg_lib.files import TINY_DIR, InputError, atomic_path
+from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone
+from emrrg_lib.vision.mamba import DIRECTIONS, VisionMamba
+
+PREFIX = "visual_encoder."
+# Parts of stage 1 that the encoder has no place for (NOTES A7): first words of their keys.
+STAGE1_ONLY = (
+    "ar_token",
+    "ar_norm",
+    "ar_pred",
+    "norm_1",
+    "norm_2",
+    "norm_3",
+    "norm_4",
+    "mask",
+    "enc2dec",
+    "dec_block",
+    "dec_pos_embed",
+    "dec_mlp",
+)
+PER_DIRECTION = re.compile(r"(layers\.\d+\.mixer\.(?:A|D|conv1d|x_proj|dt_proj))(|_log|\.weight|\.bias)")
+log = logging.getLogger("emrrg_lib.checkpoints")
+
+
+def save_vision_encoder(encoder: VisionMamba, path: str | Path) -> Path:
+    """Writes the encoder's tensors under upstream's names, atomically, as safetensors."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+    return Path(path)
+
+
+def read_tensors(source: str | Path) -> dict[str, Tensor]:
+    """Reads a `.safetensors` or a `.pth` file (`weights_only=True`: nothing in it is run).
+
+    Raises:
+        InputError: missing, damaged, or a pickle that holds more than tensors and plain values.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}: check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # upstream's stage-1 files hold their command line: a Namespace is plain values (NOTES A5)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        needs = re.search(r"GLOBAL (\S+)", str(error))
+        if needs is None:
+            raise InputError(f"{path} is no PyTorch checkpoint; give a .pth or .safetensors file") from error
+        raise InputError(
+            f"{path} would run code when loaded and is refused (it needs {needs[1]}); "
+            "save its tensors as safetensors first"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+        raise InputError(f"{path} is not a readable checkpoint ({error}); fetch it again") from error
+    inner = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(inner, Mapping) or not any(isinstance(v, Tensor) for v in inner.values()):
+        raise InputError(f"{path} holds no tensors under names; give an encoder checkpoint")
+    return {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+
+
+def resize_positions(table: Tensor, side: int) -> Tensor:
+    """Resizes a position table (1, n² + 1, d), cls row in the middle, to a `side` × `side` grid.
+
+    The patch rows are interpolated (bicubic, align_corners=False); the cls row is kept.
+    """
+    patches, middle = table.shape[1] - 1, (table.shape[1] - 1) // 2
+    old = round(patches**0.5)
+    if old == side or old * old != patches:  # no grid: left to the check of shapes
+        return table
+    grid = torch.cat([table[:, :middle], table[:, middle + 1 :]], dim=1)
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid.float(), size=(side, side), mode="bicubic", align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(1, side * side, -1).to(table.dtype)
+    new_middle = side * side // 2
+    return torch.cat([grid[:, :new_middle], table[:, middle : middle + 1], grid[:, new_middle:]], dim=1)
+
+
+def expand_stage1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A stage-1 file under the encoder's names: its one direction is copied to all four, by exact key.
+
+    The fixed table (1, n², d) gets a zero row for the cls token in its middle, the decoder is left out
+    (NOTES A6–A8). cls_token and norm_f are not in it: they stay as the encoder draws them.
+    """
+    expanded = {}
+    for key, value in tensors.items():
+        if match := PER_DIRECTION.fullmatch(key):
+            expanded |= {f"{match[1]}{suffix}{match[2]}": value for suffix in DIRECTIONS}
+        elif key.split(".")[0] not in STAGE1_ONLY:
+            expanded[key] = value
+    table = tensors["pos_embed"]
+    middle = table.shape[1] // 2
+    cls = torch.zeros_like(table[:, :1])
+    return expanded | {"pos_embed": torch.cat([table[:, :middle], cls, table[:, middle:]], dim=1)}
+
+
+def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -> EncoderConfig:
+    """Encoder sizes from the shapes of its tensors."""
+    try:
+        d, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+        _, rows, _ = tensors["pos_embed"].shape
+        _, d_state = tensors["layers.0.mixer.A_log"].shape
+        _, _, d_conv = tensors["layers.0.mixer.conv1d.weight"].shape
+        depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("layers."))
+    except KeyError as error:
+        raise InputError(f"the checkpoint is no MambaXray-VL encoder: it lacks {error}") from error
+    except ValueError as error:
+        raise InputError(f"the checkpoint is no MambaXray-VL encoder: {error}") from error
+    size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even; stage 1: M
+    return EncoderConfig(
+        image_size=image_size or size,
+        patch_size=patch,
+        embed_dim=d,
+        depth=depth,
+        d_state=d_state,
+        d_conv=d_conv,
+    )
+
+
+def load_vision_encoder(
+    source: str | Path | Mapping[str, Tensor], image_size: int | None = None, drop_path: float = 0.0
+) -> VisionMamba:
+    """Builds the encoder that a checkpoint holds.
+
+    Args:
+        source: a file or a dict of tensors in upstream's names, with or without the `model`
+            container and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
+            expanded, see `expand_stage1`; what is new is logged as a warning.
+        image_size: resize the position table to this image size; None keeps the file's.
+        drop_path: rate of the new encoder.
+
+    Raises:
+        InputError: not readable, or keys that are missing, unexpected or of another shape (listed).
+    """
+    tensors = dict(source) if isinstance(source, Mapping) else read_tensors(source)
+    if any(k.startswith(PREFIX) for k in tensors):
+        tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    config = infer_config(tensors, image_size)
+    encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path}))
+    if "norm_4.weight" in tensors and "cls_token" not in tensors:
+        new = {k: encoder.state_dict()[k] for k in ("cls_token", "norm_f.weight", "norm_f.bias")}
+        tensors = expand_stage1(tensors) | new
+        log.warning(
+            "a stage-1 file: its one scan direction was copied to all four; new, to be trained: %s",
+            ", ".join(new),
+        )
+    tensors["pos_embed"] = resize_positions(tensors["pos_embed"], config.side)
+    _check_keys(encoder.state_dict(), tensors, source)
+    encoder.load_state_dict(tensors)
+    return encoder
+
+
+def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source) -> None:
+    shapes = [k for k in wanted if k in given and wanted[k].shape != given[k].shape]
+    parts = [
+        f"{len(keys)} {word} ({', '.join(sorted(keys)[:5])}{' …' if len(keys) > 5 else ''})"
+        for word, keys in (
+            ("missing", wanted.keys() - given.keys()),
+            ("unexpected", given.keys() - wanted.keys()),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if parts:
+        name = source if isinstance(source, str | Path) else "the given tensors"
+        raise InputError(f"{name} does not fit the encoder: {'; '.join(parts)}")
+
+
+ENCODER_FILES = {  # entries of `encoder_weights`; MambaXray-VL's are downloaded by the user
+    "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
+    "mambaxray-vl-base": Path("models/MambaXrayCLIP-B.pth"),
+    "mambaxray-vl-large": Path("models/MambaXrayCLIP-L.pth"),
+}
+
+
+def build_encoder(config: EMRRGConfig) -> nn.Module:
+    """The encoder of a configuration with random weights."""
+    if config.encoder.kind == "hf":
+        return build_hf_backbone(config.encoder_weights, config.encoder.image_size)
+    return VisionMamba(config.encoder)
+
+
+def load_encoder(config: EMRRGConfig) -> nn.Module:
+    """The encoder of a configuration with its pre-trained weights.
+
+    Raises:
+        InputError: weights that are missing (where they come from), damaged or of another size.
+    """
+    if config.encoder.kind == "hf":
+        return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
+    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
+    if config.encoder_weights.startswith("mambaxray") and not source.is_file():
+        raise InputError(
+            f"the encoder weights '{config.encoder_weights}' are not here: download "
+            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
+            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
+        )
+    encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
+    if encoder.config != config.encoder:
+        raise InputError(
+            f"the encoder in {source} is {encoder.config}, but the preset asks for "
+            f"{config.encoder}; choose weights of that size"
+        )
+    return encoder

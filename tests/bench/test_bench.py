@@ -1,0 +1,47 @@
+"""The benchmarks: what they compare computes the same, and the command writes what it prints."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from emrrg_lib.bench import scan
+from emrrg_lib.bench.encoder import linear_calls
+from emrrg_lib.bench.timing import compare, interleaved
+from emrrg_lib.cli import main
+
+
+def test_the_three_scans_compute_the_same():
+    values = scan.inputs(length=7, dim=6)
+    wanted = [tensor.detach() for tensor in scan.one_pass("reference", values)]
+    for kind in ("naive", "cpu"):
+        for got, reference in zip(scan.one_pass(kind, values), wanted, strict=True):
+            assert torch.allclose(got, reference, rtol=1e-3, atol=1e-4 * float(reference.abs().max())), kind
+
+
+def test_the_linear_layers_are_found_with_the_shapes_they_see(make_encoder):
+    encoder = make_encoder(depth=2)
+    calls = linear_calls(encoder, torch.randn(3, 3, 16, 16))
+    assert len(calls) == sum(isinstance(m, nn.Linear) for m in encoder.modules()) == 2 * 13
+    assert all(layer(x).shape == gradient.shape for layer, x, gradient in calls)
+
+
+def test_tasks_take_turns_and_the_best_time_counts():
+    order = []
+    seconds = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    assert order == ["a", "b"] * 3 and set(seconds) == {"a", "b"} and min(seconds.values()) >= 0
+    assert compare({"a": 1.0, "b": 2.5}, "a") == {
+        "seconds": {"a": 1.0, "b": 2.5},
+        "times_a": {"a": 1.0, "b": 2.5},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["scan", "encoder"])
+def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
+    assert main(["bench", kind, "--quick", "--threads", "1", "--json", str(tmp_path / "b.json")]) == 0
+    record = json.loads((tmp_path / "b.json").read_text())
+    assert record["versions"]["torch"] and record["hardware"]["threads"] == 1
+    assert record["what"] == f"bench {kind}" and record["quick"] is True
+    assert json.dumps(record["figures"], indent=1)[1:9] in capsys.readouterr().out

@@ -1,0 +1,198 @@
+"""The notebooks run, their stored outputs are whole and clean, frames, exercises and links are as promised.
+
+`notebooks/NAME.py` is the source. After a change of the text, the library or the shipped weights, execute
+it again and store the outputs with `make notebooks`, which is `python -m emrrg_lib.course.build [TWIN ...]`.
+`make test-notebooks` runs every notebook, as it is and solved. The shipped run `data/tiny/run` is used; the
+variable EMRRG_RUN names another one. Wrong answers to the exercises: tests/course/.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
+pytest.importorskip("nbclient", reason="nbclient is not installed (extra dev)")
+
+import nbformat  # noqa: E402
+
+from emrrg_lib.course.build import (  # noqa: E402
+    NOTEBOOKS,
+    PLANNED,
+    SHIPPED_RUN,
+    checks,
+    read_twin,
+    run_cells,
+    solutions,
+    twins,
+    variant,
+)
+from emrrg_lib.files import KIT  # noqa: E402
+
+TWINS = twins()
+every_notebook = pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.stem)
+MOST_CELLS, MOST_BYTES = 60, 1_500_000
+ABSOLUTE = re.compile(r"(?<![\w.:/~…])(/(home|Users|root|tmp|var|opt|usr|mnt|work|private)/\w|[A-Z]:\\\w)")
+WITHOUT_LETTERS = ("06_metrics",)  # the paper gives the scores no letters, so there is no glossary to show
+FRAME = (  # what the first cell says: goal, needs, minutes, memory, paper
+    r"^# \d\d · \S",
+    r"^\*\*Goal\.\*\* ",
+    r"^\| \*\*You need\*\* \|",
+    r"^\| \*\*Time\*\* \|.* minutes",
+    r"^\| \*\*CPU\*\* \|.* GB of memory.* (minutes?|seconds) to run",
+    r"^\| \*\*GPU\*\* \| \S",
+    r"^\| \*\*Paper\*\* \| \S",
+)
+
+
+def stored(twin):
+    path = twin.with_suffix(".ipynb")
+    assert path.is_file(), f"there is no {path.name}: `make notebooks`"
+    return nbformat.read(path, as_version=4)
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def texts_of(notebook):
+    """Everything in the outputs that a person reads: streams, plain text, HTML."""
+    for output in outputs_of(notebook):
+        if output.output_type == "stream":
+            yield output.text
+        for kind, value in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                yield value
+
+
+def prose_of(notebook):
+    """The text cells one after the other, without code."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+
+
+def said(cell):
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream").strip()
+
+
+@pytest.mark.notebooks
+@pytest.mark.timeout(300)
+@every_notebook
+def test_the_notebook_runs_and_its_stubs_are_not_tried(twin):
+    notebook = run_cells(read_twin(twin), NOTEBOOKS)  # raises for any error in a cell
+    for number, index in checks(notebook).items():
+        assert said(notebook.cells[index]) == f"Exercise {number}: not tried yet"
+
+
+@pytest.mark.notebooks
+@pytest.mark.timeout(300)
+@every_notebook
+def test_the_solved_variant_runs_and_every_check_says_right(twin):
+    notebook = run_cells(variant(read_twin(twin), "solved"), NOTEBOOKS)
+    for number, index in checks(notebook).items():
+        assert said(notebook.cells[index]).startswith(f"Exercise {number}: right")
+
+
+def test_every_twin_is_one_of_the_planned_notebooks():
+    assert {path.stem for path in NOTEBOOKS.glob("*.*") if path.suffix in (".py", ".ipynb")} <= set(PLANNED)
+
+
+@every_notebook
+def test_stored_outputs_are_there_and_clean(twin):
+    path, notebook = twin.with_suffix(".ipynb"), stored(twin)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert sum(bool(cell.outputs) for cell in code) >= len(code) // 2
+    assert any("image/png" in output.get("data", {}) for output in outputs_of(notebook))
+    for output in outputs_of(notebook):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+        assert not any("widget" in kind for kind in output.get("data", {}))
+    assert "widgets" not in notebook.metadata
+    for text in texts_of(notebook):
+        assert not ABSOLUTE.search(text) and str(KIT) not in text and str(Path.home()) + "/" not in text
+    assert path.stat().st_size <= MOST_BYTES and len(notebook.cells) <= MOST_CELLS
+
+
+def test_the_stored_scores_of_the_first_notebook_are_those_of_the_shipped_run():
+    text = "\n".join(texts_of(stored(NOTEBOOKS / "00_start_here.py")))
+    metrics = json.loads((SHIPPED_RUN / "metrics.json").read_text(encoding="utf-8"))
+    scores = metrics["rows"][0]["metrics"]
+    assert "run folder tiny/run" in text, "executed with another run: `make notebooks`"
+    for name in ("Bleu_4", "CIDEr", "CE13_micro_F1"):
+        assert f"{scores[name]:.3f}" in text, "the run has changed since: `make notebooks`"
+
+
+@every_notebook
+def test_every_picture_has_a_text_alternative(twin):
+    notebook = stored(twin)
+    for output in outputs_of(notebook):
+        if "image/png" in output.get("data", {}):
+            assert len(output.metadata["image/png"]["alt"]) > 20
+        for image in re.findall(r"<img\b[^>]*>", output.get("data", {}).get("text/html", "")):
+            assert re.search(r"\balt=[\"'][^\"']{20}", image)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            assert all(alt.strip() for alt in re.findall(r"!\[([^\]]*)\]", cell.source))
+            assert "<img" not in cell.source
+
+
+@every_notebook
+def test_the_text_twin_and_the_notebook_agree(twin):
+    def cells(notebook):
+        return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]
+
+    assert cells(stored(twin)) == cells(read_twin(twin)), "run `make notebooks`"
+
+
+@every_notebook
+def test_links_lead_somewhere_and_the_last_line_to_the_neighbours(twin):
+    def links(text):
+        return [
+            "".join(link) for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)|^\[\w+\]: (\S+)", text, re.MULTILINE)
+        ]
+
+    body, _, last = prose_of(read_twin(twin)).rstrip().rpartition("\n\n")
+    place, found = PLANNED.index(twin.stem), links(last)
+    near = PLANNED[max(0, place - 1) : place] + PLANNED[place + 1 : place + 2]
+    assert found[: len(near)] == [f"{name}.ipynb" for name in near]  # the next one may be planned only
+    for target in links(body) + found[len(near) :]:
+        if "://" not in target:
+            # a notebook exists once its twin does
+            assert (NOTEBOOKS / target.replace(".ipynb", ".py")).exists(), target
+
+
+def test_the_map_of_the_course_has_every_notebook_and_links_those_that_exist():
+    text = prose_of(read_twin(NOTEBOOKS / f"{PLANNED[0]}.py"))
+    rows = re.findall(r"^\| (?:\*\*|\[)?(\d\d) [^|\]*]+(?:\*\*|\]\[\1\])? \| .* \|$", text, re.MULTILINE)
+    assert rows == [name[:2] for name in PLANNED]
+    assert re.findall(r"^\[\d\d\]: (.*)\.ipynb$", text, re.MULTILINE) == [twin.stem for twin in TWINS[1:]]
+
+
+@every_notebook
+def test_the_frame_is_there_and_headings_are_in_order(twin):
+    notebook = read_twin(twin)
+    for line in FRAME:
+        assert re.search(line, notebook.cells[0].source, re.MULTILINE), line
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    text = prose_of(notebook)
+    assert "model_picture(" in code
+    assert "glossary(" in code or "| name in the code |" in text or twin.stem in WITHOUT_LETTERS
+    headings = re.findall(r"^(#+) (.*)", text, re.MULTILINE)
+    titles, levels = [title for _, title in headings], [len(mark) for mark, _ in headings]
+    assert titles[0].startswith(twin.stem[:2]) and levels[0] == 1 and levels.count(1) == 1
+    assert titles.index("Exercises") < titles.index("Summary")
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+@every_notebook
+def test_exercises_are_numbered_and_whole(twin):
+    notebook = read_twin(twin)
+    text = prose_of(notebook)
+    title = r"^### Exercise (\d+) · .+ \*\((?:easy|medium|hard), \d+ minutes\)\*$"
+    numbers = [int(number) for number in re.findall(title, text, re.MULTILINE)]
+    assert 3 <= len(numbers) <= 5 and numbers == list(range(1, len(numbers) + 1))
+    assert numbers == list(checks(notebook)) == list(solutions(notebook))
+    assert text.count("<details><summary>Hint</summary>") == len(numbers)
+    assert text.count("<details>") == text.count("</details>") == 2 * len(numbers)

@@ -1,0 +1,215 @@
+"""Decoded images on disk: equal to upstream's resize, kept, and safe against change and damage."""
+
+import dataclasses
+import logging
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emrrg_lib.bench import data as benchmark
+from emrrg_lib.data import cache
+from emrrg_lib.data.cache import colour, in_parallel, open_views, read_planes
+from emrrg_lib.data.images import ImageBank, chosen_views, read_view
+from emrrg_lib.data.study import Study
+from emrrg_lib.data.study_set import StudySet, stack_views
+from emrrg_lib.files import InputError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The cache folder of the test."""
+    monkeypatch.setenv("EMRRG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    """From here on, decoding a picture fails."""
+
+    def forbid():
+        monkeypatch.setattr(cache, "load_picture", lambda path: pytest.fail(f"decoded {path}"))
+
+    return forbid
+
+
+def picture(path, seed=0, mode="L", size=(40, 50)):
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def upstream(path, size):
+    """Audit G, step by step: uint8 array → RGB → one straight bicubic resize of three channels."""
+    values = np.array(Image.open(path))
+    if values.ndim == 2:
+        values = np.stack([values] * 3, axis=-1)
+    return np.asarray(Image.fromarray(values).resize((size, size), resample=3))
+
+
+@pytest.mark.parametrize("size", [(40, 50), (191, 260), (624, 512)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_planes_equal_upstreams_resize_bit_for_bit(tmp_path, mode, size):
+    path = picture(tmp_path / "x.png", 3, mode, size)
+    planes = read_planes(path, 32)
+    assert planes.shape == (32, 32, 1 if mode == "L" else 3) and planes.dtype == np.uint8
+    np.testing.assert_array_equal(colour(planes), upstream(path, 32))
+    np.testing.assert_array_equal(read_view(path, 32), upstream(path, 32))
+
+
+def test_a_grey_picture_stored_in_colour_takes_one_plane(tmp_path):
+    Image.open(picture(tmp_path / "x.png")).convert("RGB").save(tmp_path / "y.png")
+    assert read_planes(tmp_path / "y.png", 16).shape == (16, 16, 1)
+    np.testing.assert_array_equal(read_view(tmp_path / "y.png", 16), upstream(tmp_path / "x.png", 16))
+
+
+def test_the_second_time_nothing_is_decoded(tmp_path, folder, no_decoding):
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(5)]
+    first = [np.array(view) for view in open_views(paths, 16)[0]]
+    assert len(list(folder.iterdir())) == 1
+    no_decoding()
+    again = open_views(paths, 16)[0]
+    assert isinstance(again, np.memmap) and not again.flags.writeable
+    np.testing.assert_array_equal(first, again)
+
+
+def test_one_colour_picture_among_grey_ones(tmp_path):
+    paths = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png", 1, "RGB")]
+    for path, view in zip(paths, open_views(paths, 16)[0], strict=True):
+        np.testing.assert_array_equal(colour(view), upstream(path, 16))
+
+
+def test_shards_follow_each_other_and_are_kept_one_by_one(tmp_path, monkeypatch, folder):
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(7)]
+    monkeypatch.setattr(cache, "SHARD", 3)
+    shards = open_views(paths, 8)
+    assert [len(shard) for shard in shards] == [3, 3, 1] and len(list(folder.iterdir())) == 3
+    np.testing.assert_array_equal(colour(shards[2][0]), upstream(paths[6], 8))
+    decoded = []
+    monkeypatch.setattr(cache, "load_picture", lambda path: decoded.append(path) or Image.open(path))
+    picture(paths[4], 99, size=(41, 50))
+    np.testing.assert_array_equal(colour(open_views(paths, 8)[1][1]), upstream(paths[4], 8))
+    assert sorted(decoded) == paths[3:6]  # only the shard of the changed picture
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not numpy at all"])
+def test_a_damaged_shard_is_made_again(tmp_path, folder, damage):
+    paths = [picture(tmp_path / "a.png")]
+    open_views(paths, 16)
+    file = next(folder.iterdir())
+    whole = file.read_bytes()
+    for content in (damage, whole[:-7]):
+        file.write_bytes(content)
+        np.testing.assert_array_equal(colour(open_views(paths, 16)[0][0]), upstream(paths[0], 16))
+    assert file.read_bytes() == whole
+
+
+def test_a_changed_picture_or_size_is_seen(tmp_path):
+    path = picture(tmp_path / "a.png", 0)
+    before = open_views([path], 16)[0][0].copy()
+    assert open_views([path], 8)[0].shape == (1, 8, 8, 1)
+    picture(path, 1)
+    os.utime(path, ns=(1, 1))
+    assert (open_views([path], 16)[0][0] != before).any()
+
+
+def test_a_stopped_job_leaves_nothing_half_written(tmp_path, folder, monkeypatch):
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "load_picture", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_views(paths, 16)
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EMRRG_CACHE", str(tmp_path / "file"))
+    paths = [picture(tmp_path / "a.png")]
+    with caplog.at_level(logging.WARNING):
+        view = open_views(paths, 16)[0][0]
+    np.testing.assert_array_equal(colour(view), upstream(paths[0], 16))
+    assert "EMRRG_CACHE" in caplog.text
+
+
+def test_shards_unused_for_a_month_go(tmp_path, folder):
+    old, used = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", 1)
+    for path in (old, used):
+        open_views([path], 16)
+    for file in folder.iterdir():
+        os.utime(file, (0, 0))
+    open_views([used], 16)  # touches its shard
+    open_views([picture(tmp_path / "c.png", 2)], 16)  # writing one looks for old ones
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_missing_or_damaged_picture_is_named(tmp_path):
+    with pytest.raises(InputError, match="no image file at .*gone.png"):
+        open_views([tmp_path / "gone.png"], 16)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="bad.png is not an image"):
+        open_views([tmp_path / "bad.png"], 16)
+
+
+def test_in_parallel_keeps_the_order():
+    assert list(in_parallel(lambda x: x * x, iter(range(1000)))) == [x * x for x in range(1000)]
+
+
+def test_the_benchmark_compares_two_epochs(monkeypatch):
+    monkeypatch.setattr(benchmark, "SIZES", ((40, 50),))
+    result = benchmark.run(quick=True)
+    assert result["sample"] == 60 and result["files"] == 6000
+    found = result["40x50"]
+    assert found["ratio"] == pytest.approx(found["first_epoch_seconds"] / found["second_epoch_seconds"])
+    assert found["bytes_a_file"] > 100
+
+
+# ----------------------------------------------------------------------------------- views
+
+
+def study(folder, views, count=None, name="s"):
+    count = count or len(views)
+    images = tuple(picture(folder / f"{name}{i}.png", i) for i in range(count))
+    return Study(name, images, "Clear.", "train", views=views)
+
+
+def test_frontal_views_are_kept_before_lateral_and_other_ones(tmp_path):
+    five = study(tmp_path, ("other", "lateral", "frontal", "lateral", "frontal"))
+    assert [five.images.index(path) for path in chosen_views(five, None)] == [2, 4, 1, 3, 0]
+    assert [five.images.index(path) for path in chosen_views(five, 3)] == [2, 4, 1]
+    unknown = study(tmp_path, None, 3)
+    assert chosen_views(unknown, 2) == list(unknown.images[:2])
+
+
+def test_the_bank_hands_out_each_studys_views(tmp_path, monkeypatch):
+    studies = [study(tmp_path, ("lateral", "frontal"), name="a"), study(tmp_path, None, 3, name="b")]
+    bank = ImageBank(studies, 16)
+    assert len(bank) == 2 and [len(bank[i]) for i in range(2)] == [2, 2]
+    np.testing.assert_array_equal(bank[0], [upstream(path, 16) for path in studies[0].images[::-1]])
+    np.testing.assert_array_equal(bank[1], [upstream(path, 16) for path in studies[1].images[:2]])
+    assert len(ImageBank(studies, 16, None)[1]) == 3
+
+
+def test_views_beyond_the_models_number_are_reported_once(tmp_path, small_config, caplog):
+    studies = [study(tmp_path, None, 5, name="a"), study(tmp_path, None, 1, name="b")]
+    with caplog.at_level(logging.WARNING):
+        pixels, mask = StudySet(studies, small_config).images([0, 1])
+    assert pixels.shape[:2] == mask.shape == (2, 2) and mask.tolist() == [[True, True], [True, False]]
+    assert [r.getMessage() for r in caplog.records if "views" in r.getMessage()] == [
+        "1 of 2 studies have more than 2 views: 3 views are not used (frontal, then lateral ones are kept)"
+    ]
+    caplog.clear()
+    mean = dataclasses.replace(small_config, data=dataclasses.replace(small_config.data, views="mean"))
+    pixels, mask = StudySet(studies, mean).images([0, 1])
+    assert mask.sum(1).tolist() == [5, 1] and pixels.shape[1] == 5 and not caplog.records
+
+
+def test_stack_views_takes_any_number(tmp_path):
+    views = [np.full((4, 4, 3), value, dtype=np.uint8) for value in (0, 100, 200)]
+    pixels, mask = stack_views([views, views[:1]], None)
+    assert pixels.shape == (2, 3, 3, 4, 4) and (pixels[1, 1:] == 0).all()
+    assert mask.tolist() == [[True, True, True], [True, False, False]]

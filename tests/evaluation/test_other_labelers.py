@@ -1,0 +1,172 @@
+"""Labelers beside the rules: CheXbert's format with a tiny random BERT, and CSV files made elsewhere."""
+
+import csv
+
+import pytest
+import torch
+
+from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation.other_labelers import CHEXBERT_ORDER, MODEL, REFERENCES, RULES, chexbert, from_csv
+from emrrg_lib.files import InputError
+
+IDS = ("s1", "s2", "s3")
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the heart is enlarged no effusion lungs are clear .".split()
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A folder like that of bert-base-uncased, with a vocabulary of 15 words and 2 small layers."""
+    from transformers import BertConfig
+
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    ).save_pretrained(folder)
+    kind = '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}'
+    (folder / "tokenizer_config.json").write_text(kind)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(bert, tmp_path):
+    """A file as CheXbert's: DataParallel names, the heads last, more than weights in the container."""
+    from transformers import AutoConfig, BertModel
+
+    torch.manual_seed(1)
+    weights = BertModel(AutoConfig.from_pretrained(bert)).state_dict()
+    state = {f"module.bert.{name}": tensor for name, tensor in weights.items()}
+    for number in range(14):
+        classes = 4 if number < 13 else 2
+        state[f"module.linear_heads.{number}.weight"] = torch.zeros(classes, 16)
+        state[f"module.linear_heads.{number}.bias"] = torch.arange(classes).roll(number).float()
+    state["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
+    path = tmp_path / "chexbert.pth"
+    torch.save({"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}}, path)
+    return path, state
+
+
+def test_chexbert_reads_classes_and_the_order_of_its_heads(bert, checkpoint):
+    path, _ = checkpoint
+    texts = ["The heart is enlarged.", "no effusion", "", "lungs " * 700, "No\n effusion"]
+    labels = chexbert(path, bert, batch=2).label(texts, REFERENCES)
+    assert [list(row) for row in labels] == [list(OBSERVATIONS)] * 5
+    # biases decide here: head n says class (3 + n) mod 4, No Finding class 1 - 13 % 2
+    values = (None, 1, 0, -1)
+    for number, name in enumerate(CHEXBERT_ORDER[:13]):
+        assert labels[0][name] == values[(3 + number) % 4], name
+    assert labels[0]["No Finding"] is None
+    assert CHEXBERT_ORDER[2:4] == ("Lung Opacity", "Lung Lesion")  # not the order of OBSERVATIONS
+
+
+def test_chexbert_equals_its_parts_done_by_hand(bert, checkpoint):
+    from transformers import AutoConfig, BertModel
+
+    path, state = checkpoint
+    torch.manual_seed(2)
+    for number in range(14):
+        weight = state[f"module.linear_heads.{number}.weight"]
+        weight.copy_(torch.randn(weight.shape))
+    torch.save({"model_state_dict": state}, path)
+    model = BertModel(AutoConfig.from_pretrained(bert)).eval()
+    model.load_state_dict(
+        {
+            name.removeprefix("module.bert."): tensor
+            for name, tensor in state.items()
+            if "heads" not in name and "ids" not in name
+        }
+    )
+    ids = torch.tensor([[WORDS.index(w) for w in "[CLS] no effusion . [SEP]".split()]])
+    with torch.no_grad():
+        hidden = model(ids).last_hidden_state[0, 0]
+    labels, _ = chexbert(path, bert).label(["No effusion.", "the heart " * 9], MODEL)
+    values = (None, 1, 0, -1)
+    for number, name in enumerate(CHEXBERT_ORDER):
+        head = [state[f"module.linear_heads.{number}.{part}"] for part in ("weight", "bias")]
+        assert labels[name] == values[int((head[0] @ hidden + head[1]).argmax())], name
+
+
+def test_a_wrong_checkpoint_or_folder_is_one_sentence(bert, checkpoint, tmp_path):
+    path, state = checkpoint
+    with pytest.raises(InputError, match="bert-base-uncased"):
+        chexbert(path, tmp_path / "nowhere")
+    del state["module.linear_heads.13.bias"]
+    torch.save({"model_state_dict": state}, path)
+    with pytest.raises(InputError, match="no CheXbert checkpoint"):
+        chexbert(path, bert)
+    path.write_bytes(b"not a pickle")
+    with pytest.raises(InputError, match="no CheXbert checkpoint"):
+        chexbert(path, bert)
+
+
+def write(path, first, rows, header=OBSERVATIONS):
+    """A CSV with one leading column (None: without); every row is (its value, {observation: value})."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([first, *header] if first else header)
+        for key, marks in rows:
+            cells = [marks.get(name, "") for name in header]
+            writer.writerow([key, *cells] if first else cells)
+    return path
+
+
+def test_csv_by_text_labels_every_system(tmp_path):
+    rows = [
+        ("The heart is  enlarged.", {"Cardiomegaly": "1.0"}),
+        ("clear", {"Edema": "0", "Fracture": "-1.0"}),
+    ]
+    labeler = from_csv([write(tmp_path / "a.csv", "Report Impression", rows)], IDS)
+    assert labeler.name == "CSV: a.csv"
+    heart, clear, unknown = labeler.label(["The heart is enlarged.", "clear", "else"], "constant report")
+    assert heart["Cardiomegaly"] == 1 and heart["Edema"] is None
+    assert (clear["Edema"], clear["Fracture"]) == (0, -1) and unknown is None
+
+
+@pytest.mark.parametrize("column", ["id", "study_id", None])
+def test_csv_by_id_or_order_labels_references_and_reports(tmp_path, column):
+    rows = [(i, {"Airspace Opacity": str(n % 2)}) for n, i in enumerate(IDS)]
+    header = [name.replace("Lung Opacity", "Airspace Opacity") for name in OBSERVATIONS]
+    first = write(tmp_path / "r.csv", column, rows[::-1] if column else rows, header)
+    second = write(tmp_path / "m.csv", column, rows, header)
+    labeler = from_csv([first, second], IDS)
+    for which in (REFERENCES, MODEL):
+        assert [row["Lung Opacity"] for row in labeler.label(["x"] * 3, which)] == [0, 1, 0]
+    assert labeler.label(["x"], "greedy") == [None]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"\xff\xfe\x00broken", "cannot read"),
+        (b"", "no column 'No Finding'"),
+        (b"id,Edema\n", "no column"),
+        (("id," + ",".join(OBSERVATIONS) + "\ns1,1\n").encode(), "line 2"),
+        (("id," + ",".join(OBSERVATIONS) + "\ns1" + ",7" * 14 + "\n").encode(), "lacks 2 of 3"),
+        (("id," + ",".join(OBSERVATIONS) + ("\ns1" + "," * 14) * 2 + "\n").encode(), "twice"),
+        ((",".join(OBSERVATIONS) + "\n" + "," * 13 + "\n").encode(), "1 rows for 3 studies"),
+        (("text," + ",".join(OBSERVATIONS) + "\na" + ",yes" * 14 + "\n").encode(), "'yes'"),
+    ],
+)
+def test_bad_csv_is_refused(tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        from_csv([path], IDS)
+
+
+def test_a_third_file_needs_texts(tmp_path):
+    file = write(tmp_path / "r.csv", None, [("", {})] * 3)
+    with pytest.raises(InputError, match="third file"):
+        from_csv([file] * 3, IDS)
+
+
+def test_the_rules_are_named_with_their_version():
+    assert RULES.name.startswith("emrrg-rules-")
+    assert RULES.label(["Cardiomegaly."], REFERENCES)[0]["Cardiomegaly"] == 1

@@ -1,0 +1,226 @@
+"""Scores of whole runs: references, labelers, controls, comparisons, and data without labels or masks."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from real_files import IU, real
+
+from emrrg_lib.cli import main
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation import meteor
+from emrrg_lib.evaluation.other_labelers import MODEL, RULES, Labeler, from_csv
+from emrrg_lib.evaluation.pointing import MAPS
+from emrrg_lib.evaluation.predict import predict_run
+from emrrg_lib.evaluation.score import compare_runs, evaluate_controls, evaluate_run
+from emrrg_lib.files import InputError
+from emrrg_lib.run_folder import read_predictions
+
+REPORTS = (
+    "the heart is enlarged . no pleural effusion .",
+    "small left effusion . the lungs are clear .",
+    "the lungs are clear . no acute disease .",
+    "possible right basilar atelectasis .",
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Without Java: METEOR is tested elsewhere and takes seconds to start."""
+    monkeypatch.setattr(meteor, "java_commands", list)
+    monkeypatch.setattr(meteor, "_kept", None)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:METEOR is not computed")
+
+
+def write_run(folder, hypotheses, **more):
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": f"s{i}",
+            "reference": REPORTS[i % 4],
+            "hypothesis": text,
+            **{key: values[i] for key, values in more.items()},
+        }
+        for i, text in enumerate(hypotheses)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def metrics(run, system=MODEL):
+    content = json.loads((run / "metrics.json").read_text("utf-8"))
+    return content, next(row for row in content["rows"] if row["system"] == system)["metrics"]
+
+
+def test_references_as_released_and_whole(tmp_path):
+    cut = ["the heart is", "small left effusion", "the lungs", "possible right"] * 3
+    run = write_run(tmp_path / "run", cut, reference_emrrg=cut)
+    evaluate_run(run)
+    whole, whole_scores = metrics(run)
+    evaluate_run(run, references="emrrg")
+    released, released_scores = metrics(run)
+    assert (whole["references"], released["references"]) == ("full", "emrrg")
+    assert whole_scores["Bleu_1"] < 0.6 and released_scores["Bleu_1"] == pytest.approx(1)
+    # labels are read from the cut text: the heart's enlargement is not in it
+    assert whole["support"]["Cardiomegaly"] == 3 and released["support"]["Cardiomegaly"] == 0
+    assert whole["labeler"] == RULES.name and whole["studies"] == 12 and whole["date"]
+    with pytest.raises(InputError, match="no cut references"):
+        evaluate_run(write_run(tmp_path / "old", REPORTS), references="emrrg")
+
+
+def test_damaged_predictions_are_refused(tmp_path):
+    run = write_run(tmp_path / "run", REPORTS, systems=[{"greedy": "a"}] * 3 + [{}])
+    with pytest.raises(InputError, match="same systems"):
+        evaluate_run(run)
+    assert not (run / "metrics.json").exists()
+
+
+def test_labels_of_the_data_set_stand_for_the_reference(tmp_path):
+    given = dict.fromkeys(OBSERVATIONS) | {"Fracture": 1}
+    run = write_run(tmp_path / "run", REPORTS, labels=[given] * 4)
+    evaluate_run(run)
+    assert metrics(run)[0]["support"]["Fracture"] == 4
+    evaluate_run(run, labeler=Labeler("another", RULES.label))  # reads both sides itself
+    content, scores = metrics(run)
+    assert content["labeler"] == "another" and content["support"]["Fracture"] == 0
+    assert scores["CE13_micro_F1"] == 1
+
+
+def test_a_control_without_labels_keeps_its_other_scores(tmp_path):
+    run = write_run(tmp_path / "run", REPORTS, systems=[{"greedy": "never labelled"}] * 4)
+    file = tmp_path / "labels.csv"
+    lines = [f"{text},{',' * 13}" for text in REPORTS]
+    file.write_text("\n".join([",".join(("report", *OBSERVATIONS)), *lines]), encoding="utf-8")
+    evaluate_run(run, labeler=from_csv([file], [f"s{i}" for i in range(4)]))
+    content, greedy = metrics(run, "greedy")
+    assert content["labeler"] == "CSV: labels.csv"
+    assert "Bleu_1" in greedy and "CE13_micro_F1" not in greedy
+    file.write_text("\n".join([",".join(("report", *OBSERVATIONS)), *lines[1:]]), encoding="utf-8")
+    with pytest.raises(InputError, match="no labels for 1 of 4 references"):
+        evaluate_run(run, labeler=from_csv([file], [f"s{i}" for i in range(4)]))
+
+
+def test_compare_says_what_is_real(tmp_path, capsys):
+    good = write_run(tmp_path / "good", REPORTS * 10)
+    bad = write_run(tmp_path / "bad", (*REPORTS[1:], REPORTS[0]) * 10)
+    lines = (bad / "predictions.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (bad / "predictions.jsonl").write_text("".join(lines[::-1]), encoding="utf-8")  # order does not matter
+    studies, differences = compare_runs(good, bad / "predictions.jsonl")
+    found = {d.metric: d for d in differences}
+    assert studies == 40 and found["Bleu_4"].real and found["Bleu_4"].low > 0
+    assert found["CE13_micro_F1"].value == pytest.approx(1.0)
+    assert not any(d.real for d in compare_runs(good, good)[1])
+    assert main(["evaluate", "compare", str(good), str(bad)]) == 0
+    printed = capsys.readouterr().out
+    assert "40 studies" in printed and RULES.name in printed and "real" in printed
+
+
+def test_compare_needs_the_same_studies(tmp_path, capsys):
+    (tmp_path / "else.jsonl").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="predictions.jsonl"):
+        compare_runs(tmp_path / "else.jsonl", tmp_path)
+    full, short = write_run(tmp_path / "full", REPORTS), write_run(tmp_path / "short", REPORTS[:3])
+    assert main(["evaluate", "compare", str(full), str(short)]) == 2
+    assert "s3" in capsys.readouterr().err
+    changed = (full / "predictions.jsonl").read_text("utf-8").replace("heart", "lung")
+    other = write_run(tmp_path / "other", REPORTS)
+    (other / "predictions.jsonl").write_text(changed, encoding="utf-8")
+    with pytest.raises(InputError, match="another reference"):
+        compare_runs(full, other)
+    (other / "predictions.jsonl").write_text(changed * 2, encoding="utf-8")
+    with pytest.raises(InputError, match="stands twice"):
+        compare_runs(other, full)
+
+
+def r2gen(folder, count=12):
+    """A set in the R2Gen layout with one or two views and nothing but reports, as real data are."""
+    splits = {"train": [], "val": [], "test": []}
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        split = "train" if i < count - 4 else "val" if i < count - 2 else "test"
+        names = [f"CXR{i}_IM-{i:04}/{view}.png" for view in range(1 + i % 2)]
+        for name in names:
+            path = folder / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (24, 20), dtype=np.uint8)).save(path)
+        splits[split].append({"id": f"CXR{i}_IM-{i:04}", "report": REPORTS[i % 4], "image_path": names})
+    (folder / "annotation.json").write_text(json.dumps(splits), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("views", ["concat", "mean"])
+def test_a_run_on_data_without_labels_findings_or_masks(tmp_path, make_model, small_config, views):
+    data = dataclasses.replace(small_config.data, views=views, max_length=3)
+    model = make_model(dataclasses.replace(small_config, data=data), awake=False)
+    run = tmp_path / "run"
+    predict_run(model, run, r2gen(tmp_path / "data"))
+    rows = read_predictions(run)
+    assert rows[0]["labels"] is None and len(rows) == 2
+    assert set(rows[0]["systems"]) == {
+        "greedy",
+        "gates closed",
+        "shuffled images",
+        "constant report",
+        "most frequent report",
+        "random training report",
+        "nearest neighbour",
+    }
+    assert rows[0]["systems"]["nearest neighbour"] in [clean_report(text, "iu_xray") for text in REPORTS]
+    assert rows[0]["reference"].startswith(rows[0]["reference_emrrg"])
+    assert len(rows[0]["reference_emrrg"]) < len(rows[0]["reference"])
+    evaluate_run(run)
+    content, _ = metrics(run)
+    assert content["pointing"] is None and "IU X-ray" in content["dataset"]
+    assert "not the published split" in content["dataset"]
+
+
+def test_a_run_on_phantoms_points_with_every_map(tmp_path, make_model, phantom_dir):
+    run = tmp_path / "run"
+    predict_run(make_model(), run, phantom_dir)
+    rows = read_predictions(run)
+    assert rows[0]["labels"] and "oracle re-wording" in rows[0]["systems"]
+    evaluate_run(run)
+    content, _ = metrics(run)
+    assert "SYNTHETIC" in content["dataset"]
+    if content["pointing"] is not None:  # the test studies may name nothing that has a mask
+        assert len(content["pointing"]["variants"]) == len(MAPS)
+
+
+def test_controls_of_any_data_set(tmp_path, capsys):
+    data, out = r2gen(tmp_path / "data"), tmp_path / "out"
+    evaluate_controls(data, out, "iu_xray")
+    content, constant = metrics(out, "constant report")
+    assert content["split"] == "test" and "cleaning iu_xray" in content["dataset"]
+    assert [row["system"] for row in content["rows"]] == [
+        "constant report",
+        "most frequent report",
+        "random training report",
+    ]
+    assert constant["Bleu_1"] > 0 and content["rows"][0]["ci"]["Bleu_1"]
+    assert main(["evaluate", "controls", "--data", str(data), "--out", str(out)]) == 0
+    assert "constant report" in capsys.readouterr().out
+    assert main(["evaluate", "controls", "--data", str(tmp_path / "none"), "--out", str(out)]) == 2
+
+
+@pytest.mark.parametrize("options", [["chexbert"], ["chexbert", "--weights", "none.pth"], ["csv"]])
+def test_a_labeler_without_its_files_is_refused(tmp_path, capsys, options):
+    run = write_run(tmp_path / "run", REPORTS)
+    assert main(["evaluate", "compare", str(run), str(run), "--labeler", *options]) == 2
+    assert "needs --" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@real
+def test_controls_of_the_real_iu_split(tmp_path):
+    evaluate_controls(IU / "annotation.json", tmp_path, "iu_xray")
+    content, constant = metrics(tmp_path, "constant report")
+    assert "R2Gen split 2069/296/590" in content["dataset"] and content["studies"] == 590
+    assert constant["Bleu_1"] == pytest.approx(0.503, abs=1e-3)
+    assert constant["Bleu_4"] == pytest.approx(0.174, abs=1e-3)
+    assert constant["CE13_micro_F1"] == 0  # one report for everybody finds nothing

