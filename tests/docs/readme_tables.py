@@ -4,27 +4,32 @@ A README marks each place by `<!-- table NAME -->` and `<!-- end -->`. `python t
 fills all of them anew; `test_numbers.py` compares the text with the rendered tables.
 """
 
-import contextlib
 import csv
-import io
-import json
 import re
 import statistics
 from collections import defaultdict
 
+from readme_cells import DATA, markdown, read_json, score
+from readme_machine import benches, costs, full_size, presets
+
 from emrrg_lib.files import KIT
 
-DATA = KIT / "data"
 READMES = [
     KIT / "README.md",
     *(KIT / "emrrg_lib").glob("README.md"),
     *(KIT / "notebooks").glob("README.md"),
     *sorted(DATA.glob("**/README.md")),
 ]
+
+
 PLACE = re.compile(r"<!-- table ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
 NAMES = {"CE13_micro_F1": "13-label micro-F1", "ROUGE_L": "ROUGE-L"} | {
     f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)
 }
+
+
 ABLATIONS = (
     "table5",
     "table6",
@@ -36,27 +41,6 @@ ABLATIONS = (
     "cxpmrg-table4",
     "cxpmrg-table5",
 )
-
-
-def read_json(*parts):
-    """The content of data/…"""
-    return json.loads(DATA.joinpath(*parts).read_text(encoding="utf-8"))
-
-
-def score(value, interval=None, digits=3):
-    """ ".593 [.573, .613]"; a dash for a score that does not exist."""
-    if value is None:
-        return "–"
-    text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}").replace("-", "−")
-    if text.strip("−.0") == "":
-        text = text.lstrip("−")
-    return f"{text} [{', '.join(score(end, digits=digits) for end in interval)}]" if interval else text
-
-
-def markdown(header, rows):
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def score_rows(metrics, keys, intervals=(), systems=None):
@@ -113,7 +97,11 @@ def demo_findings():
 
 
 POSITIONS = {"predicts": "before the word", "own": "at the word", "sentence": "over its sentence"}
+
+
 PRIORS = {"chance": "a random patch", "centre": "the centre", "place": "the finding's usual place"}
+
+
 GROUPS = ("localised", "small", "all")
 
 
@@ -220,133 +208,6 @@ def ablation_steps():
         steps = f"{int(values['train.warm_steps']):,} + {values['train.steps']}"
         rows.append([f"`{name}`", run["seeds"], steps, values["train.batch_size"]])
     return markdown(["table", "seeds", "warm + joint steps", "batch"], rows)
-
-
-def bench(name):
-    """The figures of one benchmark."""
-    return read_json("results", "bench", f"{name}.json")["figures"]
-
-
-def benches():
-    scan, encoder, train = bench("scan"), bench("encoder"), bench("train")
-    write, data = bench("generate"), bench("data")
-    hybrid = {row["beams"]: row["ratio"] for row in bench("hybrid")["rows"]}
-    memory = scan["added_memory_gib"]
-    times, flops = write["times_as shipped"], write["times_flops"]
-    kv, again = "visual K/V at every step", "images encoded for every beam"
-    slower = train["times_as shipped"]
-    rows = [
-        [
-            f"selective scan, forward and backward: batch {scan['batch']}, d = {scan['channels']}, "
-            f"N = {scan['states']}, L = {scan['length']}, {scan['directions']} directions",
-            f"{scan['seconds']['cpu']:.3f} s",
-        ],
-        [
-            "– a time loop in PyTorch; a loop that stores (B, D, L, N)",
-            f"{scan['times_cpu']['reference']:.1f}; {scan['times_cpu']['naive']:.0f} times as long",
-        ],
-        [
-            "– memory added by the scan, the time loop, the storing loop",
-            f"{memory['cpu']:.2f}, {memory['reference']:.2f}, {memory['naive']:.2f} GiB",
-        ],
-        [
-            f"base encoder, forward and backward, {encoder['image_size']} px, batch {encoder['batch']}",
-            f"{encoder['times_linears']['encoder']:.2f} times its Linear layers alone "
-            f"(with the time loop {encoder['times_linears']['encoder with the reference scan']:.2f})",
-        ],
-        [
-            f"stage 3, one step: {train['layers']} layers of SmolLM2's shape, "
-            f"{train['positions']} positions, {train['report_positions']} of them report",
-            f"{train['seconds']['as shipped']:.2f} s",
-        ],
-        [
-            "– if all weights get gradients; if lm_head reads every position",
-            f"{slower['all weights get gradients']:.2f}; "
-            f"{slower['lm_head on every position']:.2f} times as long",
-        ],
-        [
-            "– the warm part, from stored tokens",
-            f"{slower['warm part, from encoder tokens']:.2f} times as long",
-        ],
-        [
-            f"reports, {write['beams']} beams: if visual K/V are made at every step; "
-            "if images are encoded for every beam",
-            f"{times[kv]:.2f}; {times[again]:.2f} times as long (FLOPs: {flops[kv]:.2f}; {flops[again]:.2f})",
-        ],
-        [
-            "four hybrid layers of eight, of Qwen1.5-1.8B's layer shape: reports, beside the plain LLM",
-            f"{hybrid[1]:.2f} (greedy), {hybrid[3]:.2f} (3 beams) times as long",
-        ],
-    ]
-    for shape in ("512x624", "2048x2500"):
-        rows.append(
-            [
-                f"{data['files']:,} PNG files of {shape.replace('x', ' × ')} decoded and resized to "
-                f"{data['side']} px; again from the cache",
-                f"{data[shape]['first_epoch_seconds']:.0f} s; {data[shape]['second_epoch_seconds']:.1f} s",
-            ]
-        )
-    return markdown(["what", "result"], rows)
-
-
-def full_size():
-    figures = bench("full-size")
-    steps = (figures[key] for key in ("build_s", "forward_s", "backward_s", "generate_s"))
-    cells = [f"{figures['parameters']:,}", f"{figures['trained']:,}", *(f"{s:.1f} s" for s in steps)]
-    header = ["parameters", "trained", "build", "loss", "gradients", f"{figures['new_tokens']}-token report"]
-    return markdown([*header, "memory"], [[*cells, f"{figures['peak_memory_gib']:.1f} GiB"]])
-
-
-SHOWN = {  # presets of one row
-    ("tiny",): "the report LM (Qwen2), {:.1f} M",
-    ("laptop",): "SmolLM2-135M",
-    ("iu-xray",): "Qwen1.5-1.8B",
-    ("mimic-cxr", "chexpert-plus"): "Llama-2-7B",
-    ("mambaxray-vl-base",): "Llama-2-7B-chat",
-    ("mambaxray-vl-large",): "Llama-2-7B-chat",
-    ("r2gengpt",): "Llama-2-7B-chat",
-}
-
-TINY_LM = re.compile(r"llm\.(?!.*cross_attention)")
-
-
-def presets():
-    import torch
-
-    from emrrg_lib.config import preset
-    from emrrg_lib.model import EMRRG
-
-    rows = []
-    for names, llm in SHOWN.items():
-        config = preset(names[0])
-        with torch.device("meta"):
-            model = EMRRG.from_sizes(config)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        sizes, layers = config.encoder, ", ".join(map(str, config.llm.hybrid_layers)) or "none"
-        llm = llm.format(sum(p.numel() for n, p in model.named_parameters() if TINY_LM.match(n)) / 1e6)
-        kind = (
-            "Swin-base"
-            if sizes.kind == "hf"
-            else f"d = {sizes.embed_dim}, {sizes.depth} blocks, {sizes.patch_size} px patches"
-        )
-        tuned = {"lora": f"Partial LoRA, r = {config.partial_lora.r}", "full": "tuned whole"}
-        rows.append(
-            [" ".join(f"`{name}`" for name in names), f"{sizes.image_size} px", kind]
-            + [tuned[config.encoder_tuning], llm, layers, f"{trained / 1e6:.2f} M"]
-        )
-    header = ["preset", "images", "encoder", "encoder trains", "LLM, frozen", "hybrid layers", "trained"]
-    return markdown(header, rows)
-
-
-def costs():
-    from emrrg_lib.cli import main
-
-    lines = []
-    for name in ("iu-xray", "mimic-cxr"):
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            assert main(["ledger", "--preset", name, "--costs"]) == 0
-        lines += [line for line in said.getvalue().splitlines() if line.startswith("|")][2 if lines else 0 :]
-    return "".join(f"{line}\n" for line in lines)
 
 
 TABLES = {

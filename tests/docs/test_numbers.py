@@ -5,18 +5,9 @@ import json
 import re
 
 import pytest
-from readme_tables import (
-    ABLATIONS,
-    DATA,
-    PLACE,
-    READMES,
-    TABLES,
-    bench,
-    read_json,
-    score,
-    training_studies,
-    trainings,
-)
+from readme_cells import DATA, read_json, score
+from readme_machine import bench
+from readme_tables import ABLATIONS, PLACE, READMES, TABLES, training_studies, trainings
 
 from emrrg_lib.config import preset
 from emrrg_lib.files import KIT
@@ -218,7 +209,15 @@ def facts_of_the_library():
     yield f"Llama {', '.join(map(str, preset('mimic-cxr').llm.hybrid_layers))}"
 
 
+def facts_of_the_published_tables():
+    from emrrg_lib.evaluation.published import published
+
+    frames = [published(path.stem) for path in (DATA / "published").glob("*.csv")]
+    yield f"{sum(int(frame.select_dtypes('number').notna().sum().sum()) for frame in frames):,} values"
+
+
 FACTS = [
+    (DATA / "published" / "README.md", facts_of_the_published_tables),
     (FACE, facts_of_the_face),
     (TINY, facts_of_the_demo),
     (TINY, facts_of_pointing),
