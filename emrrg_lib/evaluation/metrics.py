@@ -113,7 +113,7 @@ class Metric:
         main: whether it is a column of the page's first table; all others are in the folded one.
         judged: whether `metrics.json` says if the model differs in it from each control.
         column: name of its column in `data/published` and in `emrrg evaluate table`; "" for no column.
-        heading: head of that column, and its name in figures.
+        heading: head of that column, and its name in figures; "" takes the label.
         decimals: digits printed in that column.
         panel: whether an ablation's figure has a panel of it.
         sorts: whether the page can sort its studies by it.
@@ -129,6 +129,11 @@ class Metric:
     decimals: int = 3
     panel: bool = False
     sorts: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and figures without groups."""
+        return self.heading or self.label
 
     @property
     def clinical(self) -> bool:

@@ -76,7 +76,7 @@ class ScoreTable:
             about = {"run": self.caption, "remarks": " ".join(self.notes)}
             return pd.DataFrame([row | about for row in self.rows]).to_csv(index=False).rstrip("\n")
         shown = [name for name in columns() if any(row.get(name) is not None for row in self.rows)]
-        lines = [["", *(columns()[name][1].heading for name in shown)]]
+        lines = [["", *(columns()[name][1].title for name in shown)]]
         for row in self.rows:
             values, ranges = ([cell(row, name) for name in shown] for cell in (_value, _interval))
             if style == "markdown":

@@ -67,7 +67,7 @@ def ablation_figure(
     inch_text(figure, 0.1, 0.3, f"Ablation {title}", 11, weight="bold")
     for number, (metric, theirs) in enumerate(panels):
         axes = inch_axes(figure, left + number * width, TOP, width - 0.15, height)
-        inch_text(figure, left + number * width, TOP - 0.22, METRICS[metric].heading, 8.5)
+        inch_text(figure, left + number * width, TOP - 0.22, METRICS[metric].title, 8.5)
         inch_text(figure, left + number * width, TOP - 0.08, "paper" if theirs else "this run", 7, MUTED)
         if theirs:
             _draw_paper(axes, list(rows), paper, sets, metric)
@@ -154,5 +154,5 @@ def _numbers(values: Mapping) -> str:
     told = []
     for metric in (name for name in keys("panel") if values.get(name) is not None):
         value, spread = values[metric] if isinstance(values[metric], tuple) else (values[metric], None)
-        told.append(f"{METRICS[metric].heading} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
+        told.append(f"{METRICS[metric].title} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
     return ", ".join(told)
