@@ -69,7 +69,7 @@ def alignment_statistics(
         float64 (N, 23), to be summed over studies and given to :func:`meteor_score`.
 
     Raises:
-        MeteorUnavailable: no Java works; the message says what was tried.
+        MeteorUnavailable: no Java works; the message names each try and its failure.
     """
     pairs = [(_line(r), _line(h)) for r, h in zip(references, hypotheses, strict=True)]
     new = [pair for pair in dict.fromkeys(pairs) if pair not in _known]
@@ -115,14 +115,14 @@ def _ask(pairs: Sequence[Pair], java: str, heap: str, seconds: float) -> np.ndar
         why = f"it did not end within {deadline:.0f} seconds"
     except OSError as error:
         why = str(error)
-    given, told = out.lines(), errors.lines()
+    given, messages = out.lines(), errors.lines()
     try:
         rows = np.array([line.split() for line in given[: len(pairs)]], dtype=np.float64)
     except ValueError:  # text, or lines of different lengths
         rows = np.empty(0)
     if rows.shape != (len(pairs), STATISTICS) or not np.isfinite(rows).all():
-        memory = [line for line in told if "OutOfMemoryError" in line]
-        why = why or [*memory, *told, *given, "it said nothing"][0][:200]
+        memory = [line for line in messages if "OutOfMemoryError" in line]
+        why = why or [*memory, *messages, *given, "it said nothing"][0][:200]
         raise MeteorUnavailable(f"{java} did not answer {STATISTICS} numbers for every pair: {why}.")
     whole = (rows[:, 20] == 1) & (rows[:, 21:23] == rows[:, 0:2]).all(axis=1)
     rows[whole, 20] = 0.0  # the jar sums corpora without the one chunk of a pair that matches whole

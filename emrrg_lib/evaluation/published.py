@@ -1,6 +1,6 @@
 """The papers' tables (`data/published`), and a run's scores beside them.
 
-Two numbers are in one table only where the table also says in what they differ: data set, references,
+Two numbers are printed in one table only if the table also says how they differ: data set, references,
 labeler, averages. Published rows never appear beside synthetic data without a note.
 """
 

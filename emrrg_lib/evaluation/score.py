@@ -82,14 +82,14 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
 
 
 def evaluate_controls(data: Path, out: Path, rule: str, labeler: Labeler = RULES, seed: int = 0) -> Path:
-    """Writes `metrics.json` of the controls that need no image, for any data set; returns its path.
+    """Writes `metrics.json` of the controls that need no image; returns its path.
 
     Args:
-        data: as `read_dataset` takes it; images need not be there. out: folder to write into.
-        rule: cleaning rule of the reports. seed: of the random training report and of a seeded split.
+        data: as `read_dataset` takes it; the images may be missing. out: folder to write into.
+        rule: cleaning rule of the reports. seed: for the random training report and a seeded split.
 
     Raises:
-        InputError: data that cannot be read, or a split without studies.
+        InputError: the data cannot be read, or a split has no studies.
     """
     dataset = read_dataset(data, seed)
     train, val, test = (
@@ -110,7 +110,7 @@ def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[in
         labeler: reads the references and both runs' reports.
 
     Raises:
-        InputError: damaged predictions, an id twice, other ids or other references.
+        InputError: predictions are damaged, an id occurs twice, or ids or references differ.
     """
     paths = (Path(run_a), Path(run_b))
     for path in paths:
@@ -138,7 +138,7 @@ def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[in
 
 
 def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
-    """The reference texts to score against, and their labels; arguments as in `evaluate_run`."""
+    """The reference texts and their labels; arguments as in `evaluate_run`."""
     key = {"full": "reference", "emrrg": "reference_emrrg"}[references]
     if not all(key in row for row in rows):
         raise InputError(
@@ -222,7 +222,7 @@ def _statistics(
 
 
 def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any]:
-    """The linear head writes no text: clinical scores over its 13 observations only."""
+    """Clinical scores of the linear head over its 13 observations; it writes no text."""
     reference = label_codes(labels)
     hypothesis = label_codes([{name: None for name in OBSERVATIONS} | row for row in predicted])
     point = clinical_row(reference, hypothesis, np.ones((1, len(labels))))

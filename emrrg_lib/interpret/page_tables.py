@@ -16,11 +16,11 @@ _INTERVALS = "Small: 95 % intervals from resampled studies. “–”: not avail
 
 @dataclass(frozen=True)
 class Table:
-    """What the template draws.
+    """A table for the page's template.
 
     Attributes:
         label: name of the table for screen readers.
-        caption: what its numbers mean.
+        caption: the meaning of its numbers.
         first: heading of the rows' names.
         columns: the other headings.
         rows: (name, note, cells); a cell is a whole number or `_score`'s dict.
@@ -41,7 +41,7 @@ def metric_name(key: str) -> tuple[str, str]:
 
 
 def score_tables(rows: Sequence[Row]) -> list[Table]:
-    """The table of the main metrics, and the one of all others; fewer where there are none."""
+    """The table of the main metrics and the table of all others; an empty one is left out."""
     found = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
     main = [key for key in keys("main") if key in found]
     rest = [key for key in found if key not in main and metric(key).group != FINDING]
@@ -81,7 +81,7 @@ def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | No
 
 
 def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
-    """Does the word's strongest patch lie on the finding? The map chosen on validation comes first."""
+    """One table for each map of the pointing game, first the map chosen on validation; [] without results."""
     if not pointing or not pointing.get("rows"):
         return []
     variants = list(pointing.get("variants") or [pointing])
