@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import Indices, StudySet
-from emrrg_lib.evaluation.clinical import label_report
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.language.prompt import text_batch

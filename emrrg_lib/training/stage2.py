@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.clinical import label_report
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
 from emrrg_lib.vision.mamba import VisionMamba
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from emrrg_lib.evaluation.clinical import label_codes, label_report
+from emrrg_lib.evaluation.clinical import label_codes
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.phantom import wording
 from emrrg_lib.phantom.catalogue import draw_findings
 
