@@ -1,4 +1,4 @@
-"""Trace, matching, naming words, figures and the picture of the model."""
+"""Trace, matching, naming words and figures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from emrrg_lib.files import InputError
 from emrrg_lib.interpret import (
-    PARTS,
-    ModelNumbers,
     Picture,
     Trace,
     attention_overlay,
@@ -21,7 +18,6 @@ from emrrg_lib.interpret import (
     gate_strip,
     loss_curve,
     matching_spans,
-    model_picture,
     naming_words,
     shared_marks,
     study_figure,
@@ -29,7 +25,6 @@ from emrrg_lib.interpret import (
 )
 from emrrg_lib.interpret.figures import running_mean
 from emrrg_lib.interpret.panels import gate_lines
-from emrrg_lib.interpret.picture_canvas import Canvas
 from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, png_bytes
 from emrrg_lib.interpret.words import default_words, describe_place
 
@@ -387,80 +382,3 @@ def test_loss_curve_refuses_what_does_not_fit():
             loss_curve(steps, losses)
     np.testing.assert_allclose(running_mean(np.arange(3.0)), [0.5, 1, 1.5])
     np.testing.assert_allclose(running_mean(np.ones(100)), 1)
-
-
-# --- picture of the model ------------------------------------------------------------------
-
-TINY = {
-    "image_size": 96,
-    "patch_size": 8,
-    "encoder_width": 128,
-    "encoder_depth": 4,
-    "lora_rank": 8,
-    "llm_name": "tiny",
-    "llm_width": 192,
-    "llm_depth": 4,
-    "hybrid_layers": (0, 1, 2, 3),
-}
-LLAMA = {
-    "encoder_width": 1024,
-    "encoder_depth": 24,
-    "llm_name": "Llama-2-7b-chat-hf",
-    "llm_width": 4096,
-    "llm_depth": 32,
-    "hybrid_layers": (0, 8, 16, 24),
-    "image_size": 224,
-}
-
-
-@pytest.mark.parametrize("numbers", [None, TINY, LLAMA])
-def test_texts_of_the_model_picture_do_not_touch(numbers):
-    figure = model_picture(numbers)
-    figure.set_dpi(200)
-    renderer = figure.canvas.get_renderer()
-    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    for text, box in zip(texts, boxes, strict=True):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
-    for (a, one), (b, two) in itertools.combinations(zip(texts, boxes, strict=True), 2):
-        assert not one.overlaps(two), f"{a.get_text()!r} touches {b.get_text()!r}"
-    smallest = min(text.get_fontsize() for text in texts)
-    assert smallest >= 7.5  # 10 pixels where the picture is 900 pixels wide
-
-
-def test_model_picture_lights_one_part():
-    full, lit = model_picture(TINY), model_picture(TINY, lit="gate")
-    assert "Lit: the dynamic gate" in lit.alt and "Lit" not in full.alt
-    inks = [[sum(to_rgb(text.get_color())) for text in figure.axes[0].texts] for figure in (full, lit)]
-    assert np.mean(inks[0]) < np.mean(inks[1]) < 3 and min(inks[1]) == min(inks[0])
-
-
-def test_every_part_is_drawn(monkeypatch):
-    drawn = set()
-    original = Canvas.part
-
-    def spy(self, *names):
-        drawn.update(names)
-        return original(self, *names)
-
-    monkeypatch.setattr(Canvas, "part", spy)
-    model_picture()
-    assert drawn == set(PARTS)
-
-
-def test_model_picture_names_what_it_does_not_know():
-    with pytest.raises(ValueError, match="no part"):
-        model_picture(lit=["gates"])
-    with pytest.raises(ValueError, match="no number"):
-        model_picture({"width": 3})
-    with pytest.raises(ValueError, match="multiple"):
-        ModelNumbers(image_size=100, patch_size=16)
-    with pytest.raises(ValueError, match="hybrid_layers"):
-        ModelNumbers(hybrid_layers=(24,))
-
-
-def test_model_picture_scales_as_a_whole():
-    figure = model_picture(size=(4.5, 4.0))
-    sizes = [text.get_fontsize() for axes in figure.axes for text in axes.texts]
-    assert max(sizes) < 6 and png_bytes(figure, dpi=40)
