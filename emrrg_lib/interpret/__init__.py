@@ -3,7 +3,6 @@
 from emrrg_lib.interpret.figures import attention_overlay, gate_strip, loss_curve, study_figure, word_grid
 from emrrg_lib.interpret.matching import Mark, Match, matching_spans, shared_marks
 from emrrg_lib.interpret.model_picture import PARTS, ModelNumbers, model_picture
-from emrrg_lib.interpret.page import write_report_page
 from emrrg_lib.interpret.page_example import Example, Overlay, SystemReport, overlays_from_trace
 from emrrg_lib.interpret.style import Picture
 from emrrg_lib.interpret.words import NamingWord, describe, naming_words
@@ -32,5 +31,4 @@ __all__ = [
     "shared_marks",
     "study_figure",
     "word_grid",
-    "write_report_page",
 ]

@@ -1,7 +1,7 @@
 """The picture of the whole model (paper Fig. 2), one drawing for every page, with the current part lit.
 
-`model_picture.svg` is the drawing; an SVG editor opens it. `$names` in it are numbers of the model. Every part
-of `PARTS` is one group with its name as id; what belongs to several parts names them in `data-parts`.
+`model_picture.svg` is the drawing; an SVG editor opens it. Its `$names` are numbers of the model. Every part
+of `PARTS` is one group with its name as id; a group that belongs to several parts names them in `data-parts`.
 
 `data/model_picture.png` shows the SVG of `model_picture()`, saved as picture.svg, at double size: `chromium
 --headless --hide-scrollbars --window-size=900,620 --force-device-scale-factor=2 --screenshot picture.svg`.
