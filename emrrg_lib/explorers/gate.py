@@ -13,7 +13,7 @@ from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.figures import WIDTH
 from emrrg_lib.interpret.page_example import figure_picture
 from emrrg_lib.interpret.style import PAPER, Picture
-from emrrg_lib.interpret.words import describe
+from emrrg_lib.interpret.words import describe_trace
 from emrrg_lib.trace import Trace
 
 STEPS = 20  # slider positions from closed to as trained
@@ -72,7 +72,7 @@ class GateExplorer(Explorer):
         told = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
         peak = float(np.abs(self.trace.gate).max(initial=0.0))  # one scale for all: closing turns pale
         panels.draw_gate(figure, trace, _MARGIN, card + 0.25, WIDTH - 2 * _MARGIN, peak)
-        figure.alt = f"{told} {describe(trace)}"
+        figure.alt = f"{told} {describe_trace(trace)}"
         return figure
 
     def figure(self) -> Picture:
@@ -83,7 +83,7 @@ class GateExplorer(Explorer):
         gate = panels.gate_height(self.trace, WIDTH - 2 * _MARGIN)
         figure = Picture((WIDTH, sum(heights) + gate + 0.35), facecolor=PAPER)
         panels.draw_gate(figure, self.trace, _MARGIN, 0.1, WIDTH - 2 * _MARGIN)
-        told, top = [describe(self.trace)], gate + 0.25
+        told, top = [describe_trace(self.trace)], gate + 0.25
         for step, trace, height in zip(steps, traces, heights, strict=True):
             told.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
             top += height
@@ -122,12 +122,11 @@ def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: s
     lost = sum(changed_words(after, before))
     told = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
     width = WIDTH - 2 * _MARGIN
-    body = panels.text_card(figure, _MARGIN, top, width, _card_height(after), f"Gate of {where}: {told}")
-    panels.draw_marked_text(body, " ".join(words), spans, _TYPE, width - 0.28)
+    panels.draw_card(figure, (_MARGIN, top), width, f"Gate of {where}: {told}", " ".join(words), spans, _TYPE)
     marked = f", new are: {' '.join(new)}" if new else ""
     return f"Gate of {where}: {told}{marked}. The report: {' '.join(words)}"
 
 
 def _card_height(trace: Trace) -> float:
     text = " ".join(word.text for word in trace.words())
-    return panels.text_height(text, _TYPE, WIDTH - 2 * _MARGIN - 0.28) + 0.5
+    return panels.card_height(text, _TYPE, WIDTH - 2 * _MARGIN)

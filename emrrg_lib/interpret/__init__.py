@@ -5,7 +5,7 @@ from emrrg_lib.interpret.matching import Mark, Match, matching_spans, shared_mar
 from emrrg_lib.interpret.model_picture import PARTS, ModelNumbers, model_picture
 from emrrg_lib.interpret.page_example import Example, Overlay, SystemReport, overlays_from_trace
 from emrrg_lib.interpret.style import Picture
-from emrrg_lib.interpret.words import NamingWord, describe, naming_words
+from emrrg_lib.interpret.words import NamingWord, describe_trace, naming_words
 from emrrg_lib.trace import Trace, Word
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Trace",
     "Word",
     "attention_overlay",
-    "describe",
+    "describe_trace",
     "gate_strip",
     "loss_curve",
     "matching_spans",

@@ -18,8 +18,8 @@ from emrrg_lib.interpret.panels import inch_axes, inch_text
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture
 from emrrg_lib.interpret.words import (
     default_words,
-    describe,
     describe_place,
+    describe_trace,
     naming_words,
     view_name,
     widest_layer,
@@ -43,7 +43,7 @@ def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
         Layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, words under it.
     """
     height = panels.gate_height(trace, width - 0.2)
-    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe(trace))
+    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe_trace(trace))
     panels.draw_gate(figure, trace, 0.1, 0.1, width - 0.2)
     return figure
 
@@ -243,7 +243,7 @@ def study_figure(
     text_left = _MARGIN + len(images) * (_XRAY + 0.06) + 0.1
     card_width = WIDTH - text_left - 0.1
     cards = _cards(reference, generated)
-    heights = [panels.text_height(card[1], _TYPE, card_width - 0.28) + 0.5 for card in cards]
+    heights = [panels.card_height(text, _TYPE, card_width) for _, text, _ in cards]
     gate_top = max(_XRAY + 0.35, sum(heights) + 0.1 * len(heights)) + 0.35
     words_top = gate_top + panels.gate_height(trace, WIDTH - 0.2) + 0.2
     words = default_words(trace, 3)
@@ -255,8 +255,7 @@ def study_figure(
         panels.draw_xray(axes, image, view_name(view))
     top = 0.08
     for (title, text, spans), height in zip(cards, heights, strict=True):
-        body = panels.text_card(figure, text_left, top, card_width, height, title)
-        panels.draw_marked_text(body, text, spans, _TYPE, card_width - 0.28)
+        panels.draw_card(figure, (text_left, top), card_width, title, text, spans, _TYPE)
         top += height + 0.1
     _heading(figure, gate_top - 0.12, "Gate: how much of the image each word let in, by layer")
     panels.draw_gate(figure, trace, 0.1, gate_top, WIDTH - 0.2)
@@ -286,4 +285,4 @@ def _heading(figure: Picture, top: float, text: str) -> None:
 
 def _alt(reference: str | None, generated: str, trace: Trace) -> str:
     told = "" if reference is None else f"Reference report: {reference} "
-    return f"X-rays of one study. {told}Generated report: {generated} {describe(trace)}"
+    return f"X-rays of one study. {told}Generated report: {generated} {describe_trace(trace)}"

@@ -14,7 +14,7 @@ from emrrg_lib.interpret import (
     Picture,
     Trace,
     attention_overlay,
-    describe,
+    describe_trace,
     gate_strip,
     loss_curve,
     matching_spans,
@@ -349,11 +349,11 @@ def test_images_must_match_views():
 
 def test_empty_report_and_closed_gates_are_told():
     empty = make_trace(())
-    assert "no word" in describe(empty)
+    assert "no word" in describe_trace(empty)
     png_bytes(gate_strip(empty), dpi=30)
     png_bytes(study_figure(images(), "A report.", "", empty), dpi=30)
     closed = make_trace(gate=np.zeros((2, 12)))
-    assert "all closed" in describe(closed)
+    assert "all closed" in describe_trace(closed)
     png_bytes(gate_strip(closed), dpi=30)
 
 
@@ -372,7 +372,7 @@ def test_describe_names_the_strongest_place():
     assert describe_place(np.zeros((1, 2, 2))) == "nowhere in particular"
     gate = np.zeros((2, 12))
     gate[1, 8] = -0.25
-    text = describe(make_trace(gate=gate))
+    text = describe_trace(make_trace(gate=gate))
     assert "-0.25 at “effusion” in layer 6" in text and "“enlarged” looks" in text
 
 
