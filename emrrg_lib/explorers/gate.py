@@ -27,8 +27,8 @@ class GateExplorer(Explorer):
 
     Args:
         trace: the record of the report as the model wrote it.
-        regenerate: {layer id: scale of its gate} → the Trace of the report written with them; it is
-            asked once for every choice. Without it the gates are shown as they are.
+        regenerate: {layer id: scale of its gate} → the Trace of the report written with them. Every choice
+            calls it once. Without it, the explorer shows the gates as they are.
     """
 
     title = "What the gates let in"
@@ -36,7 +36,7 @@ class GateExplorer(Explorer):
         "Each column is a word, each row a hybrid layer; white is a closed gate. Scale the gates: "
         "the report is written again; words that differ from the model's own report are marked."
     )
-    script = "swap.js"
+    kind = "pictures"
 
     def __init__(
         self, trace: Trace, regenerate: Callable[[Mapping[int, float]], Trace] | None = None
@@ -103,7 +103,7 @@ class GateExplorer(Explorer):
 
 
 def changed_words(before: Trace, after: Trace) -> list[bool]:
-    """For each word of `after`: is it new, compared with the report before?"""
+    """For each word of `after`: True if the report before does not have it at this place."""
     old, new = ([word.text for word in trace.words()] for trace in (before, after))
     changed = np.ones(len(new), dtype=bool)
     for block in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
@@ -112,7 +112,7 @@ def changed_words(before: Trace, after: Trace) -> list[bool]:
 
 
 def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: str) -> str:
-    """One report with the words marked that differ from the report before; tells it in words."""
+    """Draws one report, its new words marked, and returns the same in words."""
     words, changed = [word.text for word in after.words()], changed_words(before, after)
     spans, at = [], 0
     for word, new in zip(words, changed, strict=True):

@@ -59,6 +59,15 @@ def inch_text(
     )
 
 
+def plain_axes(axes: Axes, size: float = 8) -> None:
+    """A pale grid behind the data, labels without ticks, and only the left and the lower edge."""
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=size, colors=INK, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+
+
 def draw_xray(axes: Axes, image: np.ndarray, title: str = "") -> tuple[int, int]:
     """One X-ray in grey without ticks; returns its (height, width) in pixels."""
     grey = grey_image(image)
