@@ -251,10 +251,12 @@ def study_figure(
     for (title, text, spans), height in zip(cards, heights, strict=True):
         panels.draw_card(figure, (text_left, top), card_width, title, text, spans, _TYPE)
         top += height + 0.1
-    _heading(figure, gate_top - 0.12, "Gate: how much of the image each word let in, by layer")
+    title = "Gate: how much of the image each word let in, by layer"
+    inch_text(figure, _MARGIN, gate_top - 0.12, title, 9, MUTED, weight="bold")
     panels.draw_gate(figure, trace, 0.1, gate_top, WIDTH - 0.2)
     if words:
-        _heading(figure, words_top, f"Where words look · layer {trace.layer_ids[layer]}")
+        title = f"Where words look · layer {trace.layer_ids[layer]}"
+        inch_text(figure, _MARGIN, words_top, title, 9, MUTED, weight="bold")
     for position, word in enumerate(words):
         left = _MARGIN + position * (len(images) * (side + 0.03) + 0.2)
         draw_word(figure, images, trace, word, layer, (left, words_top - 0.02), side)
@@ -271,10 +273,6 @@ def _cards(reference: str | None, generated: str) -> list[Card]:
         ("Reference report", reference, [match.reference for match in matches]),
         (title, generated, [match.hypothesis for match in matches]),
     ]
-
-
-def _heading(figure: Picture, top: float, text: str) -> None:
-    inch_text(figure, _MARGIN, top, text, 9, MUTED, weight="bold")
 
 
 def _alt(reference: str | None, generated: str, trace: Trace) -> str:

@@ -47,15 +47,10 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
     for place, number in enumerate(marked):
         row, column = (patch_size * index for index in divmod(number, columns))
         axes.add_patch(Rectangle((column, row), patch_size, patch_size, fill=False, edgecolor=ORANGE))
-        axes.text(
-            column + patch_size / 2 - 0.5,
-            row - 2,
-            str(number),
-            color=PAPER,
-            fontsize=8,
-            ha="center",
-            bbox={"facecolor": INK, "edgecolor": "none", "pad": 1},
+        name = axes.text(
+            column + patch_size / 2 - 0.5, row - 2, str(number), color=PAPER, fontsize=8, ha="center"
         )
+        name.set_bbox({"facecolor": INK, "edgecolor": "none", "pad": 1})
         one = inch_axes(figure, 4.05 + 1.65 * place, 1.4, 1.5, 1.5)
         one.imshow(image[row : row + patch_size, column : column + patch_size], cmap="gray", vmin=0, vmax=255)
         one.set_title(f"patch {number}", fontsize=8.5, color=INK)

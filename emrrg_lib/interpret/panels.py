@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from emrrg_lib.interpret.style import (
@@ -20,7 +21,6 @@ from emrrg_lib.interpret.style import (
     OUTLINE,
     RULE,
     SIGNED,
-    Picture,
     grey_image,
     heat_rgba,
     text_width,
@@ -35,7 +35,7 @@ LINE = 1.42  # line height of text in font sizes
 CARD_LEFT, CARD_TOP, CARD_REST = 0.14, 0.32, 0.5  # inches: margin of a card's text, height to it, around it
 
 
-def inch_axes(figure: Picture, left: float, top: float, width: float, height: float) -> Axes:
+def inch_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes placed in inches from the upper left corner of the figure."""
     full_width, full_height = figure.get_size_inches()
     bottom = full_height - top - height
@@ -44,19 +44,12 @@ def inch_axes(figure: Picture, left: float, top: float, width: float, height: fl
 
 
 def inch_text(
-    figure: Picture,
-    left: float,
-    top: float,
-    text: str,
-    size: float,
-    colour: str = INK,
-    weight: str = "normal",
+    figure: Figure, left: float, top: float, text: str, size: float, colour: str = INK, weight: str = "normal"
 ) -> None:
     """Text whose base line starts at a place in inches from the upper left corner of the figure."""
     width, height = figure.get_size_inches()
-    figure.text(
-        left / width, 1 - top / height, text, fontsize=size, color=colour, weight=weight, parse_math=False
-    )
+    look = {"fontsize": size, "color": colour, "weight": weight, "parse_math": False}
+    figure.text(left / width, 1 - top / height, text, **look)
 
 
 def plain_axes(axes: Axes, size: float = 8) -> None:
@@ -98,7 +91,7 @@ def draw_overlay(
         axes.contour(x, y, np.asarray(mask, dtype=float), levels=[0.5], colors=OUTLINE, linewidths=1.2)
 
 
-def colour_bar(figure: Picture, axes: Axes, low: float, high: float, label: str, signed: bool) -> None:
+def colour_bar(figure: Figure, axes: Axes, low: float, high: float, label: str, signed: bool) -> None:
     """A slim upright colour bar with three ticks in `axes`."""
     ticks = [low, (low + high) / 2, high]
     bar = figure.colorbar(ScalarMappable(Normalize(low, high), SIGNED if signed else HEAT), cax=axes)
@@ -133,9 +126,7 @@ def gate_height(trace: Trace, width: float) -> float:
     return max(1, len(gate_lines(trace, width))) * _gate_line_height(trace) - GATE_GAP
 
 
-def draw_gate(
-    figure: Picture, trace: Trace, left: float, top: float, width: float, peak: float = 0.0
-) -> None:
+def draw_gate(figure: Figure, trace: Trace, left: float, top: float, width: float, peak: float = 0.0) -> None:
     """Draws the layers × tokens heat map of the gate, its words under it, and one colour bar.
 
     The bar ends at the widest gate, or at `peak` where that is more.
@@ -189,7 +180,7 @@ def card_height(text: str, size: float, width: float) -> float:
 
 
 def draw_card(
-    figure: Picture,
+    figure: Figure,
     corner: tuple[float, float],
     width: float,
     title: str,
