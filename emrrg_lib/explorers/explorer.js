@@ -46,7 +46,7 @@ const heat = (canvas, values, [rows, cols], smooth) => {
   return context;
 };
 
-// What the colours mean: their range, beside the words for its ends.
+// The range of the colours, with words for its two ends.
 const legend = (low, high) => {
   const bar = document.createElement("i"), stops = [0, 51, 102, 153, 204, 255];
   const colour = ([red, green, blue, alpha]) => `rgba(${red}, ${green}, ${blue}, ${alpha / 255})`;
@@ -86,7 +86,7 @@ explorers.pictures = () => {
   const shown = document.createElement("img");
   shown.className = "card";
   pictures.append(shown);
-  start((at) => { // states stand in the order of the controls, the last one fastest
+  start((at) => { // states are in the order of the controls; the last one changes fastest
     const size = (field) => field.options?.length ?? Number(field.max) + 1;
     const number = fields().reduce((sum, field) => sum * size(field) + at[field.name], 0);
     const [picture, told] = data.states[number];
@@ -157,7 +157,7 @@ explorers.words = () => {
   });
 };
 
-// The path of one scan, what the state holds, and the effect of a dropped direction.
+// The path of one scan, the memory of the state, and the effect of a dropped direction.
 explorers.scan = () => {
   const memory = bytes(data.memory), maps = bytes(data.maps), cells = data.patches.length;
   const path = stage(data.view, "What the state holds, and the path"), effect = stage(data.view, "");

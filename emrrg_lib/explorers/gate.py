@@ -69,10 +69,10 @@ class GateExplorer(Explorer):
         card, gate = _card_height(trace), panels.gate_height(trace, WIDTH - 2 * _MARGIN)
         figure = Picture((WIDTH, card + gate + 0.35), facecolor=PAPER)
         name = f"layer {self.trace.layer_ids[layer - 1]}" if layer else "all layers"
-        told = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
+        in_words = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
         peak = float(np.abs(self.trace.gate).max(initial=0.0))  # one scale for all: closing turns pale
         panels.draw_gate(figure, trace, _MARGIN, card + 0.25, WIDTH - 2 * _MARGIN, peak)
-        figure.alt = f"{told} {describe_trace(trace)}"
+        figure.alt = f"{in_words} {describe_trace(trace)}"
         return figure
 
     def figure(self) -> Picture:
@@ -83,11 +83,11 @@ class GateExplorer(Explorer):
         gate = panels.gate_height(self.trace, WIDTH - 2 * _MARGIN)
         figure = Picture((WIDTH, sum(heights) + gate + 0.35), facecolor=PAPER)
         panels.draw_gate(figure, self.trace, _MARGIN, 0.1, WIDTH - 2 * _MARGIN)
-        told, top = [describe_trace(self.trace)], gate + 0.25
+        in_words, top = [describe_trace(self.trace)], gate + 0.25
         for step, trace, height in zip(steps, traces, heights, strict=True):
-            told.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
+            in_words.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
             top += height
-        figure.alt = " ".join(told)
+        figure.alt = " ".join(in_words)
         return figure
 
     def page_choices(self) -> list[Choice]:
@@ -120,11 +120,13 @@ def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: s
         at += len(word) + 1
     new = [word for word, is_new in zip(words, changed, strict=True) if is_new]
     lost = sum(changed_words(after, before))
-    told = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
+    in_words = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
     width = WIDTH - 2 * _MARGIN
-    panels.draw_card(figure, (_MARGIN, top), width, f"Gate of {where}: {told}", " ".join(words), spans, _TYPE)
+    panels.draw_card(
+        figure, (_MARGIN, top), width, f"Gate of {where}: {in_words}", " ".join(words), spans, _TYPE
+    )
     marked = f", new are: {' '.join(new)}" if new else ""
-    return f"Gate of {where}: {told}{marked}. The report: {' '.join(words)}"
+    return f"Gate of {where}: {in_words}{marked}. The report: {' '.join(words)}"
 
 
 def _card_height(trace: Trace) -> float:

@@ -82,25 +82,25 @@ class LoraExplorer(Explorer):
             Choice("rank", "Rank", [str(rank) for rank in RANKS], nearest, slider=True),
         ]
 
-    def tell(self, target: LoraTarget, rank: int) -> str:
+    def sentences(self, target: LoraTarget, rank: int) -> str:
         """Numbers of one choice, in words."""
         n, out, width = target.weight.shape
         low, high = target.rows
         cost = f"{n} · {rank} · ({width} + {high - low}) = {target.parameters(rank):,} weights"
         several = "matrix" if n == 1 else "matrices"
         rows = f"rows {low} to {high - 1} of {n} {several} of {out} × {width}"
-        told = f"Target {target.name}: {rows}; rank {rank} costs {cost}. "
+        in_words = f"Target {target.name}: {rows}; rank {rank} costs {cost}. "
         if target.delta is None:
-            return told + "No adapter of this target was trained in this run."
+            return in_words + "No adapter of this target was trained in this run."
         size = np.linalg.norm(target.delta) / np.linalg.norm(target.weight)
-        return told + (
+        return in_words + (
             f"Training changed the matrices by {size:.1%} of their size; {target.kept(rank):.0%} "
             f"of that is left at rank {rank}."
         )
 
     def draw(self, target: int, rank: int) -> Picture:
         chosen, rank = self.targets[target], RANKS[rank]
-        figure = Picture((WIDTH, 2.9), facecolor=PAPER, alt=self.tell(chosen, rank))
+        figure = Picture((WIDTH, 2.9), facecolor=PAPER, alt=self.sentences(chosen, rank))
         inch_text(figure, 0.15, 0.24, f"Target {chosen.name}", 10)
         draw_rows(inch_axes(figure, 0.5, 0.4, 1.1, 2.3), chosen)
         if chosen.delta is None:
@@ -125,7 +125,7 @@ class LoraExplorer(Explorer):
             title = f"{target.name}: size of ΔW after training"
             inch_text(figure, 0.15, top + 0.2, title, 9, MUTED, weight="bold")
             draw_change(figure, target, self.rank, 0.4, top + 0.3, 1.6)
-        figure.alt = " ".join(self.tell(target, self.rank) for target in self.targets)
+        figure.alt = " ".join(self.sentences(target, self.rank) for target in self.targets)
         return figure
 
     def page(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class LoraExplorer(Explorer):
             for place, rank in enumerate(RANKS):
                 if target.delta is not None or place == 0:  # untrained: the picture is the same at every rank
                     pictures.append(figure_picture(self.draw(number, place)))
-                states.append([len(pictures) - 1, self.tell(target, rank)])
+                states.append([len(pictures) - 1, self.sentences(target, rank)])
         return {"pictures": pictures, "states": states}
 
 

@@ -150,7 +150,7 @@ class ScanExplorer(Explorer):
         G, L = self.orders.shape
         side, steps = (WIDTH - 0.2) / G - 0.08, (L // 3, L - 1)
         figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)), facecolor=PAPER)
-        peak, told = float(self.maps[1:].max()), []
+        peak, in_words = float(self.maps[1:].max()), []
         for direction in range(G):
             left = 0.1 + direction * (side + 0.08)
             for place, step in enumerate(steps):
@@ -158,12 +158,12 @@ class ScanExplorer(Explorer):
                 inch_text(figure, left, top + 0.17, f"{self.names[direction]}, step {step + 1}", 8.5)
                 self.draw_path(inch_axes(figure, left, top + 0.25, side, side), direction, step)
             top = 0.1 + len(steps) * (side + 0.3)
-            told_effect = f"dropped: output changes by {self.share[direction]:.0%}"
-            inch_text(figure, left, top + 0.17, told_effect, 8.5, MUTED)
+            effect = f"dropped: output changes by {self.share[direction]:.0%}"
+            inch_text(figure, left, top + 0.17, effect, 8.5, MUTED)
             axes, change = inch_axes(figure, left, top + 0.25, side, side), self.maps[1 + direction]
             panels.draw_overlay(axes, self.image, change.reshape(self.grid), peak, smooth=False)
-            told.append(f"{self.read_step(direction, steps[0])} {self._effect(direction + 1)}.")
-        figure.alt = " ".join(told)
+            in_words.append(f"{self.read_step(direction, steps[0])} {self._effect(direction + 1)}.")
+        figure.alt = " ".join(in_words)
         return figure
 
     def page(self) -> dict[str, Any]:

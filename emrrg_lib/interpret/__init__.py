@@ -1,4 +1,4 @@
-"""Pictures and pages of what the model did, made from a `Trace` or arrays, never from a model."""
+"""Pictures and pages of a model at work; they take a `Trace` or arrays, never a model."""
 
 from emrrg_lib.interpret.figures import attention_overlay, gate_strip, loss_curve, study_figure, word_grid
 from emrrg_lib.interpret.matching import Mark, Match, matching_spans, shared_marks

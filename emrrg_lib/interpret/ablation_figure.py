@@ -121,16 +121,16 @@ def _legend(figure: Picture, top: float, seeds: int, controls: Mapping, sets: Se
 def _words(title: str, rows: Mapping, controls: Mapping, paper: Mapping) -> str:
     lines = [f"Ablation {title}."]
     for name, row in rows.items():
-        told = [_numbers({metric: mean_and_spread(row, metric) for metric in PANELS})] if row else []
-        told += [f"paper, {data}: {_numbers(values)}" for data, values in paper.get(name, {}).items()]
-        lines.append(f"{name}: {'; '.join(told) or 'no value'}.")
+        in_words = [_numbers({metric: mean_and_spread(row, metric) for metric in PANELS})] if row else []
+        in_words += [f"paper, {data}: {_numbers(values)}" for data, values in paper.get(name, {}).items()]
+        lines.append(f"{name}: {'; '.join(in_words) or 'no value'}.")
     return " ".join([*lines, *(f"{name}: {_numbers(values)}." for name, values in controls.items())])
 
 
 def _numbers(values: Mapping) -> str:
     """Value, or mean ± deviation, of each metric that has a panel."""
-    told = []
+    in_words = []
     for metric in (name for name in PANELS if values.get(name) is not None):
         value, spread = values[metric] if isinstance(values[metric], tuple) else (values[metric], None)
-        told.append(f"{PANELS[metric]} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
-    return ", ".join(told)
+        in_words.append(f"{PANELS[metric]} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
+    return ", ".join(in_words)

@@ -114,12 +114,12 @@ def word_grid(
     figure = Picture((0.1 + columns * group, 0.35 + rows * (side + 0.4)), facecolor=PAPER)
     title = f"Where words look · layer {trace.layer_ids[layer]}"
     inch_text(figure, 0.1, 0.22, title, 9, MUTED)
-    told = []
+    in_words = []
     for position, word in enumerate(chosen):
         row, column = divmod(position, columns)
         corner = (0.1 + column * group, 0.35 + row * (side + 0.4))
-        told.append(draw_word(figure, images, trace, word, layer, corner, side))
-    figure.alt = " ".join([f"{title}.", *told])
+        in_words.append(draw_word(figure, images, trace, word, layer, corner, side))
+    figure.alt = " ".join([f"{title}.", *in_words])
     return figure
 
 
@@ -276,5 +276,5 @@ def _cards(reference: str | None, generated: str) -> list[Card]:
 
 
 def _alt(reference: str | None, generated: str, trace: Trace) -> str:
-    told = "" if reference is None else f"Reference report: {reference} "
-    return f"X-rays of one study. {told}Generated report: {generated} {describe_trace(trace)}"
+    in_words = "" if reference is None else f"Reference report: {reference} "
+    return f"X-rays of one study. {in_words}Generated report: {generated} {describe_trace(trace)}"

@@ -192,7 +192,7 @@ def draw_card(
 
     Args:
         figure: to draw in. corner: left and top in inches. width: in inches, see `card_height`.
-        title, text, spans: what the card shows. size: font size of the text in points.
+        title, text, spans: the content of the card. size: font size of the text in points.
     """
     height = card_height(text, size, width)
     axes = inch_axes(figure, *corner, width, height)
