@@ -121,12 +121,10 @@ def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: s
     new = [word for word, is_new in zip(words, changed, strict=True) if is_new]
     lost = sum(changed_words(after, before))
     in_words = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
-    width = WIDTH - 2 * _MARGIN
-    panels.draw_card(
-        figure, (_MARGIN, top), width, f"Gate of {where}: {in_words}", " ".join(words), spans, _TYPE
-    )
+    title, report = f"Gate of {where}: {in_words}", " ".join(words)
+    panels.draw_card(figure, (_MARGIN, top), WIDTH - 2 * _MARGIN, title, report, spans, _TYPE)
     marked = f", new are: {' '.join(new)}" if new else ""
-    return f"Gate of {where}: {in_words}{marked}. The report: {' '.join(words)}"
+    return f"{title}{marked}. The report: {report}"
 
 
 def _card_height(trace: Trace) -> float:
