@@ -202,7 +202,7 @@ def page(options: Namespace) -> int:
     """Draws a run's page."""
     run = run_folder(options.run)
     against = options.against and run_folder(options.against)
-    from emrrg_lib.interpret.run_page import write_run_page
+    from emrrg_lib.interpret.page import write_run_page
 
     print(f"Open {write_run_page(run, against)}")
     return 0
