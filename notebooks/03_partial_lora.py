@@ -239,18 +239,17 @@ pd.DataFrame(table).transpose()
 # that step, in squared length, the best ΔW of rank r would keep.
 
 # %%
+from emrrg_lib.data import study_set
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.study_set import stack_views
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import draw_study
 
 side = settings.encoder.image_size
 studies = [draw_study(7, index, side) for index in range(600, 608)]  # not of the training data: another seed
-colour = [[np.repeat(view[..., None], 3, axis=-1) for view in study.images] for study in studies]
-pixels, view_mask = stack_views(colour, settings.data.max_views)
+pixels, view_mask = study_set.pixels(studies, settings)
 reports = [clean_report(study.report, settings.data.cleaning) for study in studies]
 text = text_batch(model.tokenizer, settings.data.prompt, reports, settings.data.max_length,
-                  settings.llm.visual_in_prompt != "none")
+                  settings.llm.image_in_prompt)
 batch = {"pixel_values": pixels, "view_mask": view_mask, "input_ids": text.input_ids,
          "attention_mask": text.attention_mask, "labels": text.labels}
 batch = {name: tensor.to(device) for name, tensor in batch.items()}

@@ -651,7 +651,7 @@ with capture_output():
     test = StudySet(read_dataset(data, 0).split("test"), start)
     pixels, mask = test.images(range(2))
 with torch.no_grad():
-    kept = full.encoder(pixels[mask])  # computed once, as in the warm part
+    kept = full.encoder(pixels)  # computed once, as in the warm part
 
 
 def encoder_learns(states):
