@@ -207,7 +207,7 @@ print(model_map(settings))
 
 # %%
 from emrrg_lib.config import PRESETS
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 sizes = []
 for name, config in PRESETS.items():

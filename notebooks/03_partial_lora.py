@@ -519,7 +519,7 @@ for kind in (Calls, Reads):
 # module and does act, but on the mixer's output. Notebook 10 has the whole list.) Now the sums:
 
 # %%
-from emrrg_lib.tuning.counts import published_counts
+from emrrg_lib.tuning.policy import published_counts
 
 for published in published_counts(768, 12):
     for part, count in published.parts.items():
@@ -726,6 +726,6 @@ check_4(seen)
 # count.
 #
 # Read on in the code: [Partial LoRA](../emrrg_lib/tuning/partial_lora.py), [the
-# ledger](../emrrg_lib/tuning/counts.py), [the mixer](../emrrg_lib/vision/mamba.py).
+# ledger](../emrrg_lib/tuning/policy.py), [the mixer](../emrrg_lib/vision/mamba.py).
 #
 # [← 02](02_mamba_block.ipynb) · [04 →](04_hybrid_cross_attention.ipynb)

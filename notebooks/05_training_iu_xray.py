@@ -447,10 +447,10 @@ for name, what in told.items():
 # %%
 from safetensors.torch import load_file
 
-from emrrg_lib.tuning.policy import trainable_part
+from emrrg_lib.tuning.policy import part_of
 
 tensors = load_file(out / "trained.safetensors")
-names = pd.DataFrame([{"part": trainable_part(name), "numbers": t.numel(),
+names = pd.DataFrame([{"part": part_of(name), "numbers": t.numel(),
                        "example": ".".join(name.split(".")[-4:])}  # the end of the name
                       for name, t in tensors.items()])
 names = names.groupby("part").agg(tensors=("numbers", "size"), numbers=("numbers", "sum"),

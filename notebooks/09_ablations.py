@@ -169,7 +169,7 @@ pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.item
 # B (d, r) in every block; `x_proj` exists once for each of four directions, with A (r, d) and B (R + 2N, r).
 
 # %%
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 GROUPS = {"Partial LoRA": "encoder, LoRA", "projector, view embedding": "projector",
           "LoRA of the LLM": "LLM, LoRA", "cross-attention W_k, W_v": "hybrid layers",

@@ -600,7 +600,7 @@ counted_picture(rows)
 
 # %%
 from emrrg_lib.config import preset
-from emrrg_lib.tuning.counts import ledger, published_counts
+from emrrg_lib.tuning.policy import ledger, published_counts
 
 width, depth, rank = 768, 12, 32
 x_adapter, in_proj = depth * rank * (width + width // 2), depth * rank * (width + 2 * width)
@@ -871,7 +871,7 @@ check_4(encoder_size)
 # step sees, what exactly is scored.
 #
 # Read on in the code: [the mixer](../emrrg_lib/vision/mamba.py), [hybrid
-# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/counts.py), [the
+# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/policy.py), [the
 # tests of cached steps](../tests/language/test_hybrid_decoder.py).
 #
 # [← 09](09_ablations.ipynb) · [00 →](00_start_here.ipynb)

@@ -9,7 +9,7 @@ from emrrg_lib.files import TINY_DIR
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run.costs import describe
 from emrrg_lib.run.inference import PHANTOM_ONLY, generate_for_files
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 RUN = TINY_DIR / "run"
 
