@@ -69,6 +69,11 @@ class LLMConfig(Settings):
     tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
     lora_r: Count = 16  # NOTES F: r = 16 on q and v of Llama-2
 
+    @property
+    def image_in_prompt(self) -> bool:
+        """Whether the prompt holds visual tokens."""
+        return self.visual_in_prompt != "none"
+
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
@@ -80,6 +85,11 @@ class DataConfig(Settings):
     max_views: Count = 2
     prompt: str = PROMPT
     references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (NOTES E26)
+
+    @property
+    def view_limit(self) -> int | None:
+        """The most views of a study that the model takes; None: any number (views `mean`)."""
+        return None if self.views == "mean" else self.max_views
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.files import InputError
-from emrrg_lib.generation import generate_reports
+from emrrg_lib.generation import generate
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, without_dropout
 from emrrg_lib.language.prompt import IGNORE, image_slot
@@ -151,23 +153,30 @@ class EMRRG(nn.Module):
         half = self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
-    def encode(self, pixel_values: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, pixel_values: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
 
         Args:
-            pixel_values: (B, V, 3, H, W). view_mask: (B, V) bool, True where a view is present.
+            pixel_values: (I, 3, H, W), the views that exist, study by study; or (B, V, 3, H, W).
+            view_mask: (B, V) bool, True where a view exists. None: all V views exist; of (I, 3, H, W)
+                each image is then a study.
 
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
+        if view_mask is None:
+            shape = pixel_values.shape[:2] if pixel_values.dim() == 5 else (len(pixel_values), 1)
+            view_mask = torch.ones(shape, dtype=torch.bool)
         pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
+        if pixel_values.dim() == 5:
+            pixel_values = pixel_values[view_mask]
         with self.mixed_precision():
-            return self.project(self.encoder(pixel_values[view_mask]), view_mask)
+            return self.project(self.encoder(pixel_values), view_mask)
 
     def project(self, tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder tokens of the I views that exist, (I, M + 1, d), → visual states, see `encode`."""
         batch, views = view_mask.shape
-        self._check_views(view_mask)
+        self._check_views(view_mask, len(tokens))
         if self.settings.data.views == "mean":
             total = tokens.new_zeros(batch, *tokens.shape[1:])
             owner = view_mask.nonzero()[:, 0]
@@ -180,7 +189,7 @@ class EMRRG(nn.Module):
         mask = view_mask[:, :, None].expand(-1, -1, states.shape[1])
         return out.flatten(1, 2), mask.flatten(1, 2)
 
-    def _check_views(self, view_mask: Tensor) -> None:
+    def _check_views(self, view_mask: Tensor, images: int) -> None:
         if self.settings.data.views == "concat" and view_mask.shape[1] > self.settings.data.max_views:
             raise InputError(
                 f"a study has {view_mask.shape[1]} views, but the model knows "
@@ -188,6 +197,8 @@ class EMRRG(nn.Module):
             )
         if not view_mask.any(dim=1).all():
             raise InputError("a study has no view: give at least one image for each")
+        if images != (views := int(view_mask.sum())):
+            raise InputError(f"{images} images given for the {views} views of view_mask; give one a view")
 
     def llm_inputs(
         self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
@@ -246,7 +257,7 @@ class EMRRG(nn.Module):
 
         Args:
             view_mask: (B, V) bool. input_ids, attention_mask, labels: (B, n), right padded; labels
-            are -100 off the report. pixel_values: (B, V, 3, H, W), see `encode`; or tokens:
+            are -100 off the report. pixel_values: (I, 3, H, W), see `encode`; or tokens:
             (I, M + 1, d) of an encoder that has run already, see `project`.
             num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
         """
@@ -269,14 +280,23 @@ class EMRRG(nn.Module):
         return {"loss": total / count}
 
     def generate(
-        self, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False, **settings
+        self,
+        studies: Tensor | Sequence[Any],
+        view_mask: Tensor | None = None,
+        trace: bool = False,
+        **settings,
     ):
-        """Writes reports; see `emrrg_lib.generation.generate_reports`.
+        """Writes one report per study; see `emrrg_lib.generation.generate`.
+
+        Args:
+            studies: a list of `Study` (or what else `emrrg_lib.data.study_set.pixels` takes), or images
+                as `encode` takes them, with their view_mask.
+            settings: override fields of `GenerationConfig`, e.g. num_beams=1 for greedy decoding.
 
         Returns:
             list[str]; with `trace=True` a pair with the list of `Trace`, one a report.
         """
-        return generate_reports(self, pixel_values, view_mask, trace=trace, **settings)
+        return generate(self, studies, view_mask, trace=trace, **settings)
 
 
 def _check_choices(config: EMRRGConfig) -> None:

@@ -46,7 +46,7 @@ def batch_of(model: EMRRG, studies: int) -> dict[str, Tensor]:
     size, data = model.settings.encoder.image_size, model.settings.data
     text = text_batch(model.tokenizer, data.prompt, [REPORT] * studies, data.max_length, image=True)
     return {
-        "pixel_values": torch.randn(studies, 2, 3, size, size),
+        "pixel_values": torch.randn(2 * studies, 3, size, size),
         "view_mask": torch.ones(studies, 2, dtype=torch.bool),
         **vars(text),
     }
@@ -75,7 +75,7 @@ def run(quick: bool = False) -> dict:
     model, whole = build(layers), build(layers, trained=True)
     batch = batch_of(model, studies)
     with torch.no_grad():
-        tokens = model.encoder(batch["pixel_values"].flatten(0, 1))
+        tokens = model.encoder(batch["pixel_values"])
     warm = {key: value for key, value in batch.items() if key != "pixel_values"} | {"tokens": tokens}
 
     def step(system: EMRRG, loss: Tensor) -> None:

@@ -18,7 +18,7 @@ from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.model import EMRRG
 from emrrg_lib.training import ablation, ablation_rows, recipes
 from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, row_config
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 NAMES = {
     "table5",
