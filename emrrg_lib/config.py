@@ -14,6 +14,7 @@ from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Sha
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
+Objective = Literal["arg", "eq2", "mae"]  # of stage 1, training/stage1.py
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 
 
@@ -166,6 +167,7 @@ class EMRRGConfig(Settings):
 
 TINY_ENCODER = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4, drop_path=0.0)
 LARGE = {"embed_dim": 1024, "depth": 24}  # NOTES A1
+ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 
 # Stage 3 of the paper (§4.2). It gives epochs, batch, rank, max_length and how often is validated. Open,

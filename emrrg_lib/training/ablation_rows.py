@@ -22,8 +22,16 @@ from emrrg_lib.data.study import read_table
 from emrrg_lib.evaluation.published import COLUMNS, published
 from emrrg_lib.files import KIT, TINY_DIR, InputError, atomic_path, cache_folder, processes
 from emrrg_lib.language.llm import NAMED
-from emrrg_lib.training.pretrain import run_stage1, run_stage2, stage2_encoder
-from emrrg_lib.training.recipes import STAGE1, STAGE1_TINY, STAGE2, STAGE2_TINY, recipe
+from emrrg_lib.settings import from_dict
+from emrrg_lib.training.pretrain import (
+    STAGE1,
+    STAGE1_TINY,
+    STAGE2,
+    STAGE2_TINY,
+    run_stage1,
+    run_stage2,
+    stage2_encoder,
+)
 from emrrg_lib.training.stage2 import load_text_encoder
 from emrrg_lib.tuning.policy import apply_policy
 from emrrg_lib.vision.hf_backbone import HFBackbone
@@ -104,6 +112,19 @@ def _own(values: Sequence[str]) -> list[str]:
 def stage_values(values: Sequence[str], stage: str) -> list[str]:
     """The settings that begin with a key of STAGES, without it."""
     return [word.removeprefix(stage) for word in values if word.startswith(stage)]
+
+
+def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
+    """The recipe with the words KEY=VALUE of a table's cell, then with `values`; `default` changes nothing."""
+    words = [] if cell == "default" else cell.split()
+    changed = {}
+    for word in (*words, *values):
+        key, _, text = word.partition("=")
+        try:
+            changed[key] = json.loads(text)
+        except ValueError:
+            changed[key] = text
+    return from_dict(asdict(base) | changed, type(base), "the recipe")
 
 
 def check_values(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]) -> None:
