@@ -23,6 +23,7 @@ class InputError(ValueError):
 
 KIT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, data, library
 TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
+ABLATIONS = KIT / "data" / "ablations"  # one table of rows an ablation
 
 
 def cache_folder(name: str) -> Path:

@@ -16,7 +16,7 @@ from emrrg_lib.config import GenerationConfig
 from emrrg_lib.data.study_set import StudySet, pixels
 from emrrg_lib.files import InputError, gather, processes
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, recording
-from emrrg_lib.language.prompt import prompt_ids, report_ids
+from emrrg_lib.language.prompt import position_ids, prompt_ids, report_ids
 from emrrg_lib.trace import Trace
 from emrrg_lib.vision.mamba import drop_cls
 
@@ -31,10 +31,10 @@ def generate(
     trace: bool = False,
     **settings,
 ):
-    """Writes one report per study.
+    """Writes one report per study; the method `EMRRG.generate`.
 
     Args:
-        model: an EMRRG.
+        model: the EMRRG.
         studies: a list of studies, see `emrrg_lib.data.study_set.pixels`, of which BATCH are taken at
             once; or one batch of images as `EMRRG.encode` takes it, with its view_mask.
         trace: also return a `Trace` of each report.
@@ -143,8 +143,9 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     """Runs prompt + tokens once with explicit attention weights.
 
     Args:
-        position: whose gate and attention stand for a token: "predicts", the position before it, which
-            looked at the image when it chose the word; or "own", the position that reads the word.
+        states, mask: of one study, see `EMRRG.encode`. row: token ids of the report.
+        position: which position gives a token its gate and attention: "predicts", the position before the
+            token, which looked at the image when it chose it; or "own", the position that reads it.
 
     Raises:
         InputError: the model has no hybrid layers, so there is nothing to trace.
@@ -155,7 +156,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     head = _prompt(model, 1)
     ids = torch.cat([head, head.new_tensor([row])], dim=1)
     inputs = model.llm_inputs(ids, torch.ones_like(ids), states, mask)
-    places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    places = position_ids(inputs["attention_mask"])
     with recording(model.llm) as calls, model.mixed_precision():
         model.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=1)
         records = {index: call[0] for index, call in calls.items()}
@@ -169,7 +170,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
         attention=_per_view(weights, model).float().cpu().numpy().astype(np.float32),
         grid=model.grid,
         layer_ids=tuple(records),
-        warm_up=np.array([float(torch.tanh(m.warm_up)) for m in modules.values()], dtype=np.float32),
+        warm_up=np.array([float(m.opening) for m in modules.values()], dtype=np.float32),
     )
 
 

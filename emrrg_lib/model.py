@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from emrrg_lib import generation
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.files import InputError
-from emrrg_lib.generation import generate
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, without_dropout
-from emrrg_lib.language.prompt import IGNORE, image_slot
+from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
 from emrrg_lib.vision.mamba import drop_cls
@@ -30,17 +28,18 @@ class EMRRG(nn.Module):
     """The whole system.
 
     Args:
-        config: sizes and choices. encoder: a VisionMamba or HFBackbone. llm, tokenizer: a causal LM
-            and its own.
+        config: sizes and choices. encoder: a VisionMamba or HFBackbone.
+        llm, tokenizer: a causal LM and its tokenizer.
 
     Attributes:
         settings: the EMRRGConfig.
-        encoder: under Partial LoRA if that is chosen, (I, 3, H, W) → (I, M + 1, d).
+        encoder: with Partial LoRA if that is chosen, (I, 3, H, W) → (I, M + 1, d).
         projector, projector_norm: d → D, LayerNorm. view_embedding: (max_views, D), with views `concat`.
-        llm: the causal LM with hybrid layers. Weights that train are float32, the LLM's `llm.dtype`.
+        llm: the causal LM with hybrid layers. Its frozen weights have the type `llm.dtype` of the config;
+            weights that train have float32.
     """
 
-    accepts_loss_kwargs = True  # tells the Trainer to pass num_items_in_batch to forward
+    accepts_loss_kwargs = True  # so the Trainer passes num_items_in_batch to forward
 
     def __init__(self, config: EMRRGConfig, encoder: nn.Module, llm: nn.Module, tokenizer) -> None:
         super().__init__()
@@ -48,7 +47,7 @@ class EMRRG(nn.Module):
         hidden = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
         self.grid, self.cls_index = encoder.grid, encoder.cls_index
-        # What every row of an ablation has is drawn first: rows of one seed start from the same projector.
+        # The parts that every row of an ablation has are drawn first: rows of a seed share the projector.
         self.projector = nn.Linear(encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
         if config.data.views == "concat":
@@ -92,9 +91,8 @@ class EMRRG(nn.Module):
 
     @classmethod
     def from_run(cls, run: str | Path) -> EMRRG:
-        """Rebuilds the model of a run folder: its config, the base weights, what was trained; on a GPU if
-        there is one."""
-        from emrrg_lib.run_folder import read_config
+        """The model of a run folder, with its trained weights; on a GPU if there is one."""
+        from emrrg_lib.run_folder import read_config  # a room above this one
 
         model = cls.from_preset(read_config(run))
         model.load_trained(Path(run) / "trained.safetensors")
@@ -127,7 +125,7 @@ class EMRRG(nn.Module):
         return {k: v for k, v in self.state_dict().items() if k in trained}
 
     def train(self, mode: bool = True) -> EMRRG:
-        """A frozen encoder stays in eval mode: upstream leaves its drop-path on (NOTES E39)."""
+        """Sets the mode; a frozen encoder keeps eval mode (upstream leaves its drop-path on, NOTES E39)."""
         super().train(mode)
         if self.settings.encoder_tuning == "frozen":
             self.encoder.eval()
@@ -140,16 +138,16 @@ class EMRRG(nn.Module):
         enable({"use_reentrant": False})
 
     def untouched_encoder(self) -> AbstractContextManager:
-        """Within it the encoder is as before stage 3, where Partial LoRA keeps it so."""
+        """Within the block the encoder works without its Partial LoRA, so as before stage 3."""
         return self.encoder.disable_adapter() if isinstance(self.encoder, PeftModel) else nullcontext()
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; images are moved there."""
+        """The device of the model; images are moved there."""
         return self.projector.weight.device
 
     def mixed_precision(self) -> torch.autocast:
-        """On a GPU next to a bfloat16 LLM bfloat16 autocast; else nothing is cast."""
+        """bfloat16 autocast on a GPU with a bfloat16 LLM; elsewhere nothing is cast."""
         half = self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
@@ -210,7 +208,7 @@ class EMRRG(nn.Module):
 
         Returns:
             inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
-            visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (NOTES G).
+            visual_states, visual_mask, text_mask; the P visual tokens follow <Img> (NOTES G).
         """
         embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
         shown, shown_mask = self.prompt_states(states, mask)
@@ -256,10 +254,11 @@ class EMRRG(nn.Module):
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
-            view_mask: (B, V) bool. input_ids, attention_mask, labels: (B, n), right padded; labels
-            are -100 off the report. pixel_values: (I, 3, H, W), see `encode`; or tokens:
-            (I, M + 1, d) of an encoder that has run already, see `project`.
-            num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
+            view_mask: (B, V) bool.
+            input_ids, attention_mask, labels: (B, n), right padded; labels outside the report are -100.
+            pixel_values: (I, 3, H, W), see `encode`.
+            tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
+            num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():
             states, mask = (
@@ -267,10 +266,10 @@ class EMRRG(nn.Module):
             )
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
-            # logits before the report are not needed; the first token of all has none that predicts it
+            # logits before the report are not needed; nothing predicts the first token of the sequence
             first = max(1, int((labels != IGNORE).any(dim=0).int().argmax()))
             positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
-            places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts
+            places = position_ids(inputs["attention_mask"])
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
         targets = labels[:, first:]
         total = F.cross_entropy(
@@ -279,24 +278,7 @@ class EMRRG(nn.Module):
         count = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def generate(
-        self,
-        studies: Tensor | Sequence[Any],
-        view_mask: Tensor | None = None,
-        trace: bool = False,
-        **settings,
-    ):
-        """Writes one report per study; see `emrrg_lib.generation.generate`.
-
-        Args:
-            studies: a list of `Study` (or what else `emrrg_lib.data.study_set.pixels` takes), or images
-                as `encode` takes them, with their view_mask.
-            settings: override fields of `GenerationConfig`, e.g. num_beams=1 for greedy decoding.
-
-        Returns:
-            list[str]; with `trace=True` a pair with the list of `Trace`, one a report.
-        """
-        return generate(self, studies, view_mask, trace=trace, **settings)
+    generate = generation.generate  # (studies | pixel_values, view_mask=None, trace=False, **settings)
 
 
 def _check_choices(config: EMRRGConfig) -> None:

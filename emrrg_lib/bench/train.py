@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from emrrg_lib.bench.timing import compare, interleaved
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.language.llm import NAMED, load_llm
-from emrrg_lib.language.prompt import IGNORE, text_batch
+from emrrg_lib.language.prompt import IGNORE, position_ids, text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.vision.weights import build_encoder
 
@@ -63,7 +63,7 @@ def loss_everywhere(
     """The model's loss, but lm_head runs on prompt and visual tokens too."""
     states, mask = model.encode(pixel_values, view_mask)
     inputs = model.llm_inputs(input_ids, attention_mask, states, mask)
-    places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    places = position_ids(inputs["attention_mask"])
     logits = model.llm(**inputs, position_ids=places, use_cache=False).logits
     wanted = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=IGNORE)[:, 1:]
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten(), ignore_index=IGNORE)

@@ -267,7 +267,7 @@ def test_changed_settings_are_refused_key_by_key(tmp_path, base, phantom_dir, ca
             "holds a training that was stopped: go on with --resume",
         ),
         ("run.json", "holds a finished training: choose another folder"),
-        ("annotation.json", "holds files of something else; name a new folder"),
+        ("annotation.json", "holds other files than those of a training; name a new folder"),
     ],
 )
 @pytest.mark.parametrize("words", [("train",), ("pretrain", "stage1"), ("pretrain", "stage2")])
