@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from emrrg_lib.cli.parsing import add_command, add_group, add_out, add_seed, at_least
+from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.files import InputError
 
 SHOWN = 10  # unusable items that `data check` prints; its list has them all
@@ -25,6 +26,11 @@ def register(subparsers) -> None:
     _add_fetch(kinds)
     _add_prepare(kinds)
     _add_rehearse(kinds)
+
+
+def _public() -> list[str]:
+    """The data sets that the kit itself can download and prepare."""
+    return [source.command for source in SOURCES if not source.access]
 
 
 def _add_phantom(kinds) -> None:
@@ -125,17 +131,18 @@ def _add_fetch(kinds) -> None:
         "emrrg data fetch iu-xray --to openi",
         "emrrg data fetch mimic-cxr",
     )
-    command.add_argument("what", choices=["iu-xray", "mimic-cxr", "chexpert-plus"], help="data set")
+    command.add_argument("what", choices=[source.command for source in SOURCES], help="data set")
     add_out(command, "openi", "folder for the archives, about 1.5 GB", "--to")
     command.add_argument("--url", metavar="URL", help="a mirror's folder (default: Open-i's)")
 
 
 def fetch(options: Namespace) -> int:
     """Downloads Open-i's archives of IU X-ray; the other data sets are given on application only."""
-    from emrrg_lib.data.fetch import ON_REQUEST, OPENI, fetch_iu_xray
+    from emrrg_lib.data.fetch import OPENI, fetch_iu_xray
 
-    if options.what in ON_REQUEST:
-        raise InputError(ON_REQUEST[options.what])
+    source = next(source for source in SOURCES if source.command == options.what)
+    if source.access:
+        raise InputError(source.access)
     fetch_iu_xray(options.out, options.url or OPENI)
     print(f"{options.out} is complete; next: emrrg data prepare iu-xray --from {options.out} --to iu_xray")
     return 0
@@ -149,7 +156,7 @@ def _add_prepare(kinds) -> None:
         "build the R2Gen layout from a download of Open-i or Kaggle",
         "emrrg data prepare iu-xray --from openi --to iu_xray --annotation annotation.json",
     )
-    command.add_argument("what", choices=["iu-xray"], help="data set")
+    command.add_argument("what", choices=_public(), help="data set")
     command.add_argument(
         "--from",
         dest="source",
@@ -197,7 +204,7 @@ def _add_rehearse(kinds) -> None:
         "draw SYNTHETIC images for the real reports, to try the full-size path",
         "emrrg data rehearse iu-xray --annotation annotation.json --reports NLMCXR_reports.tgz --to trial",
     )
-    command.add_argument("what", choices=["iu-xray"], help="data set")
+    command.add_argument("what", choices=_public(), help="data set")
     command.add_argument(
         "--annotation", type=Path, required=True, metavar="FILE", help="R2Gen's annotation.json"
     )

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from emrrg_lib.cli.parsing import add_command, add_out, add_run, add_seed, run_folder
+from emrrg_lib.data.cleaning import RULES
 from emrrg_lib.files import InputError
 
 
@@ -83,7 +84,7 @@ def _add_controls(kinds) -> None:
     )
     command.add_argument(
         "--cleaning",
-        choices=["iu_xray", "mimic_cxr", "none"],
+        choices=list(RULES),
         default="iu_xray",
         help="rule for the reports (default: %(default)s)",
     )
