@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from emrrg_lib.data.cache import SHARD, colour, open_views
+from emrrg_lib.data.images import SHARD, colour, open_views
 
 SIZES = ((512, 624), (2048, 2500))  # width, height: Open-i's small pictures, and full-size radiographs
 FILES, SIDE, DRAWN = 6000, 192, 4

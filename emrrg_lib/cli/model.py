@@ -1,4 +1,4 @@
-"""Commands about models, the machine and the course: generate, export, info, ledger, doctor, bench, course."""
+"""Commands about models, machine and course: generate, export, info, ledger, doctor, course, bench."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from emrrg_lib.cli.parsing import (
     chosen_system,
     run_folder,
 )
+from emrrg_lib.data.study import SPLITS
 from emrrg_lib.files import InputError
 
 
@@ -62,7 +63,7 @@ def _add_generate(subparsers) -> None:
     add_path(studies, "--images", "the views of one study, frontal first", "FILE", nargs="+")
     add_path(studies, "--data", "data folder, in any layout the kit reads")
     command.add_argument(
-        "--split", default="test", metavar="NAME", help="with --data: train, val or test (default: test)"
+        "--split", choices=SPLITS, default="test", help="with --data: which studies (default: test)"
     )
     add_path(command, "--out", "with --data: folder for predictions.jsonl")
     command.add_argument("--greedy", action="store_true", help="greedy decoding, no beam search")

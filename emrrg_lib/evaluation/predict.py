@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emrrg_lib.data.annotation import load_mask
 from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.images import load_mask
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.data.study_set import StudySet

@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.files import KIT, InputError
 from emrrg_lib.run_folder import read_json
 
 FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
-DATASETS = {"IU X-Ray": r"\biu\b|open-?i\b", "MIMIC-CXR": r"mimic", "CheXpert Plus": r"chexpert"}
 # Column of a published table -> (heading, metric of metrics.json).
 COLUMNS = {
     **{f"Bleu_{n}": (f"BLEU-{n}", f"Bleu_{n}") for n in range(1, 5)},
@@ -119,7 +119,7 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     metrics = read_json(Path(run) / "metrics.json")
     dataset, labeler = str(metrics["dataset"]), str(metrics["labeler"])
     synthetic = "synthetic" in dataset.lower()
-    known = next((name for name, seen in DATASETS.items() if re.search(seen, dataset, re.I)), None)
+    known = next((row.printed for row in SOURCES if re.search(row.mentions, dataset, re.I)), None)
     chosen = tables if tables is not None else HEADLINE if known and not synthetic else ()
     rows = [row for name in chosen for row in _published_rows(name, known, labeler)]
     if tables and not rows:

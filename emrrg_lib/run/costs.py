@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.data.study import PUBLISHED
+from emrrg_lib.data.sources import source_of_preset
 from emrrg_lib.files import InputError
 from emrrg_lib.generation import BATCH
 from emrrg_lib.model import EMRRG
@@ -112,8 +112,6 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 3) 
     return "\n".join(lines)
 
 
-DATA = {"iu-xray": ("IU X-ray", 2), "mimic-cxr": ("MIMIC-CXR", 1)}  # preset → data set, views a study
-OTHER = ("CheXpert Plus", 1)
 PROMPT_TOKENS = 35  # the paper's prompt with its image marks
 GPU, PEAK, BANDWIDTH = "A800 80 GB", 312e12, 2.0e12  # the paper's (§4.4): dense bfloat16 FLOP/s, bytes/s
 UTILISATION, READING = 0.30, 0.50  # assumed shares of the two
@@ -174,16 +172,16 @@ def run_costs(config: EMRRGConfig) -> Costs:
     Raises InputError for a preset without epochs, or with a Hugging Face backbone.
     """
     settings = config.train
-    if config.encoder.kind == "hf" or not settings.epochs:
+    source = source_of_preset(config.preset)
+    if source is None or config.encoder.kind == "hf" or not settings.epochs:
         raise InputError(
             f"costs are computed for the paper presets with a Mamba encoder, such as iu-xray; "
             f"'{config.preset}' is none"
         )
-    name, views = DATA.get(config.preset, OTHER)
-    train, val, test = PUBLISHED[name][1]
+    train, val, test = source.counts
     with torch.device("meta"):
         model = EMRRG.from_sizes(config)
-    forward = forward_flops(config, model, views)
+    forward = forward_flops(config, model, source.views)
     factors = {
         "encoder": {"full": 3, "lora": 2, "frozen": 1}[config.encoder_tuning],
         "llm": 3 if settings.gradient_checkpointing else 2,
@@ -195,7 +193,7 @@ def run_costs(config: EMRRGConfig) -> Costs:
     validated = min(settings.validation_studies or val, val)
     total = each * train * settings.epochs
     return Costs(
-        f"{name}, {train:,} × {settings.epochs}",
+        f"{source.name}, {train:,} × {settings.epochs}",
         sum(p.numel() for p in model.parameters()),
         sum(p.numel() for p in model.parameters() if p.requires_grad),
         sum(forward.values()),

@@ -17,9 +17,9 @@ from PIL import Image
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
-from emrrg_lib.data.annotation import load_annotation, load_rgb
+from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import ImageBank, jitter, normalise
+from emrrg_lib.data.images import ImageBank, jitter, load_picture, normalise
 from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.evaluation.clinical import label_report
 from emrrg_lib.files import InputError
@@ -155,7 +155,8 @@ class CropCollator:
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         crops = []
         for index, rng in zip(indices, random_streams(self.seed, indices), strict=True):
-            crop = random_resized_crop(load_rgb(self.images[index]), self.size, rng, self.recipe.crop_scale)
+            picture = load_picture(self.images[index]).convert("RGB")
+            crop = random_resized_crop(picture, self.size, rng, self.recipe.crop_scale)
             mirrored = self.recipe.flip and rng.random() < 0.5
             crops.append(np.asarray(crop)[:, ::-1] if mirrored else np.asarray(crop))
         return {"pixel_values": normalise(crops)}

@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 import pytest
+from emrrg_lib.data.cache import colour, in_parallel, open_views, read_planes
 from PIL import Image
 
 from emrrg_lib.bench import data as benchmark
 from emrrg_lib.data import cache
-from emrrg_lib.data.cache import colour, in_parallel, open_views, read_planes
 from emrrg_lib.data.images import ImageBank, chosen_views, read_view
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pack_views
