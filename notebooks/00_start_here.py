@@ -190,7 +190,7 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # `run.json` (seed, versions, minutes), `metrics.json` (scores). Its map, part by part:
 
 # %%
-from emrrg_lib.run.costs import describe as model_map
+from emrrg_lib.run.costs import describe_map as model_map
 
 print(model_map(settings))
 

@@ -94,17 +94,17 @@ def export(options: Namespace) -> int:
 
 def info(options: Namespace) -> int:
     """Print a system's map: part, paper section, shape, parameters, trained or not."""
-    from emrrg_lib.run.costs import map_text
+    from emrrg_lib.run.costs import describe_map
 
-    print(map_text(chosen_system(options)))
+    print(describe_map(chosen_system(options)))
     return 0
 
 
 def ledger(options: Namespace) -> int:
     """Count parameters exactly, beside the published counts and how they arise."""
-    from emrrg_lib.run.costs import costs_text, ledger_text
+    from emrrg_lib.run.costs import describe_costs, describe_ledger
 
-    print((costs_text if options.costs else ledger_text)(chosen_system(options)))
+    print((describe_costs if options.costs else describe_ledger)(chosen_system(options)))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
-from emrrg_lib.files import KIT, InputError
+from emrrg_lib.files import KIT, InputError, text_table
 from emrrg_lib.run_folder import read_json
 
 FOLDER = KIT / "data" / "published"
@@ -100,7 +100,7 @@ class ScoreTable:
                 [f"{cell} ({end})" if end else cell for cell, end in zip(*pair, strict=True)]
                 for pair in zip(lines[1:], ranges, strict=True)
             ]
-        drawn = _markdown(lines) if style == "markdown" else _text(lines)
+        drawn = text_table(lines, markdown=style == "markdown")
         bullets = "\n".join(f"- {note}" for note in self.notes)
         return f"{self.caption}\n\n{drawn}\n\n{bullets}".rstrip("\n")
 
@@ -189,21 +189,3 @@ def _interval(row: dict[str, Any], name: str) -> str:
     if f"{name}_low" not in row:
         return ""
     return "–".join(f"{row[f'{name}_{end}']:.3f}".removeprefix("0") for end in ("low", "high"))
-
-
-def _text(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    drawn = [
-        [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        for line in lines
-    ]
-    drawn.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in drawn)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)

@@ -9,7 +9,7 @@ import pytest
 from emrrg_lib.data.cache import colour, in_parallel, open_views, read_planes
 from PIL import Image
 
-from emrrg_lib.bench import data as benchmark
+from emrrg_lib.bench import parts
 from emrrg_lib.data import cache
 from emrrg_lib.data.images import ImageBank, chosen_views, read_view
 from emrrg_lib.data.study import Study
@@ -160,8 +160,8 @@ def test_in_parallel_keeps_the_order():
 
 
 def test_the_benchmark_compares_two_epochs(monkeypatch):
-    monkeypatch.setattr(benchmark, "SIZES", ((40, 50),))
-    result = benchmark.run(quick=True)
+    monkeypatch.setattr(parts, "SIZES", ((40, 50),))
+    result = parts.data(quick=True)
     assert result["sample"] == 60 and result["files"] == 6000
     found = result["40x50"]
     assert found["ratio"] == pytest.approx(found["first_epoch_seconds"] / found["second_epoch_seconds"])
