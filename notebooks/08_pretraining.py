@@ -41,10 +41,11 @@ from IPython.utils.capture import capture_output
 from transformers.utils import logging
 
 import emrrg_lib
+from emrrg_lib.config import ENCODERS
 from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
 from emrrg_lib.interpret.style import INK, ORANGE, PAPER
 from emrrg_lib.model import EMRRG
-from emrrg_lib.training.recipes import ENCODERS, STAGE1, STAGE2
+from emrrg_lib.training.pretrain import STAGE1, STAGE2
 
 PROFILE = "tiny"  # on a GPU machine: "base", the encoder of the paper at 192 px
 

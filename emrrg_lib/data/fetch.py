@@ -13,19 +13,13 @@ import requests
 from tqdm import tqdm
 
 from emrrg_lib.data.archives import check_archive
-from emrrg_lib.data.prepare import describe
+from emrrg_lib.data.prepare import file_record
 from emrrg_lib.files import InputError, write_json
 
 OPENI = "https://openi.nlm.nih.gov/imgs/collections/"
 ARCHIVES = ("NLMCXR_reports.tgz", "NLMCXR_png.tgz")
 MEASURED = {"NLMCXR_reports.tgz": "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"}
-"""SHA-256 of the copies this kit was measured with; Open-i publishes none, so another one is no fault."""
-ON_REQUEST = {
-    "mimic-cxr": "MIMIC-CXR is given to credentialed users only: apply at https://physionet.org/content/"
-    "mimic-cxr-jpg/ (training, then the data use agreement), download it there, then `emrrg data check DIR`",
-    "chexpert-plus": "CheXpert Plus is given on registration only: apply at https://aimi.stanford.edu/datasets/"
-    "chexpert-plus (Stanford AIMI), download it there, then `emrrg data check DIR`",
-}
+"""SHA-256 of the copies this kit was measured with; Open-i publishes none, so another one is not an error."""
 TRIES = 5
 
 
@@ -108,7 +102,7 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
                 f"cannot fetch {store.get_url(name)} ({error}): call again to go on, or name a"
                 " mirror with --url"
             ) from error
-        known[name] = {"url": store.get_url(name), **describe(folder / name)}
+        known[name] = {"url": store.get_url(name), **file_record(folder / name)}
         write_json(record, known)
         if known[name]["sha256"] != MEASURED.get(name, known[name]["sha256"]):
             print(f"{name} is not the copy this kit was measured with: run `emrrg data check` on the result")

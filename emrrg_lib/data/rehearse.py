@@ -1,15 +1,11 @@
-"""MeSH tags of the Indiana University reports as CheXpert observations.
+"""Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
 
-People indexed every IU report with MeSH terms such as ``Opacity/lung/base/left``; mapped to the
-observations they check the rule labeler. It is agreement, not accuracy: the indexers tagged what a
-report mentions as present or likely, and have no tag for "negated".
+People indexed every IU report with MeSH terms such as "Pulmonary Atelectasis/base/left/mild". Each term
+becomes a finding of PhantomCXR with the side, place and severity that it names; the rest is drawn at random.
+Text, ids, split and paths are those of the annotation. The images are synthetic, and say so.
 
-
-Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
-
-Each report's MeSH terms ("Pulmonary Atelectasis/base/left/mild") become findings of PhantomCXR with the
-side, place and severity they name; what a term leaves open is drawn at random. Text, ids, split and paths
-are the annotation's own. The images are synthetic, and say so.
+Mapped to the CheXpert observations, the terms also check the rule labeler. That measures agreement, not
+accuracy: the indexers tagged what a report mentions as present or likely, and have no tag for "negated".
 """
 
 from __future__ import annotations
@@ -25,9 +21,9 @@ from tqdm import tqdm
 
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.iu_xray import openi_reports
-from emrrg_lib.data.prepare import Manifest, describe
-from emrrg_lib.files import InputError, atomic_path, write_json
-from emrrg_lib.phantom.catalogue import KINDS
+from emrrg_lib.data.prepare import Manifest, file_record
+from emrrg_lib.files import InputError, atomic_path, sha256, write_json
+from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings
 
 HEADINGS: dict[str, tuple[str, ...]] = {
@@ -57,16 +53,40 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 }
 """Main heading -> observations."""
 
-QUALIFIED: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
-    (frozenset({"thickening"}), frozenset({"pleura"}), "Pleural Other"),
-    (frozenset({"cardiac shadow", "heart"}), frozenset({"enlarged"}), "Cardiomegaly"),
-    (
-        frozenset({"mediastinum"}),
-        frozenset({"enlarged", "prominent", "widened"}),
-        "Enlarged Cardiomediastinum",
-    ),
+QUALIFIED: tuple[tuple[set[str], set[str], str], ...] = (
+    ({"thickening"}, {"pleura"}, "Pleural Other"),
+    ({"cardiac shadow", "heart"}, {"enlarged"}, "Cardiomegaly"),
+    ({"mediastinum"}, {"enlarged", "prominent", "widened"}, "Enlarged Cardiomediastinum"),
 )
-"""Main headings that need one of these qualifiers, and the observation they then are."""
+"""Main headings that need one of these qualifiers, and the observation that they then name."""
+
+MARK = "SYNTHETIC"
+_KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
+_AIR = set(
+    "hyperdistention; emphysema; pulmonary emphysema; bullous emphysema; lung, hyperlucent; "
+    "pulmonary disease, chronic obstructive".split("; ")
+)
+_ELSEWHERE = set(  # the phantom draws nothing there
+    "abdomen; humerus; shoulder; clavicle; sternum; spine; thoracic vertebrae; cervical vertebrae; "
+    "lumbar vertebrae; breast; neck; coronary vessels; aorta; aortic valve; mitral valve; heart atria; "
+    "esophagus".split("; ")
+)
+_DEVICE = {
+    "catheters, indwelling": "catheter",
+    "tube, inserted": "tube",
+    "implanted medical device": "pacemaker",
+    "medical device": "pacemaker",
+}
+_ZONES = {
+    "upper": ("apex", "upper lobe"),
+    "middle": ("middle lobe", "lingula", "hilum"),
+    "lower": ("lower lobe", "base", "costophrenic angle", "retrocardiac"),
+    "posterior": ("posterior",),
+    "anterior": ("anterior",),
+}
+_ZONE = {word: zone for zone, words in _ZONES.items() for word in words}
+_IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
+_GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
 
 
 def mesh_observations(tags: str) -> set[str]:
@@ -89,65 +109,14 @@ def mesh_observations(tags: str) -> set[str]:
     return found
 
 
-MARK = "SYNTHETIC"
-_KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
-_AIR = {
-    "hyperdistention",
-    "emphysema",
-    "pulmonary emphysema",
-    "bullous emphysema",
-    "lung, hyperlucent",
-    "pulmonary disease, chronic obstructive",
-}
-_DEVICE = {
-    "catheters, indwelling": "catheter",
-    "tube, inserted": "tube",
-    "implanted medical device": "pacemaker",
-    "medical device": "pacemaker",
-}
-_ELSEWHERE = {
-    "abdomen",
-    "humerus",
-    "shoulder",
-    "clavicle",
-    "sternum",
-    "spine",
-    "thoracic vertebrae",
-    "cervical vertebrae",
-    "lumbar vertebrae",
-    "breast",
-    "neck",
-    "coronary vessels",
-    "aorta",
-    "aortic valve",
-    "mitral valve",
-    "heart atria",
-    "esophagus",
-}  # where the phantom draws nothing
-_ZONE = {
-    "apex": "upper",
-    "upper lobe": "upper",
-    "middle lobe": "middle",
-    "lingula": "middle",
-    "hilum": "middle",
-    "lower lobe": "lower",
-    "base": "lower",
-    "costophrenic angle": "lower",
-    "retrocardiac": "lower",
-    "posterior": "posterior",
-    "anterior": "anterior",
-}
-_IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
-_GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
-
 Wanted = tuple[str, dict]  # kind, and the side, place and severity that the term gives
 
 
 def wanted_findings(terms: Iterable[str]) -> tuple[list[Wanted], list[str]]:
-    """What the phantom shall draw for a report's MeSH terms.
+    """Turns a report's MeSH terms into findings for the phantom.
 
-    One finding a kind and side is drawn, the first named; a term whose kind cannot stand beside an
-    earlier one (`Kind.excludes`) is not.
+    One finding is drawn for each kind and side, the first that is named. A term is not drawn if its kind
+    clashes with that of an earlier one.
 
     Returns:
         Findings in the phantom's order, and the terms not drawn ("normal" is neither).
@@ -156,9 +125,8 @@ def wanted_findings(terms: Iterable[str]) -> tuple[list[Wanted], list[str]]:
     left_out = []
     for term in terms:
         kinds = _kinds(term)
-        barred = {other for name, _ in wanted.values() for other in KINDS[name].excludes}
         present = {name for name, _ in wanted.values()}
-        fits = [k for k in kinds if k not in barred and not present & set(KINDS[k].excludes)]
+        fits = [kind for kind in kinds if not clash(kind, present)]
         for kind in fits:
             for given in _given(kind, term):
                 wanted.setdefault((kind, given.get("side")), (kind, given))
@@ -218,7 +186,7 @@ def rehearse_iu_xray(
         reports: Open-i's NLMCXR_reports.tgz, or the folder of its XML files.
         folder: New, empty, or begun earlier with the same options.
         size: Pixels a side.
-        seed: Of patients, noise and whatever a term leaves open.
+        seed: Seed of patients, noise and whatever a term leaves open.
         workers: Processes; the images do not depend on it.
 
     Returns:
@@ -246,7 +214,7 @@ def rehearse_iu_xray(
         "command": "emrrg data rehearse iu-xray",
         "size": size,
         "seed": seed,
-        "annotation": describe(annotation)["sha256"],
+        "annotation": sha256(annotation),
     }
     manifest = Manifest(folder, settings)
     write_json(
@@ -293,5 +261,5 @@ def _draw(index: int, wanted: list[Wanted], names: list[str], folder: Path, seed
         )
         with atomic_path(folder / name) as temporary:
             picture.save(temporary, format="PNG")
-        entries[name] = describe(folder / name, "PhantomCXR")
+        entries[name] = file_record(folder / name, "PhantomCXR")
     return entries

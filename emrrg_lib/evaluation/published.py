@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.evaluation.metrics import columns
-from emrrg_lib.files import KIT, InputError
+from emrrg_lib.files import KIT, InputError, text_table
 from emrrg_lib.run_folder import read_json
 
 FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
-DATASETS = {"IU X-Ray": r"\biu\b|open-?i\b", "MIMIC-CXR": r"mimic", "CheXpert Plus": r"chexpert"}
 _OTHER = "CE with *: read by another labeler ({theirs}) than this run's ({ours}), so not comparable."
 _AVERAGE = (
     "CE: micro average over 14 observations; 13 leaves No Finding out. "
@@ -84,7 +84,7 @@ class ScoreTable:
             lines.append([row["system"], *values])
             if style == "text" and any(ranges):
                 lines.append(["", *ranges])
-        drawn = _markdown(lines) if style == "markdown" else _text(lines)
+        drawn = text_table(lines, markdown=style == "markdown")
         bullets = "\n".join(f"- {note}" for note in self.notes)
         return f"{self.caption}\n\n{drawn}\n\n{bullets}".rstrip("\n")
 
@@ -103,7 +103,7 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     metrics = read_json(Path(run) / "metrics.json")
     dataset, labeler = str(metrics["dataset"]), str(metrics["labeler"])
     synthetic = "synthetic" in dataset.lower()
-    known = next((name for name, seen in DATASETS.items() if re.search(seen, dataset, re.I)), None)
+    known = next((row.printed for row in SOURCES if re.search(row.mentions, dataset, re.I)), None)
     chosen = tables if tables is not None else HEADLINE if known and not synthetic else ()
     rows = [row for name in chosen for row in _published_rows(name, known, labeler)]
     if tables and not rows:
@@ -178,21 +178,3 @@ def _interval(row: dict[str, Any], name: str) -> str:
     if f"{name}_low" not in row:
         return ""
     return "–".join(f"{row[f'{name}_{end}']:.3f}".removeprefix("0") for end in ("low", "high"))
-
-
-def _text(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    drawn = [
-        [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        for line in lines
-    ]
-    drawn.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in drawn)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)

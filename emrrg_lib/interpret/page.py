@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emrrg_lib.data.annotation import load_mask
-from emrrg_lib.data.images import read_view
+from emrrg_lib.data.images import load_mask, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.labeler import VERSION, label_report

@@ -14,14 +14,13 @@ from PIL import Image
 
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import InputError
-from emrrg_lib.phantom import KINDS, contact_sheet, draw_study, reword, truth_of, write_phantom
+from emrrg_lib.phantom import KINDS, draw_study, reword, truth_of, write_phantom
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.dataset import render
 from emrrg_lib.phantom.film import project
 from emrrg_lib.phantom.habitus import rotation
-from emrrg_lib.phantom.phrases import DENIAL, NORMAL, POSITIVE, UNCERTAIN
 from emrrg_lib.phantom.shapes import Body, Scene, Tube, View, ellipsoid, rod
-from emrrg_lib.phantom.wording import compose
+from emrrg_lib.phantom.wording import WORDS, compose
 
 SEED = 20_000
 
@@ -246,7 +245,7 @@ def test_reports_read_like_reports():
 
 
 def test_wordings_are_many_and_skewed():
-    for table in (*POSITIVE.values(), *NORMAL.values(), UNCERTAIN, DENIAL):
+    for table in (*WORDS.positive.values(), *WORDS.normal.values(), WORDS.uncertain, WORDS.denial):
         assert len(table) >= 8 and len(set(table)) == len(table)
     rng = np.random.default_rng(0)
     finding = {
@@ -355,9 +354,3 @@ def test_bad_requests_are_named(tmp_path, bad):
     with pytest.raises(InputError):
         write_phantom(tmp_path / "set", **request)
     assert not list(tmp_path.iterdir())
-
-
-def test_contact_sheet(tmp_path):
-    out = contact_sheet(tmp_path / "sheet.png", SEED, studies=3, size=48, columns=2)
-    with Image.open(out) as sheet:
-        assert sheet.size == (2 * (2 * 48 + 6), 2 * (48 + 16))
