@@ -157,7 +157,7 @@ def _check(out: Path, studies: int, seed: int, size: int, splits) -> None:
         raise InputError(f"The three split fractions must sum to 1, but are {tuple(splits)}.")
     if out.exists() and not (out / "phantom.json").is_file():
         if not out.is_dir() or any(out.iterdir()):
-            raise InputError(f"{out} exists and is no phantom data set; choose another folder.")
+            raise InputError(f"{out} exists and is not a phantom data set; choose another folder.")
 
 
 def _draw_all(folder: Path, studies: int, seed: int, size: int, workers: int) -> list[dict]:

@@ -109,6 +109,13 @@ def test_archives_become_the_r2gen_layout(tmp_path, openi, annotation):
     assert read_dataset(out).caption.startswith("IU X-ray, the annotation's split 1/1/1")
 
 
+def test_a_folder_that_exists_takes_the_unpacked_archives(tmp_path, openi, annotation):
+    out = tmp_path / "out"
+    (out / ".unpacked").mkdir(parents=True)  # left behind by a kill
+    assert len(prepare_iu_xray(openi, out, annotation).studies) == 3
+    assert sorted(p.name for p in out.iterdir()) == ["annotation.json", "images", "manifest.json"]
+
+
 def test_every_shape_of_source_gives_the_same_folder(tmp_path, openi, annotation):
     folder = tmp_path / "folder"
     for name in NAMES:

@@ -288,7 +288,7 @@ def test_mimic_without_the_official_split(tmp_path):
 
 def test_a_mimic_path_that_leaves_the_folder(tmp_path):
     mimic(tmp_path, [("10000032", "../50414267", [("aa", "PA")], "train", None)])
-    with pytest.raises(InputError, match=r"line 2: '../50414267' is no study_id"):
+    with pytest.raises(InputError, match=r"line 2: '../50414267' is not a study_id"):
         read_dataset(tmp_path)
 
 

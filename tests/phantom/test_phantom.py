@@ -330,7 +330,7 @@ def test_write_phantom_replaces_its_own_but_nothing_else(tmp_path):
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.tex").write_text("words")
-    with pytest.raises(InputError, match="no phantom data set"):
+    with pytest.raises(InputError, match="not a phantom data set"):
         write_phantom(precious, 2, SEED, size=32, workers=1)
     assert (precious / "chapter.tex").exists()
 
