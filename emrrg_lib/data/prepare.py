@@ -131,8 +131,8 @@ def prepare_iu_xray(
     Args:
         source: Folder with Open-i's archives or their contents, or with Kaggle's CSV files and images.
         folder: New, empty, or begun earlier with the same options. `annotation.json` comes last.
-        annotation: R2Gen's annotation.json: its ids, texts and splits are kept and each study gets as many
-            images as it lists there. None: all images, and a seeded 7:1:2 split by patient.
+        annotation: R2Gen's annotation.json, whose ids, texts, splits and numbers of images are kept. None:
+            all images, and a seeded 7:1:2 split by patient.
         size: Shorter side of the images in pixels, never enlarged; None keeps PNG files byte for byte.
         seed: Seed of the split.
         workers: Threads; None takes one a core.
@@ -156,13 +156,10 @@ def prepare_iu_xray(
     with unpacked(archives, place):
         files = picture_files(place) | picture_files(source)
         if files.keys().isdisjoint(pictures.values()):
-            advice = "put them, or their archive, into that folder"
-            raise InputError(f"none of the {len(pictures):,} images wanted is in {source}: {advice}")
+            lack = f"none of the {len(pictures):,} images wanted is in {source}"
+            raise InputError(f"{lack}: put them, or their archive, into that folder")
         manifest = Manifest(folder, settings)
-        wanted = {name: files.get(key) for name, key in pictures.items() if not manifest.has(name)}
-        failed = _make({name: file for name, file in wanted.items() if file}, manifest, size, workers)
-    for name in wanted.keys() - manifest.files.keys():
-        failed.setdefault(name, f"{pictures[name]} is not in the source")
+        failed = _make(pictures, files, manifest, size, workers)
     names = {study.id: [image.as_posix() for image in study.images] for study in studies}
     missing |= {study: why for study in names if (why := [failed[n] for n in names[study] if n in failed])}
     kept = [study for study in studies if study.id not in missing]
@@ -222,20 +219,26 @@ def _entry(study: Study) -> dict:
 
 
 def _make(
-    wanted: dict[str, Path], manifest: Manifest, size: int | None, workers: int | None
+    pictures: dict[str, str],
+    files: dict[str, Path],
+    manifest: Manifest,
+    size: int | None,
+    workers: int | None,
 ) -> dict[str, str]:
-    """Makes {target: its file} into images of the folder; returns {target: what is wrong with its file}."""
-    require_space(manifest.folder, sum(file.stat().st_size for file in wanted.values()))
+    """Makes the {target: key of its file} that are not there yet; returns {target: why it could not}."""
+    wanted = {name: key for name, key in pictures.items() if not manifest.has(name)}
+    failed = {name: f"{key} is not in the source" for name, key in wanted.items() if key not in files}
+    tasks = {name: files[key] for name, key in wanted.items() if key in files}
+    require_space(manifest.folder, sum(file.stat().st_size for file in tasks.values()))
 
-    def make(item: tuple[str, Path]) -> dict | str:
+    def make(task: tuple[str, Path]) -> dict | str:
         try:
-            return _write_picture(item[1], manifest.folder / item[0], size)
+            return _write_picture(task[1], manifest.folder / task[0], size)
         except InputError as error:
-            return str(error).replace(str(item[1]), item[1].name)
+            return str(error).replace(str(task[1]), task[1].name)
 
-    failed: dict[str, str] = {}
-    results = tqdm(in_parallel(make, wanted.items(), workers), "preparing", len(wanted), unit="image")
-    for name, result in zip(wanted, results, strict=True):
+    results = tqdm(in_parallel(make, tasks.items(), workers), "preparing", len(tasks), unit="image")
+    for name, result in zip(tasks, results, strict=True):
         if isinstance(result, str):
             failed[name] = result
         else:

@@ -201,15 +201,11 @@ def rehearse_iu_xray(
     annotation, folder = Path(annotation), Path(folder)
     studies = load_annotation(annotation, check_images=False)
     plans = _plan(studies, annotation, reports)
-    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted)
-    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out)
-    summary = {
-        "studies": len(studies),
-        "drawn": dict(drawn.most_common()),
-        "not_drawn": dict(not_drawn.most_common()),
-    }
-    command = "emrrg data rehearse iu-xray"
-    settings = {"command": command, "size": size, "seed": seed, "annotation": sha256(annotation)}
+    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()
+    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out).most_common()
+    summary = {"studies": len(studies), "drawn": dict(drawn), "not_drawn": dict(not_drawn)}
+    settings = {"size": size, "seed": seed, "annotation": sha256(annotation)}
+    settings = {"command": "emrrg data rehearse iu-xray", **settings}
     manifest = Manifest(folder, settings)
     what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
     asked_for = {name: wanted for name, (wanted, _) in plans.items() if wanted}
