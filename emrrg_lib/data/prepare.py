@@ -219,14 +219,10 @@ def _entry(study: Study) -> dict:
 
 
 def _make(
-    pictures: dict[str, str],
-    files: dict[str, Path],
-    manifest: Manifest,
-    size: int | None,
-    workers: int | None,
+    keys: dict[str, str], files: dict[str, Path], manifest: Manifest, size: int | None, workers: int | None
 ) -> dict[str, str]:
     """Makes the {target: key of its file} that are not there yet; returns {target: why it could not}."""
-    wanted = {name: key for name, key in pictures.items() if not manifest.has(name)}
+    wanted = {name: key for name, key in keys.items() if not manifest.has(name)}
     failed = {name: f"{key} is not in the source" for name, key in wanted.items() if key not in files}
     tasks = {name: files[key] for name, key in wanted.items() if key in files}
     require_space(manifest.folder, sum(file.stat().st_size for file in tasks.values()))
