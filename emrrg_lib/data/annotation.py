@@ -34,9 +34,8 @@ def load_annotation(
         problems: Where to note entries that cannot be used; None refuses the whole file.
 
     Raises:
-        InputError: The file is missing, not JSON, of another shape or empty; and without `problems`,
-            naming the entry: a wrong entry, an id that occurs twice, a missing image or a path that
-            leaves the data folder.
+        InputError: The file is missing, not JSON, of another shape or empty. Without `problems` also for
+            a wrong entry, an id that occurs twice, a missing image or a path that leaves the folder.
     """
     path = Path(source) / "annotation.json" if Path(source).is_dir() else Path(source)
     splits = _read_splits(path)

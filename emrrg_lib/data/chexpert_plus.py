@@ -24,7 +24,7 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
     """Every study of the table with findings; the split is left empty, images are not looked at.
 
     Raises:
-        InputError: the table is damaged, or a path in it leaves the folder.
+        InputError: The table is damaged, or a path in it leaves the folder.
     """
     rows = read_table(table, _COLUMNS).sort_values("path_to_image", kind="stable")
     folder, suffix = _pictures(table.parent, rows["path_to_image"].iloc[0] if len(rows) else "")

@@ -27,9 +27,10 @@ class ResumingDownload:
     """A pooch downloader: bytes go to `part`, a later call asks the server only for the rest.
 
     Raises:
-        requests.RequestException: refused, cut, or nothing came for `timeout` seconds; pooch tries again.
-        ValueError: all came, but it is no whole archive; pooch tries again from the start.
-        OSError: no space left on the disk.
+        requests.RequestException: The server refused, the line was cut, or nothing came for `timeout`
+            seconds; pooch tries again.
+        ValueError: The file came to its end, but is damaged; pooch tries again from the start.
+        OSError: The disk has too little space.
     """
 
     def __init__(self, part: Path, timeout: float = 30):
@@ -67,9 +68,9 @@ class ResumingDownload:
 
 
 def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
-    """Downloads reports and images of IU X-ray into `folder`; what is there already is only checked.
+    """Downloads reports and images of IU X-ray into `folder`; files that are there already are only checked.
 
-    Each file's SHA-256 is written to `downloads.json` at the first download and holds from then on.
+    Each file's SHA-256 is written to `downloads.json` at the first download; later calls compare with it.
 
     Args:
         folder: Where the archives go.
@@ -79,8 +80,8 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
         The archives, whole and readable.
 
     Raises:
-        InputError: not to be had in `TRIES` attempts (what came is kept, and the next call goes on), or a
-            file put there by hand is no whole archive.
+        InputError: `TRIES` attempts failed (the part that came is kept, and the next call goes on), or a
+            file that was put there by hand is damaged.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
-MAX_PIXELS = 100_000_000  # a larger picture is no radiograph but a mistake or an attack
+MAX_PIXELS = 100_000_000  # a larger picture is a mistake or an attack
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 SHARD = 2048  # images; 75 MB of grey at 192 px
 _KEPT_DAYS = 30  # a shard that no run has used for so long is removed
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_picture(path: str | Path) -> Image.Image:
-    """Opens an image file as an 8-bit picture of its own size: mode "L" if its file is grey, else "RGB".
+    """Opens an image file as an 8-bit picture, not resized: mode "L" if its file is grey, else "RGB".
 
     Palette, CMYK, 1-bit and transparent files are converted (transparency is dropped). Files of more than
     8 bits are scaled: their lowest value becomes 0, their highest 255 (12 bits stored in 16 would be nearly

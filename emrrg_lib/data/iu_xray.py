@@ -45,7 +45,7 @@ def openi_reports(path: str | Path) -> list[OpeniReport]:
     """Every report of Open-i's archive (`NLMCXR_reports.tgz`) or of a folder of its XML files, by number.
 
     Raises:
-        InputError: nothing there, a damaged archive, or a file that is no report of Open-i.
+        InputError: There is no report, the archive is damaged, or a file is not a report of Open-i.
     """
     path = Path(path)
     if is_archive(path):
@@ -83,8 +83,8 @@ def read_openi(source: Path, problems: list[Problem]) -> list[Study]:
     Open-i does not say which view an image is. Studies without findings or images are noted.
 
     Args:
-        source: the archive, a folder of XML files, or one of its files.
-        problems: where to note them.
+        source: The archive, a folder of XML files, or one of its files.
+        problems: Where to note them.
     """
     reports = openi_reports(source.parent if source.suffix == ".xml" else source)
     folder = source if source.is_dir() and source.name != UNPACKED else source.parent
@@ -116,7 +116,7 @@ def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
 
 
 def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
-    """(id, patient, findings, [(path, view)]) rows as studies; what a row lacks is noted by name."""
+    """Turns (id, patient, findings, [(path, view)]) rows into studies; a row that lacks a part is noted."""
     studies = []
     for name, patient, findings, images in rows:
         lack = "no findings section" if not findings.strip() else "" if images else "no image"
@@ -131,7 +131,7 @@ def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
 
 
 def picture_key(name: str) -> str:
-    """What Open-i's and Kaggle's names of one image have in common ("1_IM-0001-3001")."""
+    """The part that Open-i's and Kaggle's names of one image have in common ("1_IM-0001-3001")."""
     stem = re.sub(r"(\.dcm)?(\.(png|jpe?g))?$", "", Path(name).name)
     return re.sub(r"^1_1_", "1_", stem.removeprefix("CXR"))
 

@@ -60,7 +60,7 @@ def read_mimic_cxr(metadata: Path, problems: list[Problem]) -> list[Study]:
     Images are not looked at; reports are. Studies without a report, findings or split are noted.
 
     Raises:
-        InputError: a table is missing or damaged.
+        InputError: A table is missing or damaged.
     """
     folder, rows = metadata.parent, _studies(metadata)
     tables = sorted(folder.glob(f"{SPLIT}*"))
@@ -92,7 +92,7 @@ def _studies(metadata: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
     for key in keys:
         wrong = table[key][~table[key].str.fullmatch(r"[0-9a-f-]+")]
         if len(wrong):
-            raise InputError(f"{metadata}, line {wrong.index[0] + 2}: {wrong.iloc[0]!r} is no {key}")
+            raise InputError(f"{metadata}, line {wrong.index[0] + 2}: {wrong.iloc[0]!r} is not a {key}")
     rows = table.sort_values(list(keys)).itertuples(index=False, name=None)
     return [(*key, [row[2:] for row in group]) for key, group in groupby(rows, key=lambda row: row[:2])]
 

@@ -23,6 +23,7 @@ from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel, sp
 from emrrg_lib.files import InputError, atomic_path, sha256, write_json
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_UNPACKED = ".unpacked"  # the archives' contents while images are made; inside the folder if that exists
 
 
 class Manifest:
@@ -42,7 +43,7 @@ class Manifest:
         self.files: dict[str, dict] = {}
         if self.path.is_file():
             self._take_up()
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {_UNPACKED}:
             raise InputError(f"{folder} holds something else: choose a new or an empty folder")
         self._write(complete=False)
 
@@ -97,11 +98,11 @@ def file_record(path: str | Path, source: str | None = None) -> dict:
 
 @dataclass
 class Prepared:
-    """What `prepare_iu_xray` made.
+    """The result of `prepare_iu_xray`.
 
     Attributes:
-        studies: Those whose images are all there, as `annotation.json` lists them.
-        missing: Study -> why it is not among them: the images missing or damaged, or no findings.
+        studies: The studies whose images are all there, as `annotation.json` lists them.
+        missing: Study -> why it is left out: its missing or damaged images, or no findings.
     """
 
     studies: list[Study]
@@ -125,55 +126,45 @@ def prepare_iu_xray(
     seed: int = 0,
     workers: int | None = None,
 ) -> Prepared:
-    """Builds the R2Gen layout in `folder`; called again, it makes only what is not there yet.
+    """Builds the R2Gen layout in `folder`; called again, it makes only the files that are missing.
 
     Args:
-        source: Folder with Open-i's archives or what they unpack to, or Kaggle's CSV files and images.
+        source: Folder with Open-i's archives or their contents, or with Kaggle's CSV files and images.
         folder: New, empty, or begun earlier with the same options. `annotation.json` comes last.
-        annotation: R2Gen's annotation.json: its ids, texts and splits are kept and each study gets as many
-            images as it lists there. None: all images, and a seeded 7:1:2 split by patient.
+        annotation: R2Gen's annotation.json, whose ids, texts, splits and numbers of images are kept. None:
+            all images, and a seeded 7:1:2 split by patient.
         size: Shorter side of the images in pixels, never enlarged; None keeps PNG files byte for byte.
-        seed: Of the split.
+        seed: Seed of the split.
         workers: Threads; None takes one a core.
 
     Raises:
-        InputError: no such source, an archive that is damaged or means harm, too little disk space, or
-            a folder that holds something else.
+        InputError: The source does not exist, an archive is damaged or means harm, the disk is too small,
+            or `folder` holds something else.
     """
     source, folder, found = Path(source), Path(folder), []
-    listed = _listed(source, found)
-    studies, pictures, missing = _plan(listed, annotation, seed)
-    missing |= {} if annotation else {p.item: [p.message] for p in found}
+    studies, pictures, missing = _plan(_listed(source, found), annotation, seed)
+    if not annotation:
+        missing |= {problem.item: [problem.message] for problem in found}
+    settings = {
+        "command": "emrrg data prepare iu-xray",
+        "size": size,
+        "seed": None if annotation else seed,
+        "annotation": sha256(annotation) if annotation else None,
+    }
     archives = sorted(path for path in source.iterdir() if is_archive(path) and path.name != ARCHIVE)
-    with unpacked(archives, folder.with_name(f".{folder.name}.unpacked")) as place:
+    place = folder / _UNPACKED if folder.is_dir() else folder.with_name(f".{folder.name}{_UNPACKED}")
+    with unpacked(archives, place):
         files = picture_files(place) | picture_files(source)
-        if not any(key in files for key in pictures.values()):
-            raise InputError(
-                f"none of the {len(pictures):,} images wanted is in {source}: put them, or their"
-                " archive, into that folder"
-            )
-        settings = {
-            "command": "emrrg data prepare iu-xray",
-            "size": size,
-            "seed": None if annotation else seed,
-            "annotation": sha256(annotation) if annotation else None,
-        }
+        if files.keys().isdisjoint(pictures.values()):
+            lack = f"none of the {len(pictures):,} images wanted is in {source}"
+            raise InputError(f"{lack}: put them, or their archive, into that folder")
         manifest = Manifest(folder, settings)
-        made_from = {name: files.get(key) for name, key in pictures.items() if not manifest.has(name)}
-        failed = _make({name: file for name, file in made_from.items() if file}, manifest, size, workers)
-    kept = []
-    for study in studies:
-        names = [image.as_posix() for image in study.images]
-        lacking = [name for name in names if name not in manifest.files]
-        if lacking:
-            missing[study.id] = [
-                failed.get(name, f"{pictures[name]} is not in the source") for name in lacking
-            ]
-        else:
-            kept.append(study)
-    write_json(
-        folder / "annotation.json", {name: [_entry(s) for s in kept if s.split == name] for name in SPLITS}
-    )
+        failed = _make(pictures, files, manifest, size, workers)
+    names = {study.id: [image.as_posix() for image in study.images] for study in studies}
+    missing |= {study: why for study in names if (why := [failed[n] for n in names[study] if n in failed])}
+    kept = [study for study in studies if study.id not in missing]
+    entries = {split: [_entry(study) for study in kept if study.split == split] for split in SPLITS}
+    write_json(folder / "annotation.json", entries)
     manifest.finish(missing=missing)
     return Prepared(kept, missing)
 
@@ -228,20 +219,22 @@ def _entry(study: Study) -> dict:
 
 
 def _make(
-    wanted: dict[str, Path], manifest: Manifest, size: int | None, workers: int | None
+    keys: dict[str, str], files: dict[str, Path], manifest: Manifest, size: int | None, workers: int | None
 ) -> dict[str, str]:
-    """Makes {target: its file} into images of the folder; returns {target: what is wrong with its file}."""
-    require_space(manifest.folder, sum(file.stat().st_size for file in wanted.values()))
+    """Makes the {target: key of its file} that are not there yet; returns {target: why it could not}."""
+    wanted = {name: key for name, key in keys.items() if not manifest.has(name)}
+    failed = {name: f"{key} is not in the source" for name, key in wanted.items() if key not in files}
+    tasks = {name: files[key] for name, key in wanted.items() if key in files}
+    require_space(manifest.folder, sum(file.stat().st_size for file in tasks.values()))
 
-    def make(item: tuple[str, Path]) -> dict | str:
+    def make(task: tuple[str, Path]) -> dict | str:
         try:
-            return _write_picture(item[1], manifest.folder / item[0], size)
+            return _write_picture(task[1], manifest.folder / task[0], size)
         except InputError as error:
-            return str(error).replace(str(item[1]), item[1].name)
+            return str(error).replace(str(task[1]), task[1].name)
 
-    failed: dict[str, str] = {}
-    results = tqdm(in_parallel(make, wanted.items(), workers), "preparing", len(wanted), unit="image")
-    for name, result in zip(wanted, results, strict=True):
+    results = tqdm(in_parallel(make, tasks.items(), workers), "preparing", len(tasks), unit="image")
+    for name, result in zip(tasks, results, strict=True):
         if isinstance(result, str):
             failed[name] = result
         else:

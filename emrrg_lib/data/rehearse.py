@@ -10,6 +10,7 @@ accuracy: the indexers tagged what a report mentions as present or likely, and h
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.iu_xray import openi_reports
 from emrrg_lib.data.prepare import Manifest, file_record
+from emrrg_lib.data.study import Study
 from emrrg_lib.files import InputError, atomic_path, sha256, write_json
 from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings
@@ -178,8 +180,8 @@ def rehearse_iu_xray(
 ) -> dict:
     """Writes the annotation's data set with drawn images; called again, it goes on where it stopped.
 
-    `folder` gets annotation.json (a copy, last), images/, manifest.json and synthetic.json, which says what
-    the images are and what was asked for in each. Every image has the word SYNTHETIC in a corner.
+    `folder` gets images/ (each image has the word SYNTHETIC in a corner), manifest.json, synthetic.json
+    (what the images are, and which findings each was to show) and, last, a copy of annotation.json.
 
     Args:
         annotation: R2Gen's annotation.json of IU X-ray.
@@ -193,48 +195,44 @@ def rehearse_iu_xray(
         {"studies", "drawn": {kind: findings}, "not_drawn": {MeSH term: times}}.
 
     Raises:
-        InputError: a file that is missing or damaged, ids that are not IU X-ray's, or a folder that
-            holds something else.
+        InputError: A file is missing or damaged, ids are not those of IU X-ray, or `folder` holds
+            something else.
     """
     annotation, folder = Path(annotation), Path(folder)
     studies = load_annotation(annotation, check_images=False)
+    plans = _plan(studies, annotation, reports)
+    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()
+    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out).most_common()
+    summary = {"studies": len(studies), "drawn": dict(drawn), "not_drawn": dict(not_drawn)}
+    settings = {"size": size, "seed": seed, "annotation": sha256(annotation)}
+    settings = {"command": "emrrg data rehearse iu-xray", **settings}
+    manifest = Manifest(folder, settings)
+    what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
+    asked_for = {name: wanted for name, (wanted, _) in plans.items() if wanted}
+    write_json(folder / "synthetic.json", {"what": what, **settings, **summary, "asked_for": asked_for})
+    tasks = []
+    for index, study in enumerate(studies):
+        names = [f"images/{study.id}/{k}.png" for k in range(len(study.images))]
+        if not all(map(manifest.has, names)):
+            tasks.append((index, plans[study.id][0], names))
+    _draw_all(tasks, manifest, seed, size, workers)
+    with atomic_path(folder / "annotation.json") as temporary:
+        shutil.copyfile(annotation, temporary)
+    manifest.finish()
+    return summary
+
+
+def _plan(
+    studies: list[Study], annotation: Path, reports: str | Path
+) -> dict[str, tuple[list[Wanted], list[str]]]:
+    """Study -> its findings and the terms not drawn; InputError if the reports lack a study."""
     terms = {report.study_id: report.mesh for report in openi_reports(reports)}
     if unknown := [study.id for study in studies if study.id not in terms]:
         raise InputError(
             f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
             f" not in {reports}: give the annotation and the reports of IU X-ray"
         )
-    plans = {study.id: wanted_findings(terms[study.id]) for study in studies}
-    summary = {
-        "studies": len(studies),
-        "drawn": dict(Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()),
-        "not_drawn": dict(Counter(term for _, terms in plans.values() for term in terms).most_common()),
-    }
-    settings = {
-        "command": "emrrg data rehearse iu-xray",
-        "size": size,
-        "seed": seed,
-        "annotation": sha256(annotation),
-    }
-    manifest = Manifest(folder, settings)
-    write_json(
-        folder / "synthetic.json",
-        {
-            "what": "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs",
-            **settings,
-            **summary,
-            "asked_for": {name: wanted for name, (wanted, _) in plans.items() if wanted},
-        },
-    )
-    tasks = [
-        (index, plans[study.id][0], [f"images/{study.id}/{k}.png" for k in range(len(study.images))])
-        for index, study in enumerate(studies)
-    ]
-    _draw_all([task for task in tasks if not all(map(manifest.has, task[2]))], manifest, seed, size, workers)
-    with atomic_path(folder / "annotation.json") as temporary:
-        temporary.write_bytes(annotation.read_bytes())
-    manifest.finish()
-    return summary
+    return {study.id: wanted_findings(terms[study.id]) for study in studies}
 
 
 def _draw_all(tasks: list, manifest: Manifest, seed: int, size: int, workers: int) -> None:

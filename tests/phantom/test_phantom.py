@@ -279,12 +279,12 @@ def test_order_is_canonical_most_of_the_time():
 
 def test_text_of_the_shipped_weights_is_unchanged():
     """The tiny weights were trained on this data set: a change here needs `pretrain tiny` anew."""
-    from emrrg_lib.phantom.dataset import _stream
+    from emrrg_lib.phantom.dataset import stream
 
     digest = hashlib.sha256()
     for index in range(200):
-        findings = draw_findings(_stream(1, index, 0))
-        report, labels = compose(findings, _stream(1, index, 1))
+        findings = draw_findings(stream(1, index, 0))
+        report, labels = compose(findings, stream(1, index, 1))
         digest.update(json.dumps([findings, report, labels]).encode())
     assert digest.hexdigest()[:16] == "5f085a54d5300318"
     means = [draw_study(1, index).images.mean() for index in range(4)]
@@ -330,7 +330,7 @@ def test_write_phantom_replaces_its_own_but_nothing_else(tmp_path):
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.tex").write_text("words")
-    with pytest.raises(InputError, match="no phantom data set"):
+    with pytest.raises(InputError, match="not a phantom data set"):
         write_phantom(precious, 2, SEED, size=32, workers=1)
     assert (precious / "chapter.tex").exists()
 
