@@ -14,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from emrrg_lib.config import EMRRGConfig, EncoderConfig
+from emrrg_lib.config import EMRRGConfig, EncoderConfig, EncoderTuning
 from emrrg_lib.files import InputError
 from emrrg_lib.vision.mamba import VisionMamba
 
@@ -60,11 +60,11 @@ LLM_LORA = r".*\.self_attn\.(q_proj|v_proj)"  # whole names: those of the cross-
 
 @dataclass(frozen=True)
 class Policy:
-    """One row of Table 5 or 6. encoder: full | frozen | lora; llm: frozen | lora | hybrid."""
+    """One row of Table 5 or 6."""
 
-    encoder: str
+    encoder: EncoderTuning
     targets: tuple[str, ...]
-    llm: str
+    llm: Literal["frozen", "lora", "hybrid"]
 
 
 X, X_IN_PROJ = ("X",), ("X", "in_proj")
