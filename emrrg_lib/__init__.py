@@ -2,18 +2,18 @@
 
 The rooms of the library, each with its notebook and its section of the EMRRG paper:
 
-    notebook            room                             paper
-    00 start here       model.py, generation.py          §3.1, Fig. 2      images → tokens → prompt → LLM → report
-    01 patch embedding  vision/mamba.py                  §3.2              patches, cls token, positions
-    02 Mamba block      vision/mamba.py, vision/scan.py  §3.2              selective scan in four directions
-    03 Partial LoRA     tuning/                          §3.3              row-block updates; what trains
-    04 hybrid layers    language/                        §3.4, Eq. 1, 2    gated cross-attention in a frozen LLM
-    05 training         training/, data/, phantom/       §3.5, Eq. 3       fine-tuning on images with reports
-    06 metrics          evaluation/                      §4.1              scores of words and of findings
-    07 explorer         interpret/, explorers/           §4.5              which words opened the gates, and where
-    08 pre-training     training/                        MambaXray-VL      images alone, then images with reports
-    09 ablations        training/ablation.py             §4.4, Table 5, 6  one change at a time
-    10 paper, release   NOTES.md                         §3, §4            where the released code differs
+    notebook            room                        paper
+    00 start here       model.py, generation.py     §3.1, Fig. 2      images → tokens → prompt → LLM → report
+    01 patch embedding  vision/mamba.py             §3.2              patches, cls token, positions
+    02 Mamba block      vision/                     §3.2              selective scan in four directions
+    03 Partial LoRA     tuning/                     §3.3              row-block updates; what trains
+    04 hybrid layers    language/                   §3.4, Eq. 1, 2    gated cross-attention in a frozen LLM
+    05 training         training/, data/, phantom/  §3.5, Eq. 3       fine-tuning on images with reports
+    06 metrics          evaluation/                 §4.1              scores of words and of findings
+    07 explorer         interpret/, explorers/      §4.5              which words opened the gates, and where
+    08 pre-training     training/                   MambaXray-VL      images alone, then images with reports
+    09 ablations        training/ablation.py        §4.4, Table 5, 6  one change at a time
+    10 paper, release   NOTES.md                    §3, §4            where the released code differs
 
 `emrrg_lib.NAME` imports the module of NAME when it is first used, so `import emrrg_lib` loads nothing heavy.
 """

@@ -47,7 +47,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type, where: str) -> Any:
-    """Builds settings from JSON values; `where` is how a message calls them.
+    """Builds settings from JSON values; `where` is their name in a message.
 
     Raises:
         InputError: a key that `kind` does not have, or a value that is not allowed.

@@ -1,7 +1,7 @@
 """Installs hybrid decoder layers in any Hugging Face causal LM that uses the attention interface.
 
-One registered attention function runs the model's own self-attention, then lets the layer's
-`cross_attention` (if it has one) act on the heads before o_proj: no attention code is copied.
+One registered attention function runs the model's own self-attention. Then the layer's `cross_attention`, if
+it has one, acts on the heads before o_proj. So no attention code is copied.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 def decoder_layers(llm: nn.Module) -> list[Any]:
-    """The decoder layers of a causal LM, also under PEFT. Raises InputError if they do not fit."""
+    """The decoder layers of a causal LM, with or without PEFT. Raises InputError if they do not fit."""
     layers: Any = getattr(getattr(llm, "get_decoder", lambda: llm)(), "layers", None)
     fits = layers is not None and all(
         hasattr(layer, "input_layernorm") and hasattr(getattr(layer, "self_attn", None), "o_proj")

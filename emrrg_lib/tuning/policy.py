@@ -173,7 +173,7 @@ class Published:
     """A published parameter count and the sum that gives it.
 
     Attributes:
-        claim: as printed; empty where nothing was. parts: what is summed up → parameters.
+        claim: as printed; empty where the papers give none. parts: name of a summand → parameters.
     """
 
     claim: str
@@ -186,11 +186,11 @@ class Published:
 
 
 def published_counts(embed_dim: int, depth: int) -> list[Published]:
-    """How the papers' encoder figures arise, at the release's 224 px (NOTES F).
+    """How the papers' parameter counts of the encoder arise, at the release's 224 px (NOTES F).
 
-    57.31 M and 202.32 M count only the modules whose forward is called: the release reads the mixers'
-    weights directly, so no mixer is in them, nor the position table and the cls token. 1.32 M is the
-    release's half-width X-adapter and LoRA on in_proj, both r = 32, of the base encoder.
+    57.31 M and 202.32 M count only the modules whose forward is called. The release reads the weights of the
+    mixers directly, so these counts lack the mixers, the position table and the cls token. 1.32 M is the
+    release's half-width X-adapter and LoRA on in_proj of the base encoder, both with r = 32.
     """
     with torch.device("meta"):
         encoder = VisionMamba(EncoderConfig(image_size=224, embed_dim=embed_dim, depth=depth))
