@@ -35,7 +35,7 @@ WRONG = [
     (3, MASK + "scores.softmax(-1)", "The mask does nothing"),
     (3, MASK + "scores.softmax(-1) * valid", "Mask the scores, not the weights"),
     (3, MASK + "scores.masked_fill(valid, float('-inf')).softmax(-1)", "True means valid"),
-    (3, MASK + "(scores * valid).softmax(-1)", "A score of 0 is no mask"),
+    (3, MASK + "(scores * valid).softmax(-1)", "A score of 0 is not a mask"),
     (3, MASK + "(scores.exp() * valid) / (scores.exp() * valid).sum(-1, keepdim=True)", "swamps the others"),
     (3, MASK + "(scores - 100.0 * ~valid).softmax(-1)", "a finite penalty"),
     (3, MASK + "scores[:, valid].softmax(-1)", "keeps its column"),

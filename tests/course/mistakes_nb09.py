@@ -46,7 +46,7 @@ WRONG = [
     (1, "answer = 'policy=full partial_lora.r=4'", "tuned as 'full'"),
     (1, "answer = 'policy=table6-X partial_lora.r=4 train.steps=100'", "Something else has changed"),
     (1, "answer = ['policy=table6-X', 'partial_lora.r=4']", "expected a text"),
-    (2, SPREAD.format(**RIGHT | {"sd": "values.std(ddof=0) if len(values) > 1 else None"}), "so n − 1"),
+    (2, SPREAD.format(**RIGHT | {"sd": "values.std(ddof=0) if len(values) > 1 else None"}), ": n − 1"),
     (2, SPREAD.format(**RIGHT | {"sd": "values.var() if len(values) > 1 else None"}), "is the variance"),
     (2, SPREAD.format(**RIGHT | {"sd": "values.sem() if len(values) > 1 else None"}), "error of the mean"),
     (2, SPREAD.format(**RIGHT | {"sd": "values.std(ddof=1)"}), "yours says sd nan"),
@@ -79,10 +79,10 @@ WRONG = [
             **PAIR
             | {"drawn": "np.random.default_rng(0).choice((a - b).ravel(), (len(draws), a.size)).mean(1)"}
         ),
-        "they are no new studies",
+        "are not new studies",
     ),
     (3, PAIRED.format(**PAIR | {"drawn": "draws @ (a[0] - b[0]) / 40"}), "only the first seed"),
-    (3, PAIRED.format(**PAIR | {"drawn": "np.full(len(draws), gap.mean())"}), "it has no width"),
+    (3, PAIRED.format(**PAIR | {"drawn": "np.full(len(draws), gap.mean())"}), "has no width"),
     (3, PAIRED.format(**PAIR | {"value": "gap.sum()"}), "minus that of b"),
     (3, "def answer(a, b, draws):\n    return (a.mean(0) - b.mean(0)).mean()", "expected (difference"),
     (4, BEST.format(**LUCK | {"result": "np.ptp(tables, axis=1).mean()"}), "highest − lowest"),
