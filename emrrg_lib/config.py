@@ -1,19 +1,22 @@
-"""Every size and default of the kit, in frozen dataclasses and named presets; the only place for them."""
+"""Every size and default of the kit, in frozen dataclasses and named presets; they are nowhere else."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from emrrg_lib.files import InputError
-from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict, to_dict
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, assign
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
+GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
+# Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
+Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
+KVInit = Literal["new", "copied"]  # W_k, W_v of the cross-attention: random, or the layer's own
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 
 
@@ -21,7 +24,7 @@ RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 class EncoderConfig(Settings):
     """VisionMamba. The defaults are the base encoder at the paper's 192 px (NOTES A1).
 
-    With kind "hf" a Hugging Face vision model stands in its place; then only `image_size` counts.
+    With kind "hf" the encoder is a Hugging Face vision model; then only `image_size` counts.
     """
 
     image_size: Count = 192  # pixels; paper §3.2 (released checkpoints: 224)
@@ -61,13 +64,17 @@ class LLMConfig(Settings):
     name: str = "tiny"  # a named entry of language/llm.py, a hub id, a folder or a .gguf file
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights; what trains is float32
     hybrid_layers: tuple[int, ...] = (0, 1, 2, 3)
-    gate_input: Literal["S", "H"] = "S"  # S: self-attention output (released); H: normalised hidden (Fig. 2)
-    # Eq. 2 | without α | α alone | X' added plainly
-    gate: Literal["dynamic+warm-up", "dynamic", "static", "none"] = "dynamic+warm-up"
-    kv_init: Literal["new", "copied"] = "new"  # W_k, W_v of the cross-attention; copied: the layer's own
+    gate_input: GateInput = "S"
+    gate: Gate = "dynamic+warm-up"
+    kv_init: KVInit = "new"
     visual_in_prompt: Literal["none", "pooled", "all"] = "none"  # pooled: means of 2 × 2 patches
     tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
     lora_r: Count = 16  # NOTES F: r = 16 on q and v of Llama-2
+
+    @property
+    def image_in_prompt(self) -> bool:
+        """Whether the prompt holds visual tokens."""
+        return self.visual_in_prompt != "none"
 
 
 @dataclass(frozen=True)
@@ -81,21 +88,26 @@ class DataConfig(Settings):
     prompt: str = PROMPT
     references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (NOTES E26)
 
+    @property
+    def view_limit(self) -> int | None:
+        """The most views of a study that the model takes; None: any number (views `mean`)."""
+        return None if self.views == "mean" else self.max_views
+
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
     """Stage 3, supervised fine-tuning.
 
-    While LoRA's B is zero the encoder's output does not change, so `warm_steps` train projector and
-    hybrid layers on tokens computed once; then `steps` (or `epochs`) train everything together.
+    LoRA's B starts at zero, so the encoder's output does not change at first: `warm_steps` train projector
+    and hybrid layers on tokens computed once. Then `steps` (or `epochs`) train everything together.
     """
 
     warm_steps: Whole = 1000
     steps: Whole = 30
-    epochs: Whole = 0  # where given, these many passes over the training split instead of `steps`
+    epochs: Whole = 0  # above 0: so many passes over the training split, in place of `steps`
     batch_size: Count = 16  # studies of an optimiser step, over all processes
-    accumulation: Count = 1  # the step's studies are taken in this many parts: less memory, the same training
-    abnormal_factor: Count = 2  # reports with a finding are drawn this often: beams favour normal ones
+    accumulation: Count = 1  # parts in which the studies of a step are taken: less memory, the same training
+    abnormal_factor: Count = 2  # how often a report with a finding is drawn: beams favour normal ones
     learning_rate: Positive = 3e-3
     joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
@@ -104,7 +116,7 @@ class TrainConfig(Settings):
     warmup_steps: Whole = 20
     clip: NotNegative = 1.0
     gradient_checkpointing: bool = False
-    validations: Count = 2  # checkpoints tried on validation in each part; the last part's best is kept
+    validations: Count = 2  # checkpoints scored on validation in each part; the best of the last part is kept
     validation_studies: Whole = 80  # enough to rank checkpoints, greedy; 0: all
     patience: Whole = 0  # a part ends after so many validations without a better one; 0: never
     save_steps: Count = 250  # steps between checkpoints to resume from
@@ -145,7 +157,7 @@ class EMRRGConfig(Settings):
 
     preset: str = "tiny"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    encoder_weights: str = "tiny"  # an entry of vision.named, a path; kind "hf": id, folder or name
+    encoder_weights: str = "tiny"  # an entry of vision/weights.py, or a path; kind "hf": a name, id or folder
     encoder_tuning: Literal["lora", "full", "frozen"] = "lora"  # lora: Partial LoRA
     partial_lora: PartialLoRAConfig = field(default_factory=PartialLoRAConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
@@ -273,24 +285,5 @@ def preset(name: str) -> EMRRGConfig:
 
 
 def with_values(config: EMRRGConfig, assignments: Sequence[str]) -> EMRRGConfig:
-    """The config with settings such as "train.batch_size=4"; values are JSON, or words as they stand.
-
-    Raises:
-        InputError: no such setting, or a value that is not allowed.
-    """
-    values = to_dict(config)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"'{assignment}' sets nothing: write KEY=VALUE, such as train.batch_size=4")
-        *parents, last = path.split(".")
-        inner = values
-        for parent in parents:
-            inner = inner.setdefault(parent, {})  # an unknown one is refused by from_dict
-            if not isinstance(inner, dict):
-                raise InputError(f"{path} is no setting: {parent} has none of its own")
-        try:
-            inner[last] = json.loads(text)
-        except ValueError:
-            inner[last] = text
-    return from_dict(values, EMRRGConfig, "config")
+    """The config with settings such as "train.batch_size=4"; see `assign`."""
+    return assign(config, assignments, "config")

@@ -1,29 +1,42 @@
-"""Report generation: beam search with the KV cache, and the `Trace` of a finished report."""
+"""Report generation: beam search with the KV cache, reports of a whole split, the `Trace` of a report."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from emrrg_lib.files import InputError
+from emrrg_lib.config import GenerationConfig
+from emrrg_lib.data.study_set import StudySet, pixels
+from emrrg_lib.files import InputError, gather, processes
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, recording
-from emrrg_lib.language.prompt import prompt_ids, report_ids
+from emrrg_lib.language.prompt import position_ids, prompt_ids, report_ids
 from emrrg_lib.trace import Trace
 from emrrg_lib.vision.mamba import drop_cls
 
+BATCH = 8  # studies generated together
+
 
 @torch.no_grad()
-def generate_reports(
-    model, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False, **settings
+def generate(
+    model,
+    studies: Tensor | Sequence[Any],
+    view_mask: Tensor | None = None,
+    trace: bool = False,
+    **settings,
 ):
-    """Writes one report per study.
+    """Writes one report per study; the method `EMRRG.generate`.
 
     Args:
-        model: an EMRRG. pixel_values: (B, V, 3, H, W). view_mask: (B, V) bool; None: all views.
+        model: the EMRRG.
+        studies: a list of studies, see `emrrg_lib.data.study_set.pixels`, of which BATCH are taken at
+            once; or one batch of images as `EMRRG.encode` takes it, with its view_mask.
         trace: also return a `Trace` of each report.
         settings: override fields of `GenerationConfig`, e.g. num_beams=1 for greedy decoding.
 
@@ -31,13 +44,28 @@ def generate_reports(
         list[str]; with `trace` the pair (list[str], list[Trace]).
     """
     chosen = replace(model.settings.generation, **settings)
-    if view_mask is None:
-        view_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool)
-    tokenizer, prompt = model.tokenizer, _prompt(model, len(view_mask))
-    was_training = model.training
+    if isinstance(studies, Tensor):
+        pairs = _generate_batch(model, studies, view_mask, trace, chosen)
+    else:
+        batches = (studies[start : start + BATCH] for start in range(0, len(studies), BATCH))
+        pairs = [
+            pair
+            for batch in batches
+            for pair in _generate_batch(model, *pixels(batch, model.settings), trace, chosen)
+        ]
+    texts = [text for text, _ in pairs]
+    return (texts, [found for _, found in pairs]) if trace else texts
+
+
+def _generate_batch(
+    model, pixel_values: Tensor, view_mask: Tensor | None, trace: bool, chosen: GenerationConfig
+) -> list[tuple[str, Trace | None]]:
+    """Report and (where wanted) trace of each study of one batch of images."""
+    tokenizer, was_training = model.tokenizer, model.training
     model.eval()
     try:
         states, mask = model.encode(pixel_values, view_mask)
+        prompt = _prompt(model, len(states))
         with model.mixed_precision():
             output = model.llm.generate(
                 **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
@@ -56,17 +84,43 @@ def generate_reports(
     rows = [_until_end(row, tokenizer.eos_token_id) for row in output.tolist()]
     texts = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
     traces = (
-        [trace_tokens(model, states[i : i + 1], mask[i : i + 1], row) for i, row in enumerate(rows)]
-        if trace
-        else None
+        trace_tokens(model, states[i : i + 1], mask[i : i + 1], row) if trace else None
+        for i, row in enumerate(rows)
     )
-    return (texts, traces) if trace else texts
+    return list(zip(texts, traces, strict=True))
+
+
+def write_reports(
+    model,
+    studies: StudySet,
+    indices: Sequence[int] | None = None,
+    describe: str = "writing reports",
+    **settings,
+) -> list[str]:
+    """One generated report per study of a split, in order, with a progress bar.
+
+    Several processes share the batches; each returns all reports.
+
+    Args:
+        model: an EMRRG. studies: the split. indices: the numbers of the studies, None for all.
+        describe: label of the progress bar. settings: fields of `GenerationConfig` to override.
+    """
+    state = processes()
+    indices = list(range(len(studies)) if indices is None else indices)
+    starts, mine = range(0, len(indices), BATCH), []
+    with tqdm(
+        total=len(indices), desc=describe, unit="report", leave=False, disable=not state.is_main_process
+    ) as bar:
+        for start in starts[state.process_index :: state.num_processes]:
+            mine.append((start, model.generate(*studies.images(indices[start : start + BATCH]), **settings)))
+            bar.update(min(BATCH * state.num_processes, len(indices) - bar.n))
+    return [text for _, texts in sorted(gather(mine)) for text in texts]
 
 
 def _prompt(model, studies: int) -> Tensor:
     """The prompt's token ids, one row a study, (B, n)."""
     settings = model.settings
-    ids = prompt_ids(model.tokenizer, settings.data.prompt, settings.llm.visual_in_prompt != "none")
+    ids = prompt_ids(model.tokenizer, settings.data.prompt, settings.llm.image_in_prompt)
     return torch.tensor([ids] * studies, device=model.device)
 
 
@@ -78,7 +132,7 @@ def _until_end(row: list[int], end: int) -> list[int]:
 def trace_report(
     model, pixel_values: Tensor, view_mask: Tensor, report: str, position: str = "predicts"
 ) -> Trace:
-    """Teacher-forced trace of a given report for one study: (1, V, 3, H, W), (1, V); see `trace_tokens`."""
+    """Teacher-forced trace of a given report for one study, its images as in `EMRRG.encode`."""
     states, mask = model.encode(pixel_values, view_mask)
     row = report_ids(model.tokenizer, report, model.settings.data.max_length)[:-1]
     return trace_tokens(model, states, mask, row, position)
@@ -89,8 +143,9 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     """Runs prompt + tokens once with explicit attention weights.
 
     Args:
-        position: whose gate and attention stand for a token: "predicts", the position before it, which
-            looked at the image when it chose the word; or "own", the position that reads the word.
+        states, mask: of one study, see `EMRRG.encode`. row: token ids of the report.
+        position: which position gives a token its gate and attention: "predicts", the position before the
+            token, which looked at the image when it chose it; or "own", the position that reads it.
 
     Raises:
         InputError: the model has no hybrid layers, so there is nothing to trace.
@@ -101,7 +156,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     head = _prompt(model, 1)
     ids = torch.cat([head, head.new_tensor([row])], dim=1)
     inputs = model.llm_inputs(ids, torch.ones_like(ids), states, mask)
-    places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    places = position_ids(inputs["attention_mask"])
     with recording(model.llm) as calls, model.mixed_precision():
         model.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=1)
         records = {index: call[0] for index, call in calls.items()}
@@ -115,7 +170,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
         attention=_per_view(weights, model).float().cpu().numpy().astype(np.float32),
         grid=model.grid,
         layer_ids=tuple(records),
-        warm_up=np.array([float(torch.tanh(m.warm_up)) for m in modules.values()], dtype=np.float32),
+        warm_up=np.array([float(m.opening) for m in modules.values()], dtype=np.float32),
     )
 
 

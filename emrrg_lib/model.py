@@ -12,12 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from emrrg_lib import generation
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.files import InputError
-from emrrg_lib.generation import generate_reports
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, without_dropout
-from emrrg_lib.language.prompt import IGNORE, image_slot
+from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
 from emrrg_lib.vision.mamba import drop_cls
@@ -28,17 +28,18 @@ class EMRRG(nn.Module):
     """The whole system.
 
     Args:
-        config: sizes and choices. encoder: a VisionMamba or HFBackbone. llm, tokenizer: a causal LM
-            and its own.
+        config: sizes and choices. encoder: a VisionMamba or HFBackbone.
+        llm, tokenizer: a causal LM and its tokenizer.
 
     Attributes:
         settings: the EMRRGConfig.
-        encoder: under Partial LoRA if that is chosen, (I, 3, H, W) → (I, M + 1, d).
+        encoder: with Partial LoRA if that is chosen, (I, 3, H, W) → (I, M + 1, d).
         projector, projector_norm: d → D, LayerNorm. view_embedding: (max_views, D), with views `concat`.
-        llm: the causal LM with hybrid layers. Weights that train are float32, the LLM's `llm.dtype`.
+        llm: the causal LM with hybrid layers. Its frozen weights have the type `llm.dtype` of the config;
+            weights that train have float32.
     """
 
-    accepts_loss_kwargs = True  # tells the Trainer to pass num_items_in_batch to forward
+    accepts_loss_kwargs = True  # so the Trainer passes num_items_in_batch to forward
 
     def __init__(self, config: EMRRGConfig, encoder: nn.Module, llm: nn.Module, tokenizer) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class EMRRG(nn.Module):
         hidden = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
         self.grid, self.cls_index = encoder.grid, encoder.cls_index
-        # What every row of an ablation has is drawn first: rows of one seed start from the same projector.
+        # The parts that every row of an ablation has are drawn first: rows of a seed share the projector.
         self.projector = nn.Linear(encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
         if config.data.views == "concat":
@@ -90,9 +91,8 @@ class EMRRG(nn.Module):
 
     @classmethod
     def from_run(cls, run: str | Path) -> EMRRG:
-        """Rebuilds the model of a run folder: its config, the base weights, what was trained; on a GPU if
-        there is one."""
-        from emrrg_lib.run_folder import read_config
+        """The model of a run folder, with its trained weights; on a GPU if there is one."""
+        from emrrg_lib.run_folder import read_config  # a room above this one
 
         model = cls.from_preset(read_config(run))
         model.load_trained(Path(run) / "trained.safetensors")
@@ -125,7 +125,7 @@ class EMRRG(nn.Module):
         return {k: v for k, v in self.state_dict().items() if k in trained}
 
     def train(self, mode: bool = True) -> EMRRG:
-        """A frozen encoder stays in eval mode: upstream leaves its drop-path on (NOTES E39)."""
+        """Sets the mode; a frozen encoder keeps eval mode (upstream leaves its drop-path on, NOTES E39)."""
         super().train(mode)
         if self.settings.encoder_tuning == "frozen":
             self.encoder.eval()
@@ -138,36 +138,43 @@ class EMRRG(nn.Module):
         enable({"use_reentrant": False})
 
     def untouched_encoder(self) -> AbstractContextManager:
-        """Within it the encoder is as before stage 3, where Partial LoRA keeps it so."""
+        """Within the block the encoder works without its Partial LoRA, so as before stage 3."""
         return self.encoder.disable_adapter() if isinstance(self.encoder, PeftModel) else nullcontext()
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; images are moved there."""
+        """The device of the model; images are moved there."""
         return self.projector.weight.device
 
     def mixed_precision(self) -> torch.autocast:
-        """On a GPU next to a bfloat16 LLM bfloat16 autocast; else nothing is cast."""
+        """bfloat16 autocast on a GPU with a bfloat16 LLM; elsewhere nothing is cast."""
         half = self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
-    def encode(self, pixel_values: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, pixel_values: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
 
         Args:
-            pixel_values: (B, V, 3, H, W). view_mask: (B, V) bool, True where a view is present.
+            pixel_values: (I, 3, H, W), the views that exist, study by study; or (B, V, 3, H, W).
+            view_mask: (B, V) bool, True where a view exists. None: all V views exist; of (I, 3, H, W)
+                each image is then a study.
 
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
+        if view_mask is None:
+            shape = pixel_values.shape[:2] if pixel_values.dim() == 5 else (len(pixel_values), 1)
+            view_mask = torch.ones(shape, dtype=torch.bool)
         pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
+        if pixel_values.dim() == 5:
+            pixel_values = pixel_values[view_mask]
         with self.mixed_precision():
-            return self.project(self.encoder(pixel_values[view_mask]), view_mask)
+            return self.project(self.encoder(pixel_values), view_mask)
 
     def project(self, tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder tokens of the I views that exist, (I, M + 1, d), → visual states, see `encode`."""
         batch, views = view_mask.shape
-        self._check_views(view_mask)
+        self._check_views(view_mask, len(tokens))
         if self.settings.data.views == "mean":
             total = tokens.new_zeros(batch, *tokens.shape[1:])
             owner = view_mask.nonzero()[:, 0]
@@ -180,7 +187,7 @@ class EMRRG(nn.Module):
         mask = view_mask[:, :, None].expand(-1, -1, states.shape[1])
         return out.flatten(1, 2), mask.flatten(1, 2)
 
-    def _check_views(self, view_mask: Tensor) -> None:
+    def _check_views(self, view_mask: Tensor, images: int) -> None:
         if self.settings.data.views == "concat" and view_mask.shape[1] > self.settings.data.max_views:
             raise InputError(
                 f"a study has {view_mask.shape[1]} views, but the model knows "
@@ -188,6 +195,8 @@ class EMRRG(nn.Module):
             )
         if not view_mask.any(dim=1).all():
             raise InputError("a study has no view: give at least one image for each")
+        if images != (views := int(view_mask.sum())):
+            raise InputError(f"{images} images given for the {views} views of view_mask; give one a view")
 
     def llm_inputs(
         self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
@@ -199,7 +208,7 @@ class EMRRG(nn.Module):
 
         Returns:
             inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
-            visual_states, visual_mask, text_mask; P visual tokens stand where <Img> is (NOTES G).
+            visual_states, visual_mask, text_mask; the P visual tokens follow <Img> (NOTES G).
         """
         embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
         shown, shown_mask = self.prompt_states(states, mask)
@@ -245,10 +254,11 @@ class EMRRG(nn.Module):
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
-            view_mask: (B, V) bool. input_ids, attention_mask, labels: (B, n), right padded; labels
-            are -100 off the report. pixel_values: (B, V, 3, H, W), see `encode`; or tokens:
-            (I, M + 1, d) of an encoder that has run already, see `project`.
-            num_items_in_batch: report tokens of the whole optimiser step, when this is a part of it.
+            view_mask: (B, V) bool.
+            input_ids, attention_mask, labels: (B, n), right padded; labels outside the report are -100.
+            pixel_values: (I, 3, H, W), see `encode`.
+            tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
+            num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():
             states, mask = (
@@ -256,10 +266,10 @@ class EMRRG(nn.Module):
             )
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
-            # logits before the report are not needed; the first token of all has none that predicts it
+            # logits before the report are not needed; nothing predicts the first token of the sequence
             first = max(1, int((labels != IGNORE).any(dim=0).int().argmax()))
             positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
-            places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts
+            places = position_ids(inputs["attention_mask"])
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
         targets = labels[:, first:]
         total = F.cross_entropy(
@@ -268,15 +278,7 @@ class EMRRG(nn.Module):
         count = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def generate(
-        self, pixel_values: Tensor, view_mask: Tensor | None = None, trace: bool = False, **settings
-    ):
-        """Writes reports; see `emrrg_lib.generation.generate_reports`.
-
-        Returns:
-            list[str]; with `trace=True` a pair with the list of `Trace`, one a report.
-        """
-        return generate_reports(self, pixel_values, view_mask, trace=trace, **settings)
+    generate = generation.generate  # (studies | pixel_values, view_mask=None, trace=False, **settings)
 
 
 def _check_choices(config: EMRRGConfig) -> None:

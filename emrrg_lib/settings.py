@@ -1,16 +1,18 @@
 """Checked settings: frozen dataclasses whose annotations say which values are allowed.
 
 `Literal["a", "b"]` is a choice, `Annotated[int, 1]` a number of at least 1, `Annotated[float, 0, 1]` one
-between 0 and 1. Only choices that must go together are looked at elsewhere.
+between 0 and 1. Only choices that depend on each other are checked elsewhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from emrrg_lib.files import InputError
@@ -21,7 +23,7 @@ Whole = Annotated[int, 0]
 Positive = Annotated[float, 1e-12]
 NotNegative = Annotated[float, 0]
 Share = Annotated[float, 0, 1]
-Rate = Annotated[float, 0, 0.9999]  # of dropout or of a moving mean: at 1 nothing is left
+Rate = Annotated[float, 0, 0.9999]  # of dropout or of a moving mean: 1 would leave nothing
 
 
 class Settings:
@@ -57,11 +59,35 @@ def from_dict(values: dict[str, Any], kind: type, where: str) -> Any:
     return kind(**{key: read(value, hints[key], f"{where}.{key}") for key, value in values.items()})
 
 
+def assign(settings: Any, assignments: Sequence[str], where: str) -> Any:
+    """The settings with values such as "train.batch_size=4"; a value is JSON, or else a plain word.
+
+    Raises:
+        InputError: a text without "=", a setting that does not exist, or a value that is not allowed.
+    """
+    values = to_dict(settings)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"'{assignment}' has no value: write KEY=VALUE, such as train.batch_size=4")
+        *parents, last = path.split(".")
+        inner = values
+        for parent in parents:
+            inner = inner.setdefault(parent, {})  # `from_dict` refuses an unknown one
+            if not isinstance(inner, dict):
+                raise InputError(f"there is no setting {path}: {parent} is one value")
+        try:
+            inner[last] = json.loads(text)
+        except ValueError:
+            inner[last] = text
+    return from_dict(values, type(settings), where)
+
+
 def read(value: Any, hint: Any, where: str) -> Any:
     """The value as its annotation wants it: an object as settings, a list as a tuple, 1 as 1.0.
 
     Raises:
-        InputError: a value of the wrong type, no choice, or out of range.
+        InputError: a value of the wrong type or out of range, or one that is not among the choices.
     """
     if dataclasses.is_dataclass(hint):
         return from_dict(value, hint, where)

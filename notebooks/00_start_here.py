@@ -207,7 +207,7 @@ print(model_map(settings))
 
 # %%
 from emrrg_lib.config import PRESETS
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 sizes = []
 for name, config in PRESETS.items():
@@ -243,20 +243,13 @@ pd.DataFrame(sizes).set_index("preset")
 # Study 654 was taken for its findings, before any report was written for it; study 12 has none.
 
 # %%
-from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.data import study_set
 from emrrg_lib.phantom import draw_study
-
-
-def to_tensors(study):
-    """Two grey views → pixel_values (1, 2, 3, H, W) and view_mask (1, 2), as the model takes them."""
-    colour = [np.repeat(view[..., None], 3, axis=-1) for view in study.images]  # (H, W) → (H, W, 3)
-    return stack_views([colour], settings.data.max_views)
-
 
 size = settings.encoder.image_size
 study, other = draw_study(7, 654, size), draw_study(7, 12, size)
-pixels, mask = to_tensors(study)
-other_pixels, other_mask = to_tensors(other)
+pixels, mask = study_set.pixels([study], settings)  # its two views (2, 3, H, W) and where they are (1, 2)
+other_pixels, other_mask = study_set.pixels([other], settings)
 print("pixel_values", tuple(pixels.shape), "· view_mask", tuple(mask.shape))
 for name, each in (("study", study), ("other", other)):
     details = [(f["severity"], f["side"], f["place"], f["kind"]) for f in each.findings]

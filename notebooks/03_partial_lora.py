@@ -239,18 +239,17 @@ pd.DataFrame(table).transpose()
 # that step, in squared length, the best ΔW of rank r would keep.
 
 # %%
+from emrrg_lib.data import study_set
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.study_set import stack_views
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import draw_study
 
 side = settings.encoder.image_size
 studies = [draw_study(7, index, side) for index in range(600, 608)]  # not of the training data: another seed
-colour = [[np.repeat(view[..., None], 3, axis=-1) for view in study.images] for study in studies]
-pixels, view_mask = stack_views(colour, settings.data.max_views)
+pixels, view_mask = study_set.pixels(studies, settings)
 reports = [clean_report(study.report, settings.data.cleaning) for study in studies]
 text = text_batch(model.tokenizer, settings.data.prompt, reports, settings.data.max_length,
-                  settings.llm.visual_in_prompt != "none")
+                  settings.llm.image_in_prompt)
 batch = {"pixel_values": pixels, "view_mask": view_mask, "input_ids": text.input_ids,
          "attention_mask": text.attention_mask, "labels": text.labels}
 batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -520,7 +519,7 @@ for kind in (Calls, Reads):
 # module and does act, but on the mixer's output. Notebook 10 has the whole list.) Now the sums:
 
 # %%
-from emrrg_lib.tuning.counts import published_counts
+from emrrg_lib.tuning.policy import published_counts
 
 for published in published_counts(768, 12):
     for part, count in published.parts.items():
@@ -727,6 +726,6 @@ check_4(seen)
 # count.
 #
 # Read on in the code: [Partial LoRA](../emrrg_lib/tuning/partial_lora.py), [the
-# ledger](../emrrg_lib/tuning/counts.py), [the mixer](../emrrg_lib/vision/mamba.py).
+# ledger](../emrrg_lib/tuning/policy.py), [the mixer](../emrrg_lib/vision/mamba.py).
 #
 # [← 02](02_mamba_block.ipynb) · [04 →](04_hybrid_cross_attention.ipynb)

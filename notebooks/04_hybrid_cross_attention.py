@@ -223,18 +223,11 @@ pd.DataFrame({"α": alphas, "tanh(α)": np.tanh(alphas)}).round(3).transpose()
 # tanh(w_g·S + b_g)·tanh(α) of every word in every hybrid layer.
 
 # %%
-from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.data import study_set
 from emrrg_lib.phantom import draw_study
 
-
-def to_tensors(*studies):
-    """Studies of grey views → pixel_values (B, V, 3, H, W) and view_mask (B, V), as the model takes them."""
-    colour = [[np.repeat(view[..., None], 3, axis=-1) for view in study.images] for study in studies]
-    return [t.to(device) for t in stack_views(colour, settings.data.max_views)]
-
-
 study = draw_study(7, 654, settings.encoder.image_size)  # not of the training data: another seed
-pixels, view_mask = to_tensors(study)
+pixels, view_mask = study_set.pixels([study], settings)
 reports, traces = model.generate(pixels, view_mask, trace=True, num_beams=1)
 report, trace = reports[0], traces[0]
 gate_strip(trace)
@@ -364,7 +357,7 @@ def one_pass(written, text=None):
     return model.llm(**inputs, use_cache=False).logits[0, -len(written) - 1:-1].float()
 
 
-head = torch.tensor([prompt_ids(tokenizer, settings.data.prompt, settings.llm.visual_in_prompt != "none")],
+head = torch.tensor([prompt_ids(tokenizer, settings.data.prompt, settings.llm.image_in_prompt)],
                     device=device)
 with torch.no_grad():
     ids_open, logits_open = write_greedily()
@@ -430,7 +423,7 @@ step_picture(curves, inputs_of(head)["inputs_embeds"].shape[1])
 from emrrg_lib.evaluation import clinical_scores, label_report
 
 many = [draw_study(7, index, settings.encoder.image_size) for index in range(600, 624)]
-views = to_tensors(*many)
+views = study_set.pixels(many, settings)
 written = {"as trained": model.generate(*views, num_beams=1)}
 with open_at_prefill_only(model.llm):
     written["open at the prefill only"] = model.generate(*views, num_beams=1)
@@ -467,7 +460,7 @@ pd.DataFrame(rows).transpose().map("{:.2g}".format)
 # change the model's next word?
 
 # %%
-other_pixels, other_mask = to_tensors(draw_study(7, 12, settings.encoder.image_size))
+other_pixels, other_mask = study_set.pixels([draw_study(7, 12, settings.encoder.image_size)], settings)
 with torch.no_grad():
     other_states, _ = model.encode(other_pixels, other_mask)
 rows = {}

@@ -141,14 +141,13 @@ print(f"by batches that is {steps / batches:.2f} epochs; 30 whole ones would be 
 # tokens).
 
 # %%
-from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.data import study_set
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import draw_study
 
 sizes = model.settings
 drawn = [draw_study(5, i, sizes.encoder.image_size) for i in (0, 1)]
-colour = [[view[..., None].repeat(3, axis=-1) for view in study.images] for study in drawn]
-pixels, view_mask = stack_views(colour, sizes.data.max_views)
+pixels, view_mask = study_set.pixels(drawn, sizes)
 reports = ["the heart is normal in size .", "no pneumothorax ."]
 text = text_batch(model.tokenizer, "Describe the image.", reports, sizes.data.max_length)
 table = pd.DataFrame({
@@ -448,10 +447,10 @@ for name, what in told.items():
 # %%
 from safetensors.torch import load_file
 
-from emrrg_lib.tuning.policy import trainable_part
+from emrrg_lib.tuning.policy import part_of
 
 tensors = load_file(out / "trained.safetensors")
-names = pd.DataFrame([{"part": trainable_part(name), "numbers": t.numel(),
+names = pd.DataFrame([{"part": part_of(name), "numbers": t.numel(),
                        "example": ".".join(name.split(".")[-4:])}  # the end of the name
                       for name, t in tensors.items()])
 names = names.groupby("part").agg(tensors=("numbers", "size"), numbers=("numbers", "sum"),

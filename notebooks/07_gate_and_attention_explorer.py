@@ -74,13 +74,12 @@ glossary("attention", "g_d · g_s", "α", "g_s", "ΔW")
 # no picture reads the model.
 
 # %%
-from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.data import study_set
 from emrrg_lib.language.hybrid_decoder import gates_scaled
 from emrrg_lib.phantom import draw_study
 
 study = draw_study(7, STUDY, settings.encoder.image_size)
-colour = [np.repeat(view[..., None], 3, axis=-1) for view in study.images]  # (H, W) → (H, W, 3)
-pixels, mask = (each.to(device) for each in stack_views([colour], settings.data.max_views))
+pixels, mask = study_set.pixels([study], settings)
 
 
 def regenerate(gate_scales):

@@ -169,7 +169,7 @@ pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.item
 # B (d, r) in every block; `x_proj` exists once for each of four directions, with A (r, d) and B (R + 2N, r).
 
 # %%
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.tuning.policy import ledger
 
 GROUPS = {"Partial LoRA": "encoder, LoRA", "projector, view embedding": "projector",
           "LoRA of the LLM": "LLM, LoRA", "cross-attention W_k, W_v": "hybrid layers",
@@ -651,7 +651,7 @@ with capture_output():
     test = StudySet(read_dataset(data, 0).split("test"), start)
     pixels, mask = test.images(range(2))
 with torch.no_grad():
-    kept = full.encoder(pixels[mask])  # computed once, as in the warm part
+    kept = full.encoder(pixels)  # computed once, as in the warm part
 
 
 def encoder_learns(states):

@@ -100,7 +100,7 @@ print("add_one(5) =", add_one(5), "· double(5) =", double(5), "· square(5) =",
 # *share* the last mixer.
 
 # %%
-from emrrg_lib.data.study_set import stack_views
+from emrrg_lib.data import study_set
 from emrrg_lib.phantom import draw_study
 
 
@@ -129,14 +129,9 @@ def called(encoder, pixels):
     return counts, tokens
 
 
-def to_tensors(*studies):
-    """Studies of grey views → pixel_values (B, V, 3, H, W) and view_mask (B, V), as the model takes them."""
-    colour = [[np.repeat(view[..., None], 3, axis=-1) for view in study.images] for study in studies]
-    return [t.to(device) for t in stack_views(colour, settings.data.max_views)]
-
-
 size = settings.encoder.image_size
-pixels = to_tensors(draw_study(7, 654, size))[0][:, 0]  # the frontal view, (1, 3, H, W)
+frontal = study_set.pixels([draw_study(7, 654, size)], settings)[0][:1]
+pixels = frontal.to(device)  # the frontal view, (1, 3, H, W)
 encoder = model.encoder.get_base_model()  # with its trained low-rank pairs
 counts, right = called(encoder, pixels)
 with every_block_runs_the_last(encoder.layers):
@@ -167,7 +162,7 @@ print("the mixer of each block gets a gradient:", reached)
 from emrrg_lib.evaluation import clinical_scores, label_report
 
 studies = [draw_study(7, index, size) for index in range(600, 616)]
-views = to_tensors(*studies)
+views = study_set.pixels(studies, settings)
 
 
 def micro(texts):
@@ -605,7 +600,7 @@ counted_picture(rows)
 
 # %%
 from emrrg_lib.config import preset
-from emrrg_lib.tuning.counts import ledger, published_counts
+from emrrg_lib.tuning.policy import ledger, published_counts
 
 width, depth, rank = 768, 12, 32
 x_adapter, in_proj = depth * rank * (width + width // 2), depth * rank * (width + 2 * width)
@@ -876,7 +871,7 @@ check_4(encoder_size)
 # step sees, what exactly is scored.
 #
 # Read on in the code: [the mixer](../emrrg_lib/vision/mamba.py), [hybrid
-# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/counts.py), [the
+# layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/policy.py), [the
 # tests of cached steps](../tests/language/test_hybrid_decoder.py).
 #
 # [← 09](09_ablations.ipynb) · [00 →](00_start_here.ipynb)

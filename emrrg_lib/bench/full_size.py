@@ -38,7 +38,7 @@ def run(quick: bool, name: str = "iu-xray") -> dict:
     model.gradient_checkpointing_enable()
     lap("build")
     size = config.encoder.image_size
-    pixels = torch.randn(1, 2, 3, size, size, device=device)
+    pixels = torch.randn(2, 3, size, size, device=device)
     view_mask = torch.ones(1, 2, dtype=torch.bool, device=device)
     text = text_batch(tokenizer, config.data.prompt, [REPORT], config.data.max_length, image=True)
     text = {key: value.to(device) for key, value in vars(text).items()}

@@ -42,7 +42,8 @@ def encoding_every_beam(model: EMRRG, beams: int) -> Iterator[None]:
     own = model.encode
 
     def repeated(pixel_values: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
-        states, mask = own(pixel_values.repeat_interleave(beams, 0), view_mask.repeat_interleave(beams, 0))
+        studies = pixel_values.unflatten(0, view_mask.shape)  # every view exists
+        states, mask = own(studies.repeat_interleave(beams, 0), view_mask.repeat_interleave(beams, 0))
         return states[::beams], mask[::beams]
 
     model.encode = repeated

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from emrrg_lib.bench.timing import compare, interleaved
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.language.llm import NAMED, load_llm
-from emrrg_lib.language.prompt import IGNORE, text_batch
+from emrrg_lib.language.prompt import IGNORE, position_ids, text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.vision.weights import build_encoder
 
@@ -46,7 +46,7 @@ def batch_of(model: EMRRG, studies: int) -> dict[str, Tensor]:
     size, data = model.settings.encoder.image_size, model.settings.data
     text = text_batch(model.tokenizer, data.prompt, [REPORT] * studies, data.max_length, image=True)
     return {
-        "pixel_values": torch.randn(studies, 2, 3, size, size),
+        "pixel_values": torch.randn(2 * studies, 3, size, size),
         "view_mask": torch.ones(studies, 2, dtype=torch.bool),
         **vars(text),
     }
@@ -63,7 +63,7 @@ def loss_everywhere(
     """The model's loss, but lm_head runs on prompt and visual tokens too."""
     states, mask = model.encode(pixel_values, view_mask)
     inputs = model.llm_inputs(input_ids, attention_mask, states, mask)
-    places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    places = position_ids(inputs["attention_mask"])
     logits = model.llm(**inputs, position_ids=places, use_cache=False).logits
     wanted = F.pad(labels, (logits.shape[1] - labels.shape[1], 0), value=IGNORE)[:, 1:]
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten(), ignore_index=IGNORE)
@@ -75,7 +75,7 @@ def run(quick: bool = False) -> dict:
     model, whole = build(layers), build(layers, trained=True)
     batch = batch_of(model, studies)
     with torch.no_grad():
-        tokens = model.encoder(batch["pixel_values"].flatten(0, 1))
+        tokens = model.encoder(batch["pixel_values"])
     warm = {key: value for key, value in batch.items() if key != "pixel_values"} | {"tokens": tokens}
 
     def step(system: EMRRG, loss: Tensor) -> None:

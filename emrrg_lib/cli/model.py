@@ -79,12 +79,12 @@ def generate(options: Namespace) -> int:
     run = run_folder(options.run)
     if options.data and not options.out:
         raise InputError("say where to write the reports of the split: --out DIR")
-    from emrrg_lib.run.inference import generate_reports, generate_split
+    from emrrg_lib.run.inference import generate_for_files, generate_split
 
     if options.data:
         print("Wrote", generate_split(run, options.data, options.split, options.out, options.greedy))
         return 0
-    for report in generate_reports(run, options.images, options.greedy):
+    for report in generate_for_files(run, options.images, options.greedy):
         print(report)
     return 0
 

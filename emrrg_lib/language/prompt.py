@@ -20,8 +20,8 @@ def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, image: bool = False) -> list[int]:
     """Token ids of `Human: {prompt}\\nAssistant:`, after BOS where the tokenizer has one.
 
-    With `image` they are those of `Human: <Img></Img> {prompt} \\nAssistant:`, R2GenGPT's frame for
-    visual tokens, which go in at `image_slot`.
+    With `image` they are those of `Human: <Img></Img> {prompt} \\nAssistant:`, R2GenGPT's frame; the
+    visual tokens are put in at `image_slot`.
     """
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     if image:
@@ -30,18 +30,23 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, image: bool = Fa
 
 
 def image_slot(tokenizer: PreTrainedTokenizerFast) -> int:
-    """How many tokens of a prompt with an image stand before the visual tokens."""
+    """How many tokens of a prompt with an image come before the visual tokens."""
     return len(text_ids(tokenizer, BEFORE_IMAGE)) + (tokenizer.bos_token_id is not None)
 
 
 def report_ids(tokenizer: PreTrainedTokenizerFast, report: str, max_length: int) -> list[int]:
     """Token ids of the report, cut to `max_length`, then the end symbol (never cut away).
 
-    They are those the report has after "Assistant:"; tokenised alone, SentencePiece adds a space.
+    They are the ids that the report has after "Assistant:"; alone, SentencePiece would add a space.
     """
     before = text_ids(tokenizer, ":")
     ids = text_ids(tokenizer, ": " + report.strip())[len(before) :][:max_length]
     return [*ids, tokenizer.eos_token_id]
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Positions of the attended tokens, (B, n) → (B, n), counted as transformers' `generate` does."""
+    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ import torch
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.study import PUBLISHED
 from emrrg_lib.files import InputError
+from emrrg_lib.generation import BATCH
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run.inference import BATCH
-from emrrg_lib.tuning.counts import Entry, ledger, published_counts
+from emrrg_lib.tuning.policy import Entry, ledger, published_counts
 
 PAPER_ENCODERS = ((768, 12), (1024, 24))  # base, large
 NOT_IN_1_32 = (

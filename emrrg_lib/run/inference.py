@@ -1,6 +1,4 @@
-"""Reports for a split, and for any image files by a finished run.
-
-A run's encoder as one plain file: LoRA merged in, under upstream's key names."""
+"""Uses a finished run: reports for image files or for a split, and its encoder as one plain file."""
 
 from __future__ import annotations
 
@@ -11,65 +9,32 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
-from tqdm import tqdm
 
-from emrrg_lib.data.images import read_view
 from emrrg_lib.data.sources import read_dataset
-from emrrg_lib.data.study_set import StudySet, stack_views
-from emrrg_lib.files import InputError, atomic_path, gather, processes
+from emrrg_lib.data.study_set import StudySet, pixels
+from emrrg_lib.files import InputError, atomic_path, processes
+from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import read_config, write_predictions
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import load_encoder, save_vision_encoder
 
-BATCH = 8  # studies generated together
 PHANTOM_ONLY = (
     "(note: the tiny model has seen PhantomCXR only; on a real X-ray its report means "
     "nothing. Not for clinical use.)"
 )
 
 
-def write_reports(
-    model: EMRRG,
-    studies: StudySet,
-    indices: Sequence[int] | None = None,
-    describe: str = "writing reports",
-    **settings,
-) -> list[str]:
-    """One generated report per study, in order, with a progress bar.
-
-    Several processes share the batches; each returns all reports.
-
-    Args:
-        model: the model. studies: the split. indices: which studies, None for all.
-        describe: label of the progress bar. settings: fields of `GenerationConfig` to override.
-    """
-    state = processes()
-    indices = list(range(len(studies)) if indices is None else indices)
-    starts, mine = range(0, len(indices), BATCH), []
-    with tqdm(
-        total=len(indices), desc=describe, unit="report", leave=False, disable=not state.is_main_process
-    ) as bar:
-        for start in starts[state.process_index :: state.num_processes]:
-            mine.append((start, model.generate(*studies.images(indices[start : start + BATCH]), **settings)))
-            bar.update(min(BATCH * state.num_processes, len(indices) - bar.n))
-    return [text for _, texts in sorted(gather(mine)) for text in texts]
-
-
-def generate_reports(run: Path, images: Sequence[Path], greedy: bool = False) -> list[str]:
+def generate_for_files(run: Path, images: Sequence[Path], greedy: bool = False) -> list[str]:
     """The report of one study from its image files, then a note where the model knows phantoms only.
 
     Raises:
         InputError: an image that cannot be read, more views than the model takes, or no run.
     """
     config = read_config(run)
-    limit = None if config.data.views == "mean" else config.data.max_views
-    if not images or (limit and len(images) > limit):
-        raise InputError(f"{len(images)} images given: this model takes 1 to {limit} views of one study")
-    views = [read_view(path, config.encoder.image_size) for path in images]
-    model = EMRRG.from_run(run)
-    texts = model.generate(*stack_views([views], limit), **_beams(greedy))
+    batch = pixels([images], config)  # read first: a wrong file is refused before the model is loaded
+    texts = EMRRG.from_run(run).generate(*batch, **_beams(greedy))
     return texts + ([PHANTOM_ONLY] if config.preset == "tiny" else [])
 
 

@@ -26,10 +26,10 @@ from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.baselines import constant_report, shuffled
 from emrrg_lib.evaluation.intervals import point_scores, system_statistics
 from emrrg_lib.files import InputError, processes, write_json, write_text
+from emrrg_lib.generation import write_reports
 from emrrg_lib.interpret.ablation_figure import ablation_figure
 from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run.inference import write_reports
 from emrrg_lib.run_folder import read_json, run_record, write_predictions
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.ablation_rows import (

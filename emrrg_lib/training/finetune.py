@@ -17,9 +17,9 @@ from emrrg_lib.data.study_set import Indices, StudySet
 from emrrg_lib.evaluation.clinical import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
+from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run.inference import write_reports
 from emrrg_lib.run_folder import read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import random_streams
@@ -37,7 +37,7 @@ class StudyCollator:
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         self.studies, self.seed = studies, seed
         self.tokenizer, self.data = model.tokenizer, model.settings.data
-        self.image_in_prompt = model.settings.llm.visual_in_prompt != "none"
+        self.image_in_prompt = model.settings.llm.image_in_prompt
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """The image side of the batch."""
@@ -72,7 +72,7 @@ class TokenCollator(StudyCollator):
         tokens = []
         for start in range(0, len(self.studies), ENCODE_BATCH):
             pixels, masks = self.studies.images(range(start, min(start + ENCODE_BATCH, len(self.studies))))
-            encoded = self.model.encoder(pixels[masks].to(self.model.device)).half().cpu()
+            encoded = self.model.encoder(pixels.to(self.model.device)).half().cpu()
             tokens += encoded.split(masks.sum(dim=1).tolist())
         return tokens
 

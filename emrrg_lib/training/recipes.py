@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from emrrg_lib.config import LARGE, TINY_ENCODER, Cleaning, EncoderConfig
 from emrrg_lib.files import InputError
-from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, from_dict
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, assign
 
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 
@@ -112,16 +111,9 @@ def chosen(recipe: Any, **options: Any) -> Any:
 
 
 def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
-    """The recipe with a cell's words, then with `values`; `default` changes nothing."""
+    """The recipe with the words of a cell, then with `values`; the cell `default` changes nothing."""
     words = [] if cell == "default" else cell.split()
-    changed = {}
-    for word in (*words, *values):
-        key, _, text = word.partition("=")
-        try:
-            changed[key] = json.loads(text)
-        except ValueError:
-            changed[key] = text
-    return from_dict(asdict(base) | changed, type(base), "the recipe")
+    return assign(base, [*words, *values], "the recipe")
 
 
 def per_process(batch_size: int, parts: int) -> int:

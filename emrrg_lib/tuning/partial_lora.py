@@ -1,14 +1,16 @@
 """Partial LoRA: low-rank updates of row blocks of the mixer's matrices (paper §3.3; NOTES C).
 
-in_proj's rows make X then Z, x_proj's rows make dt, B, then C. `LoRA_p(X)` updates the X rows alone,
-`LoRA(in_proj)` all rows; both together are the paper's default. PEFT does the rest: one adapter per
-target, named `lora_<target>` (an adapter named like a module loses its weights on save; target B is
-`lora_B_rows`, because PEFT keeps every B matrix in a module named `lora_B`).
+The rows of in_proj make X, then Z; the rows of x_proj make dt, B, then C. `LoRA_p(X)` updates the X rows
+alone, `LoRA(in_proj)` updates all rows; both together are the paper's default. A new target is one row of
+TARGETS; a new row block is one more name in the mixer's RowBlockLinear.
+
+PEFT does the rest: one adapter per target, named `lora_<target>`. The adapter of target B is named
+`lora_B_rows`, because PEFT keeps every B matrix in a module named `lora_B`, and an adapter with the name of a
+module loses its weights when it is saved.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,28 +23,25 @@ from emrrg_lib.config import PartialLoRAConfig
 from emrrg_lib.files import InputError
 from emrrg_lib.vision.mamba import DIRECTIONS, RowBlockLinear, VisionMamba
 
-ALL_DIRECTIONS = "(" + "|".join(DIRECTIONS) + ")"
-# target → the modules it acts on (a regular expression over names inside the encoder)
+EVERY = "(" + "|".join(DIRECTIONS) + ")"  # direction
+# target → the modules on which it acts, a regular expression over the names inside the encoder
 TARGETS = {
     "X": r"layers\.\d+\.mixer\.in_proj",
     "Z": r"layers\.\d+\.mixer\.in_proj",
-    "dt": rf"layers\.\d+\.mixer\.x_proj{ALL_DIRECTIONS}",
-    "B": rf"layers\.\d+\.mixer\.x_proj{ALL_DIRECTIONS}",
-    "C": rf"layers\.\d+\.mixer\.x_proj{ALL_DIRECTIONS}",
+    "dt": rf"layers\.\d+\.mixer\.x_proj{EVERY}",
+    "B": rf"layers\.\d+\.mixer\.x_proj{EVERY}",
+    "C": rf"layers\.\d+\.mixer\.x_proj{EVERY}",
     "in_proj": r"layers\.\d+\.mixer\.in_proj",
-    "x_proj": rf"layers\.\d+\.mixer\.x_proj{ALL_DIRECTIONS}",
-    "dt_proj": rf"layers\.\d+\.mixer\.dt_proj{ALL_DIRECTIONS}",
+    "x_proj": rf"layers\.\d+\.mixer\.x_proj{EVERY}",
+    "dt_proj": rf"layers\.\d+\.mixer\.dt_proj{EVERY}",
     "out_proj": r"layers\.\d+\.mixer\.out_proj",
     "embedding": r"patch_embed\.proj",
 }
 
-PEFT_MODULES = ("lora_A", "lora_B")
-
 
 def adapter_name(target: str) -> str:
     """PEFT's name of a target's adapter."""
-    name = f"lora_{target}"
-    return f"{name}_rows" if name in PEFT_MODULES else name
+    return "lora_B_rows" if target == "B" else f"lora_{target}"
 
 
 TARGET_OF = {adapter_name(target): target for target in TARGETS}
@@ -79,7 +78,7 @@ class RowBlockLoraLinear(LoraLinear):
 
 
 def _lora_config(target: str, config: PartialLoRAConfig) -> LoraConfig:
-    """ΔW = scale · B · A: PEFT scales by lora_alpha / r."""
+    """The adapter of one target; PEFT scales B · A by lora_alpha / r."""
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.scale * config.r,
@@ -90,14 +89,6 @@ def _lora_config(target: str, config: PartialLoRAConfig) -> LoraConfig:
     return lora
 
 
-def check(config: PartialLoRAConfig) -> None:
-    """Raises InputError for an unknown or repeated target, or none."""
-    if unknown := [t for t in config.targets if t not in TARGETS]:
-        raise InputError(f"unknown Partial LoRA target '{unknown[0]}'; choose from {', '.join(TARGETS)}")
-    if not config.targets or len(set(config.targets)) < len(config.targets):
-        raise InputError(f"Partial LoRA needs distinct targets, got {list(config.targets)}")
-
-
 def apply_partial_lora(encoder: VisionMamba, config: PartialLoRAConfig) -> PeftModel:
     """Wraps the encoder with one adapter per target, all active together; B starts at zero.
 
@@ -106,9 +97,12 @@ def apply_partial_lora(encoder: VisionMamba, config: PartialLoRAConfig) -> PeftM
         `merge_and_unload()` and `save_pretrained()` are PEFT's.
 
     Raises:
-        InputError: see `check`.
+        InputError: an unknown or repeated target, or no target.
     """
-    check(config)
+    if unknown := [t for t in config.targets if t not in TARGETS]:
+        raise InputError(f"unknown Partial LoRA target '{unknown[0]}'; choose from {', '.join(TARGETS)}")
+    if not config.targets or len(set(config.targets)) < len(config.targets):
+        raise InputError(f"Partial LoRA needs distinct targets, got {list(config.targets)}")
     first, *others = config.targets
     model = PeftModel(encoder, _lora_config(first, config), adapter_name=adapter_name(first))
     for target in others:
@@ -122,34 +116,22 @@ def activate(model: PeftModel, targets: Iterable[str]) -> None:
     model.base_model.set_adapter([adapter_name(t) for t in targets])
 
 
-def load_partial_lora(encoder: VisionMamba, folder: str | Path, config: PartialLoRAConfig) -> PeftModel:
-    """Reads adapters written by `save_pretrained` back onto `encoder`.
+def load_partial_lora(encoder: VisionMamba, folder: str | Path) -> PeftModel:
+    """Reads adapters that `save_pretrained` wrote to `folder`; targets, rank and scale are in its files.
 
-    The row-block mapping is not in PEFT's file, so the adapters are built from `config` first.
-    Raises InputError if an adapter of `config` is not in `folder` or has another rank or scale.
+    Raises InputError where there is no adapter, or where one lacks matrices.
     """
-    check(config)
-    model = apply_partial_lora(encoder, config)
-    for target in config.targets:
-        name = adapter_name(target)
-        file = Path(folder) / name / "adapter_config.json"
-        if not file.is_file():
-            raise InputError(f"{folder} holds no adapter '{name}'; it was saved for other targets")
-        _check_saved(file, config)
-        result = model.load_adapter(Path(folder) / name, name, is_trainable=True)
-        if missing := [key for key in result.missing_keys if f".{name}." in key]:
-            raise InputError(
-                f"{file.parent} lacks {len(missing)} matrices, first '{missing[0]}'; save it again"
-            )
+    folders = {
+        t: Path(folder) / adapter_name(t) for t in TARGETS if (Path(folder) / adapter_name(t)).is_dir()
+    }
+    if not folders:
+        raise InputError(f"{folder} holds no Partial LoRA adapter; give the folder of save_pretrained")
+    lora = LoraConfig.from_pretrained(str(next(iter(folders.values()))))
+    config = PartialLoRAConfig(tuple(folders), lora.r, lora.lora_alpha / lora.r, lora.lora_dropout)
+    model = apply_partial_lora(encoder, config)  # PEFT's files do not say which rows an adapter has
+    for target, path in folders.items():
+        found = model.load_adapter(str(path), adapter_name(target), is_trainable=True)
+        if missing := [key for key in found.missing_keys if f".{adapter_name(target)}." in key]:
+            raise InputError(f"{path} lacks {len(missing)} matrices, first '{missing[0]}'; save it again")
     activate(model, config.targets)
     return model
-
-
-def _check_saved(file: Path, config: PartialLoRAConfig) -> None:
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    rank, scale = saved["r"], saved["lora_alpha"] / saved["r"]
-    if rank != config.r or abs(scale - config.scale) > 1e-6:
-        raise InputError(
-            f"{file.parent} was saved with r={rank}, scale={scale:g}, but the config says "
-            f"r={config.r}, scale={config.scale:g}; use the saved values"
-        )

@@ -1,8 +1,8 @@
-"""Any Hugging Face vision model that returns tokens, in the encoder's place (R2GenGPT's Swin, CXPMRG's ViT).
+"""A Hugging Face vision model as the encoder: any that returns tokens (R2GenGPT's Swin, CXPMRG's ViT).
 
-Encoders share one protocol: `embed_dim`, `grid` (rows, columns), `cls_index` (place of the cls token or
-None), `image_size` (pixels), and `forward (B, 3, H, W) → (B, T, d)`. Images come as the kit makes them,
-with ImageNet's mean and deviation: right for Swin, DeiT and DINOv2; ViT was trained with 0.5 and 0.5.
+Every encoder has `embed_dim`, `grid` (rows, columns), `cls_index` (place of the cls token or None),
+`image_size` (pixels), and `forward (B, 3, H, W) → (B, T, d)`. The kit normalises images with ImageNet's mean
+and deviation. Swin, DeiT and DINOv2 were trained so; ViT was trained with 0.5 and 0.5.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from emrrg_lib.files import InputError, cache_folder
+from emrrg_lib.vision.mamba import check_images
 
 NAMED = {  # name → hub id, architecture, sizes (those of the hub's file; ViTConfig's defaults are base)
     "vit-base": ("google/vit-base-patch16-224", "vit", {}),
@@ -30,14 +31,14 @@ NAMED = {  # name → hub id, architecture, sizes (those of the hub's file; ViTC
 
 
 class HFBackbone(nn.Module):
-    """Wraps a vision model; register and distillation tokens are dropped, the cls token stays.
+    """Wraps a vision model; register and distillation tokens are dropped, the cls token is kept.
 
     Args:
         model: returns `last_hidden_state` (B, T, d): extra tokens, then the patches of a square grid.
         image_size: pixels of the square images.
 
     Raises:
-        InputError: the model returns no tokens, or none that lie on a square grid.
+        InputError: the model returns no tokens, or its tokens do not lie on a square grid.
     """
 
     def __init__(self, model: PreTrainedModel, image_size: int) -> None:
@@ -57,7 +58,7 @@ class HFBackbone(nn.Module):
             ) from error
         side = math.isqrt(tokens.shape[1])
         self.extra = tokens.shape[1] - side**2
-        if tokens.dim() != 3 or self.extra > 8:  # a map of features, or tokens of no square grid
+        if tokens.dim() != 3 or self.extra > 8:  # a map of features, or a grid that is not square
             raise InputError(
                 f"{name} returns {tuple(tokens.shape)}, not tokens (B, T, d) of a square grid; "
                 "choose a ViT, DeiT, DINOv2 or Swin"
@@ -67,14 +68,7 @@ class HFBackbone(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, M + 1, d), or (B, M, d) for a model without cls token."""
-        wanted = (3, self.image_size, self.image_size)
-        if pixel_values.dim() != 4 or pixel_values.shape[1:] != wanted:
-            raise InputError(
-                f"images must be (B, {', '.join(map(str, wanted))}), got "
-                f"{tuple(pixel_values.shape)}; load_image resizes them"
-            )
-        if not pixel_values.isfinite().all():
-            raise InputError("an image holds NaN or infinite values; check how it was read and normalised")
+        check_images(pixel_values, self.image_size)
         tokens = self.model(pixel_values=pixel_values, **self.options).last_hidden_state
         return torch.cat([tokens[:, :1], tokens[:, self.extra :]], dim=1) if self.extra > 1 else tokens
 
@@ -91,13 +85,14 @@ def load_hf_backbone(source: str, image_size: int) -> HFBackbone:
     """Loads pre-trained weights: an entry of `NAMED`, a folder in the Hugging Face layout, or a hub id.
 
     Raises:
-        InputError: missing or not reachable: what to download and where to put it; see also `HFBackbone`.
+        InputError: the model is missing or cannot be reached; the sentence says what to download and where
+            to put it. See also `HFBackbone`.
     """
     return HFBackbone(_read(partial(_without_pooling, AutoModel.from_pretrained), source), image_size)
 
 
 def _without_pooling(make: Callable[..., PreTrainedModel], source) -> PreTrainedModel:
-    """A pooling layer would hold parameters that no token passes; not every model has the option."""
+    """Without the pooling layer, whose parameters act on no token; not every model has this option."""
     try:
         return make(source, add_pooling_layer=False)
     except TypeError:

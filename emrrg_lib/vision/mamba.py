@@ -1,12 +1,19 @@
-"""Patch embedding: the image is cut into P × P patches, each projected to d channels (paper §3.2).
+"""The Vision Mamba encoder: patches, the four-direction Mamba mixer, blocks (paper §3.2, Fig. 2; NOTES A).
 
-The four-direction Mamba mixer (MambaXray-VL's `v3`; NOTES A3, paper Fig. 2).
+An image is cut into patches. Each patch becomes a token, and the cls token is put in the middle. A block
+mixes the tokens by a selective scan (MambaXray-VL's `v3`, NOTES A3) and then applies a SwiGLU. The mixer
+scans the tokens in four orders: row-major, its reverse, column-major, its reverse. One stacked scan does all.
 
-Every direction reads the same X and Z in another order: row-major, its reverse, column-major, its
-reverse; the cls token stays in the middle. One stacked scan does all four (G = 4).
-
-
-VisionMamba: patch embedding, cls token in the middle, Mamba blocks (paper §3.2; NOTES A)."""
+    B         batch, in every shape; the scan also has an input matrix B
+    M, L      num_patches; L = M + 1 tokens with the cls token
+    d, N, R   embed_dim, d_state, dt_rank = ⌈d / 16⌉: width of a token, of a channel's state, of dt
+    G         len(suffixes), the scan directions
+    X, Z      in_proj, (B, L, d) each: the tokens to be scanned, and their gate
+    Δ         dt_proj(dt), (B, G·d, L): step sizes
+    B, C      x_proj, (B, G, L, N) each: input and output matrix of the scan
+    A, D      −exp(A_log), (G·d, N), and D, (G·d,): decay of the state, skip weight
+    h, y      selective_scan: state (B, G·d, N), output (B, G·d, L)
+"""
 
 from __future__ import annotations
 
@@ -23,6 +30,15 @@ from emrrg_lib.files import InputError
 from emrrg_lib.vision.scan import causal_conv1d, selective_scan
 
 
+def check_images(pixel_values: Tensor, size: int) -> None:
+    """Raises InputError unless the images are (B, 3, size, size) and finite."""
+    if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, size, size):
+        shape = tuple(pixel_values.shape)
+        raise InputError(f"images must be (B, 3, {size}, {size}), got {shape}; resize them first")
+    if not pixel_values.isfinite().all():
+        raise InputError("an image holds NaN or infinite values; check its file and how it was normalised")
+
+
 class PatchEmbed(nn.Module):
     """A convolution whose kernel and stride are the patch: a linear map of each patch's pixels.
 
@@ -35,24 +51,16 @@ class PatchEmbed(nn.Module):
             raise InputError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
         self.side = image_size // patch_size  # patches along one edge
         if self.side % 2:
-            raise InputError(
-                f"a grid of {self.side}×{self.side} patches has no middle for the cls "
-                "token; choose image_size / patch_size even"
-            )
+            grid = f"a grid of {self.side}×{self.side} patches"
+            raise InputError(f"{grid} has no middle for the cls token; choose image_size / patch_size even")
         self.image_size = image_size
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
         nn.init.trunc_normal_(self.proj.weight, std=1.0 / math.sqrt(3 * patch_size**2))
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, M, d), row-major. Raises InputError for another size or for NaN."""
-        if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, self.image_size, self.image_size):
-            raise InputError(
-                f"images must be (B, 3, {self.image_size}, {self.image_size}), "
-                f"got {tuple(pixel_values.shape)}; load_image resizes them"
-            )
-        if not pixel_values.isfinite().all():
-            raise InputError("an image holds NaN or infinite pixels; check the file it came from")
+        """(B, 3, H, W) → (B, M, d), row-major; InputError for images of another size or with NaN."""
+        check_images(pixel_values, self.image_size)
         return self.proj(pixel_values).flatten(2).transpose(1, 2)
 
 
@@ -109,10 +117,10 @@ class RowBlockLinear(nn.Linear):
 class MambaMixer(nn.Module):
     """X, Z → Δ, B, C → scan in four directions → mean → out_proj; (B, L, d) → (B, L, d).
 
-    in_proj and out_proj are shared; conv1d, x_proj, dt_proj, A_log and D exist per direction. The
-    Linears are always called as modules: PEFT acts nowhere else (upstream reads `.weight`, so its
-    LoRA never acted, NOTES 0.3). `directions=1` is stage 1's mixer: the tokens are
-    scanned once, in the order given, whatever their number and without a cls token (NOTES A7).
+    in_proj and out_proj are shared; conv1d, x_proj, dt_proj, A_log and D exist per direction. The Linears
+    are always called as modules, because PEFT acts only there (upstream reads `.weight`, so its LoRA never
+    acted, NOTES 0.3). `directions=1` is the mixer of stage 1: it scans any number of tokens once, in the
+    order given and without a cls token (NOTES A7).
     """
 
     def __init__(
@@ -136,15 +144,13 @@ class MambaMixer(nn.Module):
             self.add_module(f"conv1d{s}", nn.Conv1d(dim, dim, d_conv, groups=dim))
             self.add_module(f"x_proj{s}", RowBlockLinear(dim, dt=self.dt_rank, B=d_state, C=d_state))
             self.add_module(f"dt_proj{s}", nn.Linear(self.dt_rank, dim))
-            self.register_parameter(f"A{s}_log", nn.Parameter(self._initial_A_log()))
+            states = torch.arange(1, d_state + 1, dtype=torch.float32)
+            self.register_parameter(f"A{s}_log", nn.Parameter(states.repeat(dim, 1).log()))
             self.register_parameter(f"D{s}", nn.Parameter(torch.ones(dim)))
             self._init_dt(getattr(self, f"dt_proj{s}"))
         self.out_proj = nn.Linear(dim, dim, bias=False)
         with torch.no_grad():
             self.out_proj.weight /= math.sqrt(depth)
-
-    def _initial_A_log(self) -> Tensor:
-        return torch.arange(1, self.d_state + 1, dtype=torch.float32).repeat(self.dim, 1).log()
 
     def _init_dt(self, dt_proj: nn.Linear) -> None:
         """Step sizes start log-uniform in [1e-3, 1e-1] (NOTES A8)."""
@@ -175,30 +181,18 @@ class MambaMixer(nn.Module):
         X, Z = self.in_proj(u).chunk(2, dim=-1)  # (B, L, d)
         X = self._spread(X)  # (B, L, G, d); the memory stays token-major from here to out_proj
         convs = self._per_direction("conv1d")
-        x = causal_conv1d(
-            X.flatten(2).transpose(1, 2),
-            torch.cat([c.weight[:, 0] for c in convs]),
-            torch.cat([c.bias for c in convs]),
-            self.scan_backend,
-        )  # (B, G·d, L)
-        tokens = x.transpose(1, 2).unflatten(2, (G, dim)).unbind(2)
+        weight, bias = torch.cat([c.weight[:, 0] for c in convs]), torch.cat([c.bias for c in convs])
+        x = causal_conv1d(X.flatten(2).mT, weight, bias, self.scan_backend)  # (B, G·d, L)
+        tokens = x.mT.unflatten(2, (G, dim)).unbind(2)  # of each direction (B, L, d)
         projected = torch.stack(self._project("x_proj", tokens), dim=1)
         dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)  # (B, G, L, …)
-        delta = torch.stack(self._project("dt_proj", dt.unbind(1)), dim=2)  # (B, L, G, d)
+        delta = torch.stack(self._project("dt_proj", dt.unbind(1)), dim=2).flatten(2).mT  # (B, G·d, L)
         A = -torch.exp(torch.cat([getattr(self, f"A{s}_log") for s in self.suffixes]).float())
         D = torch.cat([getattr(self, f"D{s}") for s in self.suffixes]).float()
-        y = selective_scan(
-            x,
-            delta.flatten(2).transpose(1, 2),
-            A,
-            B.transpose(2, 3),
-            C.transpose(2, 3),
-            D,
-            delta_softplus=True,
-            backend=self.scan_backend,
-        )
-        # A token's Z is the same in every direction: gating the mean is the mean of the gated.
-        mean = self._collect(y.transpose(1, 2).unflatten(2, (G, dim))) / G
+        y = selective_scan(x, delta, A, B.mT, C.mT, D, delta_softplus=True, backend=self.scan_backend)
+        # A token has the same Z in every direction, so the mean may be taken before the gate.
+        y = y.mT.unflatten(2, (G, dim))
+        mean = (_Collect.apply(y, self.orders, self.inverse) if G > 1 else y[:, :, 0]) / G  # (B, L, d)
         out = self.out_proj(mean * F.silu(Z))
         if not return_features:
             return out
@@ -210,11 +204,6 @@ class MambaMixer(nn.Module):
         several = len(self.suffixes) > 1
         return _Spread.apply(tokens, self.orders, self.inverse) if several else tokens[:, :, None]
 
-    def _collect(self, y: Tensor) -> Tensor:
-        """(B, L, G, d) in scan order → (B, L, d), the sum over the directions in row order."""
-        several = len(self.suffixes) > 1
-        return _Collect.apply(y, self.orders, self.inverse) if several else y[:, :, 0]
-
 
 class SwiGLU(nn.Module):
     """w3(SiLU(w1 x) ⊙ w2 x), hidden width 4·d·2 // 3, all with bias; (B, L, d) → (B, L, d)."""
@@ -222,8 +211,7 @@ class SwiGLU(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = dim * 4 * 2 // 3
-        self.w1, self.w2 = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
-        self.w3 = nn.Linear(hidden, dim)
+        self.w1, self.w2, self.w3 = nn.Linear(dim, hidden), nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         for layer in (self.w1, self.w2, self.w3):
             nn.init.zeros_(layer.bias)
 
@@ -272,7 +260,7 @@ class VisionMamba(nn.Module):
         scan_backend: `auto`, `reference`, `cpu` or `cuda`.
 
     Raises:
-        InputError: a patch grid that is odd or does not divide the image; images of another size.
+        InputError: a patch grid that is odd or does not divide the image; see also `check_images`.
     """
 
     def __init__(self, config: EncoderConfig, scan_backend: str = "auto") -> None:
@@ -285,7 +273,7 @@ class VisionMamba(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, config.num_patches + 1, d))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        # Block 0 and block 1 both get 0, the last value of the ramp is never used (NOTES A1).
+        # Block 0 and block 1 both get 0; the last value of the ramp is never used (NOTES A1).
         ramp = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         rates = [0.0, *ramp][: config.depth]
         self.layers = nn.ModuleList(Block(config, rate, scan_backend) for rate in rates)
@@ -296,8 +284,7 @@ class VisionMamba(nn.Module):
         patches = self.patch_embed(pixel_values)
         middle = patches.shape[1] // 2
         cls = self.cls_token.expand(patches.shape[0], -1, -1)
-        tokens = torch.cat([patches[:, :middle], cls, patches[:, middle:]], dim=1)
-        return tokens + self.pos_embed
+        return torch.cat([patches[:, :middle], cls, patches[:, middle:]], dim=1) + self.pos_embed
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         h = self.embed(pixel_values)

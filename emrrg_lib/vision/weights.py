@@ -1,6 +1,4 @@
-"""Reading and writing encoder weights under upstream's key names (NOTES A4–A6).
-
-The encoder that a configuration names: a VisionMamba file, or a Hugging Face vision model."""
+"""Encoder weights: files under upstream's key names (NOTES A4–A6), and the encoder of a configuration."""
 
 from __future__ import annotations
 
@@ -23,21 +21,9 @@ from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone
 from emrrg_lib.vision.mamba import DIRECTIONS, VisionMamba
 
 PREFIX = "visual_encoder."
-# Parts of stage 1 that the encoder has no place for (NOTES A7): first words of their keys.
-STAGE1_ONLY = (
-    "ar_token",
-    "ar_norm",
-    "ar_pred",
-    "norm_1",
-    "norm_2",
-    "norm_3",
-    "norm_4",
-    "mask",
-    "enc2dec",
-    "dec_block",
-    "dec_pos_embed",
-    "dec_mlp",
-)
+# First words of the keys of stage 1 that the encoder does not have (NOTES A7).
+STAGE1_ONLY = set("ar_token ar_norm ar_pred norm_1 norm_2 norm_3 norm_4 mask enc2dec".split())
+STAGE1_ONLY |= {"dec_block", "dec_pos_embed", "dec_mlp"}
 PER_DIRECTION = re.compile(r"(layers\.\d+\.mixer\.(?:A|D|conv1d|x_proj|dt_proj))(|_log|\.weight|\.bias)")
 log = logging.getLogger("emrrg_lib.checkpoints")
 
@@ -54,7 +40,7 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
     """Reads a `.safetensors` or a `.pth` file (`weights_only=True`: nothing in it is run).
 
     Raises:
-        InputError: missing, damaged, or a pickle that holds more than tensors and plain values.
+        InputError: a file that is missing or damaged, or a pickle with more than tensors and plain values.
     """
     path = Path(source)
     if not path.is_file():
@@ -62,13 +48,13 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # upstream's stage-1 files hold their command line: a Namespace is plain values (NOTES A5)
+        # upstream's stage-1 files hold their command line, a Namespace of plain values (NOTES A5)
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"GLOBAL (\S+)", str(error))
         if needs is None:
-            raise InputError(f"{path} is no PyTorch checkpoint; give a .pth or .safetensors file") from error
+            raise InputError(f"{path} is not a PyTorch checkpoint; name a .pth or .safetensors") from error
         raise InputError(
             f"{path} would run code when loaded and is refused (it needs {needs[1]}); "
             "save its tensors as safetensors first"
@@ -88,7 +74,7 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
     """
     patches, middle = table.shape[1] - 1, (table.shape[1] - 1) // 2
     old = round(patches**0.5)
-    if old == side or old * old != patches:  # no grid: left to the check of shapes
+    if old == side or old * old != patches:  # the check of shapes refuses what is not a grid
         return table
     grid = torch.cat([table[:, :middle], table[:, middle + 1 :]], dim=1)
     grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
@@ -101,8 +87,8 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
 def expand_stage1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A stage-1 file under the encoder's names: its one direction is copied to all four, by exact key.
 
-    The fixed table (1, n², d) gets a zero row for the cls token in its middle, the decoder is left out
-    (NOTES A6–A8). cls_token and norm_f are not in it: they stay as the encoder draws them.
+    The fixed table (1, n², d) gets a zero row for the cls token in its middle, and the decoder is left out
+    (NOTES A6–A8). The file has no cls_token and norm_f: the encoder keeps its random ones.
     """
     expanded = {}
     for key, value in tensors.items():
@@ -125,18 +111,11 @@ def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -
         _, _, d_conv = tensors["layers.0.mixer.conv1d.weight"].shape
         depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("layers."))
     except KeyError as error:
-        raise InputError(f"the checkpoint is no MambaXray-VL encoder: it lacks {error}") from error
+        raise InputError(f"the checkpoint is not a MambaXray-VL encoder: it lacks {error}") from error
     except ValueError as error:
-        raise InputError(f"the checkpoint is no MambaXray-VL encoder: {error}") from error
+        raise InputError(f"the checkpoint is not a MambaXray-VL encoder: {error}") from error
     size = round((rows - rows % 2) ** 0.5) * patch  # rows = M + 1 with M even; stage 1: M
-    return EncoderConfig(
-        image_size=image_size or size,
-        patch_size=patch,
-        embed_dim=d,
-        depth=depth,
-        d_state=d_state,
-        d_conv=d_conv,
-    )
+    return EncoderConfig(image_size or size, patch, d, depth, d_state, d_conv)
 
 
 def load_vision_encoder(
@@ -147,12 +126,13 @@ def load_vision_encoder(
     Args:
         source: a file or a dict of tensors in upstream's names, with or without the `model`
             container and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
-            expanded, see `expand_stage1`; what is new is logged as a warning.
-        image_size: resize the position table to this image size; None keeps the file's.
+            expanded, see `expand_stage1`; a warning lists the new tensors.
+        image_size: resize the position table to this image size; None keeps the size of the file.
         drop_path: rate of the new encoder.
 
     Raises:
-        InputError: not readable, or keys that are missing, unexpected or of another shape (listed).
+        InputError: a file that cannot be read, or keys that are missing, unexpected or of another shape;
+            the sentence lists them.
     """
     tensors = dict(source) if isinstance(source, Mapping) else read_tensors(source)
     if any(k.startswith(PREFIX) for k in tensors):
@@ -188,7 +168,7 @@ def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], sourc
         raise InputError(f"{name} does not fit the encoder: {'; '.join(parts)}")
 
 
-ENCODER_FILES = {  # entries of `encoder_weights`; MambaXray-VL's are downloaded by the user
+ENCODER_FILES = {  # entries of `encoder_weights`; the user downloads those of MambaXray-VL
     "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
     "mambaxray-vl-base": Path("models/MambaXrayCLIP-B.pth"),
     "mambaxray-vl-large": Path("models/MambaXrayCLIP-L.pth"),
@@ -206,7 +186,7 @@ def load_encoder(config: EMRRGConfig) -> nn.Module:
     """The encoder of a configuration with its pre-trained weights.
 
     Raises:
-        InputError: weights that are missing (where they come from), damaged or of another size.
+        InputError: weights that are missing, damaged or of another size; the sentence says where to get them.
     """
     if config.encoder.kind == "hf":
         return load_hf_backbone(config.encoder_weights, config.encoder.image_size)

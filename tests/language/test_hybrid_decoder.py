@@ -505,7 +505,7 @@ def test_without_visual_states_it_is_the_plain_model():
 
 
 def test_an_unknown_start_of_keys_and_values_is_refused():
-    with pytest.raises(InputError, match="kv_init must be 'new' or 'copied', got 'old'"):
+    with pytest.raises(InputError, match="kv_init must be new or copied, not 'old'"):
         install_hybrid_layers(plain(), (0,), kv_init="old")
 
 
@@ -529,7 +529,7 @@ def test_the_papers_indices_on_qwen_are_answered_with_possible_ones():
 
 
 def test_an_unknown_gate_input_is_refused():
-    with pytest.raises(InputError, match="gate_input must be 'S' or 'H', got 'X'"):
+    with pytest.raises(InputError, match="gate_input must be S or H, not 'X'"):
         install_hybrid_layers(plain(), (0,), "X")
 
 

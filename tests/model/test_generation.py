@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from emrrg_lib.generation import trace_report, trace_tokens
+from emrrg_lib.data.study import Study
+from emrrg_lib.data.study_set import pixels
+from emrrg_lib.files import InputError
+from emrrg_lib.generation import BATCH, trace_report, trace_tokens
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import prompt_ids, report_ids
+from emrrg_lib.phantom import draw_study
 from emrrg_lib.trace import Trace
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
@@ -192,3 +197,28 @@ def test_a_given_report_is_traced_token_by_token(make_model, images):
     assert len(cut.tokens) == 12  # max_length of the configuration
     hybrid = hybrid_modules(model.llm).values()
     assert all(module.recorder is None for module in hybrid)
+
+
+# ----------------------------------------------------------------------------------------- studies
+
+
+def test_studies_give_the_reports_of_their_images(make_model, small_config, tmp_path):
+    """More studies than one batch, read by the model's own settings; drawn ones need no file."""
+    model, drawn = make_model(), [draw_study(1, i, 32) for i in range(BATCH + 1)]
+    wanted = model.generate(*pixels(drawn, small_config))
+    assert len(set(wanted)) > 1 and model.generate(drawn) == wanted
+    texts, traces = model.generate(drawn, trace=True, num_beams=1)
+    assert len(texts) == len(traces) == BATCH + 1 and traces[-1].text == texts[-1]
+    for view, image in enumerate(drawn[0].images):
+        Image.fromarray(image).save(tmp_path / f"{view}.png")
+    files = tuple(tmp_path / f"{view}.png" for view in range(2))
+    assert model.generate([Study("a", files, "clear .", "test")]) == wanted[:1] == model.generate([files])
+
+
+def test_packed_images_are_the_padded_ones_without_the_absent_views(make_model, images):
+    model, padded = make_model(), images(3)
+    view_mask = torch.tensor([[True, True], [False, True], [True, False]])
+    assert model.generate(padded[view_mask], view_mask) == model.generate(padded, view_mask)
+    assert model.generate(padded[:, 0]) == model.generate(padded[:, :1])  # each image is a study
+    with pytest.raises(InputError, match="5 images given for the 4 views of view_mask"):
+        model.generate(images(5)[:, 0], view_mask)

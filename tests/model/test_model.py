@@ -579,7 +579,7 @@ def test_phantom_studies_go_through_the_whole_model(make_model, small_config, ph
 
     model, studies = make_model(), StudySet(load_annotation(phantom_dir, "test"), small_config)
     pixels, mask = studies.images(range(len(studies)))
-    assert pixels.shape == (len(studies), 2, 3, 16, 16) and mask.all()
+    assert pixels.shape == (2 * len(studies), 3, 16, 16) and mask.all()
     text = text_batch(model.tokenizer, small_config.data.prompt, studies.reports, 12)
     loss = model(
         pixel_values=pixels,

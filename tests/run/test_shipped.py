@@ -8,8 +8,8 @@ from emrrg_lib.config import preset
 from emrrg_lib.files import TINY_DIR
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run.costs import describe
-from emrrg_lib.run.inference import PHANTOM_ONLY, generate_reports
-from emrrg_lib.tuning.counts import ledger
+from emrrg_lib.run.inference import PHANTOM_ONLY, generate_for_files
+from emrrg_lib.tuning.policy import ledger
 
 RUN = TINY_DIR / "run"
 
@@ -45,6 +45,6 @@ def test_seeds_of_pretraining_and_demo_differ():
 @real
 def test_real_x_rays_get_a_report_and_a_warning():
     images = sorted((IU / "images").glob("CXR1000_*.jpg"))[:2]
-    report, note = generate_reports(RUN, images, greedy=True)
+    report, note = generate_for_files(RUN, images, greedy=True)
     assert report.endswith(".") and note == PHANTOM_ONLY
-    assert generate_reports(RUN, images[:1], greedy=True)[0]
+    assert generate_for_files(RUN, images[:1], greedy=True)[0]

@@ -16,7 +16,7 @@ from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.files import InputError
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run.demo import run_demo, score_run, split_shares
-from emrrg_lib.run.inference import generate_reports, generate_split
+from emrrg_lib.run.inference import generate_for_files, generate_split
 from emrrg_lib.run_folder import write_trained
 from emrrg_lib.training.engine import WEIGHTS
 from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
@@ -209,18 +209,18 @@ def test_scored_run_has_every_row_and_a_page(tmp_path, config, phantom_dir):
 def test_run_writes_a_report_for_image_files_and_refuses_others(tmp_path, config, phantom_dir):
     run = run_finetune(config, phantom_dir, tmp_path / "run")
     study = read_dataset(phantom_dir).split("test")[0]
-    both = generate_reports(run, study.images)
+    both = generate_for_files(run, study.images)
     assert len(both) == 1 and isinstance(both[0], str)
-    assert generate_reports(run, study.images[:1], greedy=True) == generate_reports(
+    assert generate_for_files(run, study.images[:1], greedy=True) == generate_for_files(
         run, study.images[:1], greedy=True
     )
     with pytest.raises(InputError, match="3 images given"):
-        generate_reports(run, [study.images[0]] * 3)
+        generate_for_files(run, [study.images[0]] * 3)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match="text.png"):
-        generate_reports(run, [tmp_path / "text.png"])
+        generate_for_files(run, [tmp_path / "text.png"])
     with pytest.raises(InputError, match="config.json"):
-        generate_reports(tmp_path / "nowhere", study.images)
+        generate_for_files(tmp_path / "nowhere", study.images)
 
 
 def test_a_run_and_its_base_weights_are_all_that_generating_needs(tmp_path, config, phantom_dir):
@@ -231,7 +231,7 @@ def test_a_run_and_its_base_weights_are_all_that_generating_needs(tmp_path, conf
     images = [shutil.copy(path, tmp_path / path.name) for path in study.images]
     shutil.rmtree(data)
     shutil.rmtree(run / "checkpoints")
-    report = generate_reports(run, images, greedy=True)
+    report = generate_for_files(run, images, greedy=True)
     rows = [json.loads(line) for line in written.read_text().splitlines()]
     assert len(rows) == 2 and rows[0]["id"] == study.id and rows[0]["hypothesis"] == report[0]
 

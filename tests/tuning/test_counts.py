@@ -8,8 +8,7 @@ import torch
 from emrrg_lib import cli
 from emrrg_lib.config import PRESETS, large_encoder, preset, released_code
 from emrrg_lib.model import EMRRG
-from emrrg_lib.tuning.counts import ledger, published_counts
-from emrrg_lib.tuning.policy import apply_policy
+from emrrg_lib.tuning.policy import apply_policy, ledger, published_counts
 
 
 def counts(config):

@@ -145,15 +145,14 @@ def test_saved_adapters_give_the_same_output_in_a_new_process(make_encoder, tmp_
     script = """
 import sys, torch
 from pathlib import Path
-from emrrg_lib.config import PartialLoRAConfig
-from emrrg_lib.tuning.partial_lora import load_partial_lora
+from emrrg_lib.tuning.partial_lora import adapter_name, load_partial_lora
 from emrrg_lib.vision.weights import load_vision_encoder
 folder = Path(sys.argv[1])
 for file in sorted(folder.glob("*.pth")):
     targets, image, wanted = torch.load(file)
     encoder = load_vision_encoder(folder / "encoder.safetensors")
-    config = PartialLoRAConfig(tuple(targets), r=3, scale=0.5)
-    model = load_partial_lora(encoder, folder / file.stem, config).eval()
+    model = load_partial_lora(encoder, folder / file.stem).eval()
+    assert {adapter_name(t) for t in targets} == set(model.active_adapters)
     assert (model(image) - wanted).abs().max() < 1e-6, targets
     assert (model(image) - encoder(image)).abs().max() < 1e-6  # the adapters sit inside the encoder
     assert all(p.requires_grad == (".lora_" in n) for n, p in model.named_parameters()), targets
@@ -255,17 +254,28 @@ def test_a_file_that_lacks_matrices_is_refused(make_encoder, tmp_path):
     tensors = load_file(file)
     save_file(dict(list(tensors.items())[1:]), file)
     with pytest.raises(InputError, match="lora_X lacks 1 matrices, first 'base_model.model.layers.0.mixer"):
-        load_partial_lora(make_encoder(), tmp_path, PartialLoRAConfig(("X",), r=4))
+        load_partial_lora(make_encoder(), tmp_path)
 
 
-def test_a_folder_of_other_adapters_is_refused(make_encoder, tmp_path):
-    apply_partial_lora(make_encoder(), PartialLoRAConfig(("X",), r=4, scale=2.0)).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="holds no adapter 'lora_Z'; it was saved for other targets"):
-        load_partial_lora(make_encoder(), tmp_path, PartialLoRAConfig(("X", "Z"), r=4, scale=2.0))
-    with pytest.raises(InputError, match="was saved with r=4, scale=2, but the config says r=8, scale=2"):
-        load_partial_lora(make_encoder(), tmp_path, PartialLoRAConfig(("X",), r=8, scale=2.0))
-    with pytest.raises(InputError, match="scale=2, but the config says r=4, scale=1"):
-        load_partial_lora(make_encoder(), tmp_path, PartialLoRAConfig(("X",), r=4, scale=1.0))
+def test_rank_and_scale_are_read_from_the_file(make_encoder, tmp_path):
+    apply_partial_lora(make_encoder(), PartialLoRAConfig(("Z",), r=4, scale=2.0)).save_pretrained(tmp_path)
+    layer = load_partial_lora(make_encoder(), tmp_path).base_model.model.layers[0].mixer.in_proj
+    assert layer.r == {"lora_Z": 4} and layer.scaling == {"lora_Z": 2.0}
+
+
+def test_a_folder_without_adapters_is_refused(make_encoder, tmp_path):
+    with pytest.raises(InputError, match="holds no Partial LoRA adapter; give the folder of save_pretrained"):
+        load_partial_lora(make_encoder(), tmp_path)
+
+
+def test_a_new_target_is_one_row_of_the_table(make_encoder, monkeypatch):
+    """Here: LoRA on the first matrix of SwiGLU. Nothing else has to know it."""
+    monkeypatch.setitem(TARGETS, "mlp", r"layers\.\d+\.mlp\.w1")
+    model = with_values(apply_partial_lora(make_encoder(), PartialLoRAConfig(("X", "mlp"), r=2)))
+    trained = adapter_weight_names(model)
+    assert sum(".mlp.w1.lora_A.lora_mlp." in name for name in trained) == 2
+    model(image()).square().mean().backward()
+    assert all(p.grad.any() for name, p in model.named_parameters() if name in trained)
 
 
 def test_the_embedding_adapter_is_the_same_patch_convolution(make_encoder):

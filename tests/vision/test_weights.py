@@ -190,7 +190,7 @@ def test_stage_2_and_stage_3_files_as_upstream_saves_them(encoder, tmp_path):
         assert same(first, encoder) and same(again, encoder)
     frozen = {"model": {"llama_proj.weight": torch.ones(2)}}  # its encoder did not train: nothing to load
     torch.save(frozen, tmp_path / "frozen.pth")
-    with pytest.raises(InputError, match="is no MambaXray-VL encoder: it lacks"):
+    with pytest.raises(InputError, match="is not a MambaXray-VL encoder: it lacks"):
         load_vision_encoder(tmp_path / "frozen.pth")
 
 
@@ -262,9 +262,9 @@ def test_missing_unexpected_and_mis_shaped_keys_are_listed(encoder):
     [
         ({"pos_embed": None}, "lacks 'pos_embed'"),
         ({"layers.0.mixer.A_log": None}, "lacks 'layers.0.mixer.A_log'"),
-        ({"pos_embed": torch.zeros(17, 32)}, "is no MambaXray-VL encoder"),
-        ({"patch_embed.proj.weight": torch.zeros(32, 48)}, "is no MambaXray-VL encoder"),
-        ({"layers.last.bias": torch.zeros(1)}, "is no MambaXray-VL encoder"),
+        ({"pos_embed": torch.zeros(17, 32)}, "is not a MambaXray-VL encoder"),
+        ({"patch_embed.proj.weight": torch.zeros(32, 48)}, "is not a MambaXray-VL encoder"),
+        ({"layers.last.bias": torch.zeros(1)}, "is not a MambaXray-VL encoder"),
         ({"pos_embed": torch.zeros(1, 16, 32)}, r"of another shape \(pos_embed\)"),
     ],
 )
