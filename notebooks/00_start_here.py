@@ -498,8 +498,8 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients),
 # beside one row that the paper does not have: one training report, chosen on the validation split,
 # given to every test study. `emrrg evaluate controls` measured it with this kit on the published split
-# and the full cleaned references (the released code cuts them: notebook 10); the README has the row
-# with its intervals.
+# and the full cleaned references (the released code cuts them: notebook 10); `data/results/README.md`
+# has the row with its intervals.
 #
 # | IU X-ray test split | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | METEOR | CIDEr |
 # |---|---|---|---|---|---|---|---|

@@ -524,8 +524,8 @@ pd.DataFrame(rows).set_index("max_length").round(3)
 #
 # **The real one.** `emrrg data check iu_xray`, then `PROFILE = "iu-xray"` above, or in a terminal
 # `emrrg train --preset iu-xray --data iu_xray --out runs/iu`. It needs a GPU, the encoder
-# `MambaXrayCLIP-B.pth` and Qwen1.5-1.8B; the README says where they come from. This preset has not
-# been trained by us yet.
+# `MambaXrayCLIP-B.pth` and Qwen1.5-1.8B; `emrrg_lib/README.md` says where they come from. This
+# preset has not been trained by us yet.
 #
 # ## Exercises
 #

@@ -242,13 +242,13 @@ table[["Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]].round(3).assign(**{"findings kep
 #
 # How much does it pay to write the same sentence for everybody? First the published numbers: IU
 # X-ray, R2Gen's test split of 590 studies. The controls were measured with `emrrg evaluate controls`
-# on the real reports; they stand in the kit's README, "What the scores of real data are worth".
+# on the real reports; [data/results](../data/results/README.md) has their intervals.
 
 # %%
 from emrrg_lib.evaluation.published import published
 
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
-controls = pd.DataFrame.from_dict({  # quoted from README.md; 95 % intervals of BLEU-4 in its table
+controls = pd.DataFrame.from_dict({  # quoted from data/results/iu-controls/metrics.json
     "constant report chosen on validation": [.503, .341, .242, .174, .363, .227, .283],
     "most frequent training report": [.232, .141, .101, .078, .311, .120, .343],
     "random training report": [.369, .211, .134, .088, .293, .157, .125],
@@ -463,7 +463,7 @@ for name, system in counted.items():
 print("the library's bootstrap gives the same intervals")
 
 # %% [markdown]
-# The real constant on the real IU split: BLEU-4 .174 [.167, .183] (README). R2Gen's .165 and
+# The real constant on the real IU split: BLEU-4 .174 [.167, .183]. R2Gen's .165 and
 # EMRRG's .167 lie closer together than that interval is wide, eight times over.
 #
 # ## Comparing two systems

@@ -511,8 +511,8 @@ stage2_picture(made["history"])
 
 # %% [markdown]
 # *The stored curve of stage 2. Its loss is CLIP's plus the weighted auxiliary one.*
-# `emrrg pretrain tiny --out FOLDER` makes an encoder by this recipe again from nothing (the README says why
-# its bits will be others).
+# `emrrg pretrain tiny --out FOLDER` makes an encoder by this recipe again from nothing (`data/tiny/README.md`
+# says why its bits will be others).
 #
 # ## The papers, the release, this kit
 #

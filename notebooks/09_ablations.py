@@ -451,10 +451,9 @@ def gaps(values):
     return np.array([np.ptp(ordered), np.median(np.diff(ordered))]) / ordered.mean() * 100
 
 
-readme = (kit / "README.md").read_text(encoding="utf-8")
-cells = re.search(r"^\| constant report chosen on validation \|(.*)$", readme, re.MULTILINE)[1]
-measured = [tuple(map(float, cell)) for cell in re.findall(r"(\.\d+) \[(\.\d+), (\.\d+)\]", cells)]
-iu = dict(zip(SCORES, measured, strict=True))  # score, low, high: 590 studies of IU X-ray
+file = kit / "data" / "results" / "iu-controls" / "metrics.json"
+constant = json.loads(file.read_text(encoding="utf-8"))["rows"][0]
+iu = {name: (constant["metrics"][name], *constant["ci"][name]) for name in SCORES}  # 590 studies of IU X-ray
 shipped = json.loads((kit / "data" / "tiny" / "run" / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
 
 
@@ -501,7 +500,7 @@ lengths_picture(compared)
 
 # %% [markdown]
 # *Plain: differences between rows. Hatched: standard deviations of luck.* IU's are those of the constant
-# report in the README, as nobody has EMRRG's reports; the phantom's those of the shipped run.
+# report in `data/results`, as nobody has EMRRG's reports; the phantom's those of the shipped run.
 #
 # How close may two rows of a single-run table lie before their order means nothing? The usual mark is twice
 # the standard deviation of a *difference* of two independent rows, 2 · √2 · sd. Below: all pairs of Table 6,

@@ -41,7 +41,7 @@ def picture(path, seed=0, mode="L", size=(40, 50)):
 
 
 def upstream(path, size):
-    """Audit G, step by step: uint8 array → RGB → one straight bicubic resize of three channels."""
+    """NOTES G, step by step: uint8 array → RGB → one straight bicubic resize of three channels."""
     values = np.array(Image.open(path))
     if values.ndim == 2:
         values = np.stack([values] * 3, axis=-1)

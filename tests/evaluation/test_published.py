@@ -91,7 +91,7 @@ def test_rows_that_two_tables_share_agree():
     assert differ.loc["Token-Mixer", "ROUGE_L"]
 
 
-def test_the_audits_oddities_are_noted():
+def test_the_oddities_of_the_tables_are_noted():
     headline = published("emrrg_table1").query("system == 'EMRRG' and dataset == 'IU X-Ray'").iloc[0]
     sixth = published("emrrg_table5").iloc[5]
     assert all(headline[name] == sixth[name] for name in list(COLUMNS)[:7])
