@@ -442,7 +442,7 @@ pd.DataFrame(rows).transpose().round(3)
 
 # %%
 from emrrg_lib.evaluation.intervals import bootstrap, resample, system_statistics
-from emrrg_lib.evaluation.nlg import bleu_score
+from emrrg_lib.evaluation.metrics import bleu_score
 
 counted = {name: system_statistics(test, texts, test_labels, labels_of[name], meteor=False)
            for name, texts in systems.items()}

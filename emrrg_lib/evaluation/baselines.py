@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from emrrg_lib.evaluation.nlg import bleu_score, check_texts
+from emrrg_lib.evaluation.metrics import bleu_score
+from emrrg_lib.evaluation.nlg import check_texts
 from emrrg_lib.files import InputError
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -16,7 +16,8 @@ from functools import lru_cache
 import numpy as np
 
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, label_report
-from emrrg_lib.evaluation.nlg import NlgStatistics, corpus_scores, nlg_statistics
+from emrrg_lib.evaluation.metrics import NlgStatistics, keys
+from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
 from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
@@ -27,7 +28,7 @@ Labels = Sequence[Mapping[str, int | None]]
 
 @dataclass(frozen=True, eq=False)
 class SystemStatistics:
-    """What every metric of one system is computed from, one row a study.
+    """The numbers from which every metric of one system is computed, one row a study.
 
     Attributes:
         nlg: counts of the word-overlap metrics.
@@ -109,8 +110,8 @@ def scores_of(system: SystemStatistics, weights: np.ndarray | None = None) -> di
 
 
 def point_scores(system: SystemStatistics) -> dict[str, float | None]:
-    """Every metric on the full set; METEOR is None where it cannot be computed."""
-    return {"METEOR": None} | {name: float(value[0]) for name, value in scores_of(system).items()}
+    """Every metric on the full set; a word-overlap metric is None where it cannot be computed."""
+    return dict.fromkeys(keys("score")) | {name: float(value[0]) for name, value in scores_of(system).items()}
 
 
 def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:

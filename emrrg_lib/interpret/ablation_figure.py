@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 from matplotlib.axes import Axes
 
+from emrrg_lib.evaluation.metrics import METRICS, keys
 from emrrg_lib.interpret.panels import inch_axes, inch_text
 from emrrg_lib.interpret.style import (
     BLUE,
@@ -21,7 +22,6 @@ from emrrg_lib.interpret.style import (
     text_width,
 )
 
-PANELS = {"Bleu_4": "BLEU-4", "CIDEr": "CIDEr", "CE13_micro_F1": "CE F1, 13"}
 CONTROLS = (("--", ORANGE), (":", GREEN))  # line styles differ too: the figure is read in grey
 MARKS = (("D", PURPLE), ("s", MUTED))  # the papers' data sets
 WIDTH, ROW, TOP = 9.0, 0.3, 0.85  # inches
@@ -56,7 +56,7 @@ def ablation_figure(
     sets = list(dict.fromkeys(data for values in paper.values() for data in values))
     panels = [
         (metric, theirs)
-        for metric in PANELS
+        for metric in keys("panel")
         for theirs in (False, True)
         if not theirs or any(metric in found for values in paper.values() for found in values.values())
     ]
@@ -67,7 +67,7 @@ def ablation_figure(
     inch_text(figure, 0.1, 0.3, f"Ablation {title}", 11, weight="bold")
     for number, (metric, theirs) in enumerate(panels):
         axes = inch_axes(figure, left + number * width, TOP, width - 0.15, height)
-        inch_text(figure, left + number * width, TOP - 0.22, PANELS[metric], 8.5)
+        inch_text(figure, left + number * width, TOP - 0.22, METRICS[metric].heading, 8.5)
         inch_text(figure, left + number * width, TOP - 0.08, "paper" if theirs else "this run", 7, MUTED)
         if theirs:
             _draw_paper(axes, list(rows), paper, sets, metric)
@@ -143,7 +143,7 @@ def _legend(figure: Picture, top: float, seeds: int, controls: Mapping, sets: Se
 def _words(title: str, rows: Mapping, controls: Mapping, paper: Mapping) -> str:
     lines = [f"Ablation {title}."]
     for name, row in rows.items():
-        told = [_numbers({metric: mean_and_spread(row, metric) for metric in PANELS})] if row else []
+        told = [_numbers({metric: mean_and_spread(row, metric) for metric in keys("panel")})] if row else []
         told += [f"paper, {data}: {_numbers(values)}" for data, values in paper.get(name, {}).items()]
         lines.append(f"{name}: {'; '.join(told) or 'no value'}.")
     return " ".join([*lines, *(f"{name}: {_numbers(values)}." for name, values in controls.items())])
@@ -152,7 +152,7 @@ def _words(title: str, rows: Mapping, controls: Mapping, paper: Mapping) -> str:
 def _numbers(values: Mapping) -> str:
     """Value, or mean ± deviation, of each metric that has a panel."""
     told = []
-    for metric in (name for name in PANELS if values.get(name) is not None):
+    for metric in (name for name in keys("panel") if values.get(name) is not None):
         value, spread = values[metric] if isinstance(values[metric], tuple) else (values[metric], None)
-        told.append(f"{PANELS[metric]} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
+        told.append(f"{METRICS[metric].heading} {value:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
     return ", ".join(told)

@@ -16,6 +16,7 @@ import contourpy
 import numpy as np
 from PIL import Image
 
+from emrrg_lib.evaluation.metrics import keys
 from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
 from emrrg_lib.interpret.page_tables import metric_name
@@ -164,7 +165,6 @@ def _shrink(grey: np.ndarray) -> np.ndarray:
 
 
 NORMAL = "No Finding"
-SORTED_BY = ("Bleu_4", "CIDEr", "CE_F1")  # scores that the examples can be sorted by
 _STRIP = 11.6  # inches: the width of a card
 
 
@@ -201,7 +201,7 @@ def controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sorts = {"order": "as in the file", "id": "id", "length": "length of the reference"}
     systems = cards[0]["systems"] if cards else []
     for system in systems:
-        for key in SORTED_BY:
+        for key in keys("sorts"):
             name = _slug(system["number"], key)
             if any(name in card["data"] for card in cards):
                 sorts[name] = _score_name(key) + (f", {system['name']}" if len(systems) > 1 else "")

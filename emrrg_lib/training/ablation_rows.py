@@ -19,7 +19,8 @@ from transformers import AutoConfig, ViTConfig, ViTModel
 from emrrg_lib.config import EMRRGConfig, EncoderConfig, with_values
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import read_table
-from emrrg_lib.evaluation.published import COLUMNS, published
+from emrrg_lib.evaluation.metrics import columns
+from emrrg_lib.evaluation.published import published
 from emrrg_lib.files import KIT, TINY_DIR, InputError, atomic_path, cache_folder, processes
 from emrrg_lib.language.llm import NAMED
 from emrrg_lib.training.pretrain import run_stage1, run_stage2, stage2_encoder
@@ -159,7 +160,8 @@ def paper_values(row: Row) -> dict[str, dict[str, float]]:
     if not found:
         raise InputError(f"{row.paper_table} has no row '{row.paper_row}'")
     return {
-        line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))} for line in found
+        line["dataset"]: {name: line[name] for name in columns() if pd.notna(line.get(name))}
+        for line in found
     }
 
 
