@@ -28,7 +28,7 @@
 # (change one word below).
 
 # %%
-PROFILE = "tiny"  # "iu-xray": the paper's encoder; where its weights are missing, you are told what to fetch
+PROFILE = "tiny"  # "iu-xray": the paper's encoder; the error says what to fetch
 
 # %%
 import numpy as np
@@ -36,13 +36,10 @@ import torch
 import torch.nn.functional as F
 
 from emrrg_lib.config import preset
-from emrrg_lib.interpret import ModelNumbers, model_picture
-from emrrg_lib.language.llm import NAMED
+from emrrg_lib.course.notebook import glossary, picture_of
 
 settings = preset(PROFILE)
-llm_sizes = NAMED[settings.llm.name].config()
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=("image", "patches", "tokens"))
+picture_of(settings, lit=("image", "patches", "tokens"))
 
 # %% [markdown]
 # **The map.** Lit: the part of this notebook, with the sizes of the profile. An image goes in, a
@@ -58,10 +55,11 @@ model_picture(numbers, lit=("image", "patches", "tokens"))
 from emrrg_lib.data.images import normalise
 from emrrg_lib.phantom import draw_study
 
-SIZE, PATCH, WIDTH = 192, 16, 768  # the paper's image and patch; the width of the base encoder
+# the paper's image and patch; the width of the base encoder
+SIZE, PATCH, WIDTH = 192, 16, 768
 study = draw_study(7, 654, SIZE)
 frontal = study.images[0]  # (192, 192) uint8: a synthetic X-ray, as in notebook 00
-pixels = normalise([np.repeat(frontal[..., None], 3, axis=-1)])  # (1, 3, 192, 192)
+pixels = normalise([np.dstack([frontal] * 3)])  # (1, 3, 192, 192)
 print("pixels", tuple(pixels.shape), f"from {pixels.min():.2f} to {pixels.max():.2f}")
 
 # %%
@@ -83,12 +81,13 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 
 # %%
 def cut(image, patch):
-    """(3, H, W) → (M, 3 · patch · patch), row-major; inside a patch: channel, row, column."""
+    """(3, H, W) → (M, 3 · patch · patch), row-major; inside a patch: channel, row,
+    column."""
     _, height, width = image.shape
     rows = []
     for top in range(0, height, patch):
         for left in range(0, width, patch):
-            rows.append(image[:, top:top + patch, left:left + patch].flatten())
+            rows.append(image[:, top : top + patch, left : left + patch].flatten())
     return torch.stack(rows)
 
 
@@ -113,7 +112,8 @@ print("every pixel is in exactly one patch")
 
 # %%
 draw = torch.Generator().manual_seed(0)
-W = torch.randn(WIDTH, 3 * PATCH * PATCH, generator=draw) / (3 * PATCH * PATCH) ** 0.5  # (768, 768)
+# (768, 768)
+W = torch.randn(WIDTH, 3 * PATCH * PATCH, generator=draw) / (3 * PATCH * PATCH) ** 0.5
 b = torch.randn(WIDTH, generator=draw)
 tokens = patches @ W.T + b  # (144, 768) @ (768, 768) + (768,) → (144, 768)
 print("tokens", tuple(tokens.shape), "· weights", f"{W.numel() + b.numel():,}")
@@ -130,11 +130,19 @@ print("tokens", tuple(tokens.shape), "· weights", f"{W.numel() + b.numel():,}")
 # patch; then the kernel *is* a row of $W$, folded to 3 × 16 × 16.
 
 # %%
-kernels = W.view(WIDTH, 3, PATCH, PATCH)  # each row of W as a small three-channel picture
-answers = F.conv2d(pixels, kernels, b, stride=PATCH)  # (1, 768, 12, 12): one picture a channel
+# each row of W as a small three-channel picture
+kernels = W.view(WIDTH, 3, PATCH, PATCH)
+# (1, 768, 12, 12): one picture a channel
+answers = F.conv2d(pixels, kernels, b, stride=PATCH)
 by_convolution = answers.flatten(2).transpose(1, 2)[0]  # (1, 768, 144) → (144, 768)
 difference = float((by_convolution - tokens).abs().max())
-print("convolution", tuple(answers.shape), "→", tuple(by_convolution.shape), f"· difference {difference:.1e}")
+print(
+    "convolution",
+    tuple(answers.shape),
+    "→",
+    tuple(by_convolution.shape),
+    f"· difference {difference:.1e}",
+)
 assert torch.allclose(by_convolution, tokens, atol=1e-4)
 
 # %% [markdown]
@@ -144,9 +152,14 @@ assert torch.allclose(by_convolution, tokens, atol=1e-4)
 # with no error to tell you:
 
 # %%
-channels_last = patches.view(144, 3, PATCH, PATCH).permute(0, 2, 3, 1).flatten(1)  # row, column, channel
+# row, column, channel
+channels_last = patches.view(144, 3, PATCH, PATCH).permute(0, 2, 3, 1).flatten(1)
 wrong = channels_last @ W.T + b
-print("same shape:", wrong.shape == tokens.shape, f"· largest difference {(wrong - tokens).abs().max():.2f}")
+print(
+    "same shape:",
+    wrong.shape == tokens.shape,
+    f"· largest difference {(wrong - tokens).abs().max():.2f}",
+)
 
 # %% [markdown]
 # ## The real one is the same
@@ -188,20 +201,29 @@ for image_size in (100, 80):
 # channels whose answers differ most over this X-ray.
 
 # %%
+from emrrg_lib.data import study_set
 from emrrg_lib.interpret.figures_vision import map_grid
 from emrrg_lib.vision.weights import load_encoder
 
 encoder, sizes = load_encoder(settings).eval().requires_grad_(False), settings.encoder
 small = draw_study(7, 654, sizes.image_size).images[0]
-x = normalise([np.repeat(small[..., None], 3, axis=-1)])  # (1, 3, 96, 96)
+x, _ = study_set.pixels([[small]], settings)  # (1, 3, 96, 96), normalised as above
 patch_tokens = encoder.patch_embed(x)[0]  # (M, d) = (144, 128)
-print(f"{PROFILE}: {sizes.image_size} px in patches of {sizes.patch_size}, d = {sizes.embed_dim}:",
-      tuple(patch_tokens.shape))
+print(
+    f"{PROFILE}: {sizes.image_size} px in patches of {sizes.patch_size}, d = "
+    f"{sizes.embed_dim}:",
+    tuple(patch_tokens.shape),
+)
 strongest = patch_tokens.var(dim=0).argsort(descending=True)[:6]
-grey_kernels = encoder.patch_embed.proj.weight.sum(dim=1)[strongest]  # the three channels show the same
+# the three channels show the same
+grey_kernels = encoder.patch_embed.proj.weight.sum(dim=1)[strongest]
 as_maps = patch_tokens[:, strongest].T.unflatten(1, encoder.grid)  # (6, 12, 12)
-map_grid({"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()}, "Six channels of the patch tokens",
-         [f"channel {c}" for c in strongest.tolist()], image=small)
+map_grid(
+    {"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()},
+    "Six channels of the patch tokens",
+    [f"channel {c}" for c in strongest.tolist()],
+    image=small,
+)
 
 # %% [markdown]
 # **How to read it.** Dark is the lowest value of a map, bright the highest. Upper row: the kernel,
@@ -220,7 +242,9 @@ map_grid({"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()}, "Six chann
 # %%
 M = patch_tokens.shape[0]
 middle = M // 2
-with_cls = torch.cat([patch_tokens[:middle], encoder.cls_token[0], patch_tokens[middle:]])
+with_cls = torch.cat(
+    [patch_tokens[:middle], encoder.cls_token[0], patch_tokens[middle:]]
+)
 print(f"{M} patches, cls at {middle}: {tuple(with_cls.shape)}")
 
 # %% [markdown]
@@ -229,8 +253,10 @@ print(f"{M} patches, cls at {middle}: {tuple(with_cls.shape)}")
 
 # %%
 for name, place in (("first", 0), ("middle", middle), ("last", M)):
-    print(f"{name:>6}: farthest patch {max(place, M - place):>3} steps away · "
-          f"read before it: {place:>3} forwards, {M - place:>3} backwards")
+    print(
+        f"{name:>6}: farthest patch {max(place, M - place):>3} steps away · "
+        f"read before it: {place:>3} forwards, {M - place:>3} backwards"
+    )
 
 # %% [markdown]
 # At an end, one reading direction brings it everything and the other nothing, and the first patch
@@ -243,9 +269,15 @@ for name, place in (("first", 0), ("middle", middle), ("last", M)):
 # The projection treats every patch alike. Two equal patches give equal tokens, wherever they lie:
 
 # %%
-tiled = x[:, :, :sizes.patch_size, :sizes.patch_size].repeat(1, 1, *encoder.grid)  # one patch everywhere
+# one patch everywhere
+tiled = x[:, :, : sizes.patch_size, : sizes.patch_size].repeat(1, 1, *encoder.grid)
 same = encoder.patch_embed(tiled)[0]
-print("different tokens among", M, "equal patches:", len(same.round(decimals=4).unique(dim=0)))
+print(
+    "different tokens among",
+    M,
+    "equal patches:",
+    len(same.round(decimals=4).unique(dim=0)),
+)
 
 # %% [markdown]
 # So a table with one row for each token is *added*: `pos_embed`, of shape (1, M + 1, d), with the row
@@ -276,7 +308,7 @@ def sincos(side, d):
     return torch.cat(halves, dim=1)
 
 
-from emrrg_lib.training.stage1 import sincos_table  # noqa: E402
+from emrrg_lib.training.stage1 import sincos_table
 
 side, d = encoder.grid[0], encoder.embed_dim
 fixed = sincos(side, d)
@@ -287,8 +319,10 @@ print("fixed table", tuple(fixed.shape), "equals the library's")
 from emrrg_lib.vision.mamba import drop_cls
 
 trained = drop_cls(encoder.pos_embed[0].T, encoder.cls_index).T  # (M + 1, d) → (M, d)
-asked = [int(part * side) * side + int(other * side) for part, other in
-         ((0.1, 0.1), (0.3, 0.7), (0.5, 0.5), (0.8, 0.2))]
+asked = [
+    int(part * side) * side + int(other * side)
+    for part, other in ((0.1, 0.1), (0.3, 0.7), (0.5, 0.5), (0.8, 0.2))
+]
 
 
 def alike(table):
@@ -297,8 +331,11 @@ def alike(table):
     return [(unit @ unit[patch]).unflatten(0, (side, side)).numpy() for patch in asked]
 
 
-map_grid({"sin-cos": alike(fixed), "trained": alike(trained)}, "How alike two positions are",
-         [f"to patch {patch}" for patch in asked])
+map_grid(
+    {"sin-cos": alike(fixed), "trained": alike(trained)},
+    "How alike two positions are",
+    [f"to patch {patch}" for patch in asked],
+)
 
 # %% [markdown]
 # **How to read it.** Each map: how alike the position of one patch (the brightest spot) is to all
@@ -318,8 +355,13 @@ import pandas as pd
 from emrrg_lib.config import PRESETS
 
 rows = [("paper, §3.2", 192, 16, 1024), ("released code, base", 224, 16, 768)]
-rows += [(f"preset {name}", c.image_size, c.patch_size, c.embed_dim)
-         for name, c in ((name, PRESETS[name].encoder) for name in ("tiny", "iu-xray", "mambaxray-vl-large"))]
+rows += [
+    (f"preset {name}", c.image_size, c.patch_size, c.embed_dim)
+    for name, c in (
+        (name, PRESETS[name].encoder)
+        for name in ("tiny", "iu-xray", "mambaxray-vl-large")
+    )
+]
 table = pd.DataFrame(rows, columns=["", "pixels", "patch", "d"]).set_index("")
 table["patches"] = (table["pixels"] // table["patch"]) ** 2
 table["tokens with cls"] = table["patches"] + 1
@@ -334,17 +376,28 @@ table.assign(**{"numbers in the position table": table["tokens with cls"] * tabl
 # %%
 from emrrg_lib.vision.weights import resize_positions
 
-large = torch.cat([sincos(14, d)[:98], torch.full((1, d), 9.0), sincos(14, d)[98:]])[None]  # (1, 197, d)
+# (1, 197, d)
+large = torch.cat([sincos(14, d)[:98], torch.full((1, d), 9.0), sincos(14, d)[98:]])[
+    None
+]
 resized = resize_positions(large, 12)
-print(tuple(large.shape), "→", tuple(resized.shape), "· cls row now at",
-      int((resized[0] == 9).all(dim=1).nonzero()))
+print(
+    tuple(large.shape),
+    "→",
+    tuple(resized.shape),
+    "· cls row now at",
+    int((resized[0] == 9).all(dim=1).nonzero()),
+)
 channel = [1, 3, d // 2 + 1, d // 2 + 3]
 pictures = {}
 for edge, each in ((14, large), (12, resized)):
     chosen = drop_cls(each[0].T, edge**2 // 2)[channel]  # (4, edge²)
     pictures[f"{edge} × {edge}"] = chosen.unflatten(1, (edge, edge)).numpy()
-map_grid(pictures, "Four channels of a table, before and after",
-         ["column, fast", "column, slower", "row, fast", "row, slower"])
+map_grid(
+    pictures,
+    "Four channels of a table, before and after",
+    ["column, fast", "column, slower", "row, fast", "row, slower"],
+)
 
 # %% [markdown]
 # **How to read it.** The waves keep their form over the image: a place in the chest has nearly the
@@ -365,9 +418,7 @@ map_grid(pictures, "Four channels of a table, before and after",
 # covers the same part of the chest.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("I", "P", "P_i", "M", "T_i", "d")
+glossary("I, P, P_i, M, T_i, d")
 
 # %% [markdown]
 # ## Exercises
@@ -473,7 +524,8 @@ check_2(join)
 
 # %%
 def fold_grey(weight, bias, mean, std):
-    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,) → weight (d, 1, P, P), bias (d,)."""
+    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,) → weight (d, 1, P, P), bias
+    (d,)."""
     return None  # your code
 
 

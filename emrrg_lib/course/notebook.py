@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PretrainedConfig
@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import KIT, TINY_DIR, InputError
-from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
+from emrrg_lib.interpret import ModelNumbers, model_picture
 from emrrg_lib.model import EMRRG
 
 SHIPPED_RUN = TINY_DIR / "run"
@@ -50,7 +50,7 @@ def own_run() -> Path:
 
 def open_profile(
     profile: str | Path = "tiny", lit: str | Collection[str] | None = None
-) -> tuple[EMRRG, EMRRGConfig, Picture]:
+) -> tuple[EMRRG, EMRRGConfig, Any]:
     """Loads the trained model of a profile, on the GPU unless the profile is "tiny".
 
     Args:
@@ -58,7 +58,7 @@ def open_profile(
         lit: parts of the picture that are shown in full colour; None shows everything so.
 
     Returns:
-        The model, its settings, and the picture of the model with its sizes.
+        The model, its settings, and the picture of the model with its sizes, which Jupyter shows.
     """
     logging.disable_progress_bar()
     run = profile if isinstance(profile, Path) else run_of(profile)
@@ -71,7 +71,7 @@ def picture_of(
     settings: EMRRGConfig,
     lit: str | Collection[str] | None = None,
     llm: PretrainedConfig | None = None,
-) -> Picture:
+) -> Any:
     """The picture of the model with the sizes of `settings`; no weights are read."""
     if llm is None:
         with torch.device("meta"):  # shapes without memory
@@ -121,10 +121,14 @@ with Path(__file__).with_name("glossary.csv").open(encoding="utf-8", newline="")
 def glossary(*letters: str) -> Table:
     """The rows of these letters in this order as a Markdown table; without arguments, all rows.
 
+    Args:
+        letters: of the paper, such as "α"; one text may hold several, parted by ", ".
+
     Raises:
         InputError: a letter is not in the glossary.
     """
     by_letter = {row.letter: row for row in ROWS}
+    letters = tuple(letter for text in letters for letter in text.split(", "))
     for letter in letters:
         if letter not in by_letter:
             close = [known for known in by_letter if known.split(" ")[0] == letter.split(" ")[0]]
