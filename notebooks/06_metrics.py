@@ -263,7 +263,8 @@ truth = (
 )
 variants = {
     "copy": truth,
-    "other order": "there is no pleural effusion . there is a right apical pneumothorax . "
+    "other order": "there is no pleural effusion . "
+    "there is a right apical pneumothorax . "
     "the heart is enlarged .",
     "other words": "cardiomegaly . pneumothorax at the right apex . no effusions .",
     "wrong side": truth.replace("right", "left"),

@@ -523,7 +523,7 @@ for cut in (1000, 60, 40, 30):
     )
     name = "whole" if cut == 1000 else f"cut to {cut}"
     rows[name] = {
-        "references that lose words": f"{np.mean([len(each) > cut for each in ids]):.0%}",
+        "cut references": f"{np.mean([len(each) > cut for each in ids]):.0%}",
         "Bleu_1": round(scores["Bleu_1"], 3),
         "Bleu_4": round(scores["Bleu_4"], 3),
         "CIDEr": round(scores["CIDEr"], 3),
