@@ -22,7 +22,7 @@
 # | **GPU** | not needed; nothing is downloaded |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3 and Table 1 |
 #
-# First of 11 notebooks; the course map stands at the end.
+# This is the first of 11 notebooks; the course map is at the end.
 #
 # > **Every X-ray here is synthetic.** PhantomCXR draws it from geometry; there is no patient behind
 # > it. The model you meet has seen nothing else. Nothing in this kit is for clinical use.
@@ -37,12 +37,12 @@
 #
 # 1. **The same code at every size.** The *tiny* model of this notebook, a *laptop* model with a real
 #    small language model, and the paper's GPU models are the same classes with other numbers; the
-#    numbers stand in `config.py` only.
+#    numbers are in `config.py` only.
 # 2. **It does what the paper says.** The code released with the paper does not: in it every block
 #    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 is about
 #    the differences.
-# 3. **It measures honestly.** A model's score stands here beside *controls*: what one constant
-#    report scores, what is left when the images are shuffled, what the language model writes
+# 3. **It measures honestly.** A model's score comes with *controls*: the score of one constant
+#    report, the score after the images are shuffled, the score of a language model that writes
 #    blind. You will see below why that matters.
 
 # %%
@@ -69,7 +69,7 @@ print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.na
 
 # %%
 checks = doctor.check()
-# Folders are shortened: a notebook that you hand on should not tell where you keep
+# Folders are shortened: a notebook that you hand on should not show where you keep
 # your files.
 print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
 
@@ -96,7 +96,7 @@ picture
 #
 # The letters of the paper and their names in the code, as far as this notebook needs them. A shape
 # lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers a
-# head. Some letters have two jobs; then a word in brackets tells which.
+# head. Some letters have two meanings; then a word in brackets says which.
 
 # %%
 glossary("V (views), M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
@@ -178,8 +178,8 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # %% [markdown]
 # ## A trained tiny model
 #
-# The model loaded above is a finished run of `make demo`. A run folder holds all that is needed to
-# have it back: `config.json` (sizes and choices), `trained.safetensors` (only what was trained),
+# The model loaded above is a finished run of `make demo`. A run folder holds everything that
+# restores it: `config.json` (sizes and choices), `trained.safetensors` (only what was trained),
 # `run.json` (seed, versions, minutes), `metrics.json` (scores). Its map, part by part:
 
 # %%
@@ -190,7 +190,7 @@ print(model_map(settings))
 # %% [markdown]
 # Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
 # encoder, the projector, and the cross-attention with its gate. In this preset the visual tokens
-# are **not** put into the prompt, the fixed instruction that stands before the report: the image can
+# are **not** put into the prompt, the fixed instruction before the report: the image can
 # reach the report only through the gates. So the gates mean something.
 #
 # ## The same classes, other numbers
@@ -313,8 +313,8 @@ gate_strip(other_traces[0])
 # %% [markdown]
 # ## Where a word looks
 #
-# When the model chooses a word, cross-attention gives each patch of both views a weight (and the two
-# cls tokens what is left to 100 %). Below: the first word that names a finding, the mean over the
+# When the model chooses a word, cross-attention gives each patch of both views a weight (and
+# the two cls tokens get the rest up to 100 %). Below: the first word that names a finding, the mean over the
 # heads of one hybrid layer, with the true place of the finding outlined in cyan. The layer is the
 # one that pointed best on *validation* studies; it is not chosen by looking at this one.
 
@@ -425,7 +425,7 @@ pd.DataFrame(swapped).set_index("the model sees")
 #
 # ## The score table and its controls
 #
-# | row | what it tells |
+# | row | meaning |
 # |---|---|
 # | **model (beam search)** | the reports as you saw them written |
 # | greedy | the same model, which takes the likeliest next word every time |
@@ -508,21 +508,21 @@ score_picture(
 # 3. *Model against the ceilings.* The oracle rows say how far word overlap can go, the linear head
 #    how far recognition can.
 # 4. *The black lines* are 95 % intervals. Two rows whose difference has an interval that holds 0
-#    are not told apart; the differences, paired study by study, come next.
+#    cannot be distinguished; the differences, paired study by study, come next.
 
 # %%
 for difference in metrics["differences"]:
     if difference["minus"] in ("constant report", "shuffled images", "gates closed"):
         low, high = difference["low"], difference["high"]
-        verdict = "" if low > 0 or high < 0 else "  0 lies inside: not told apart"
+        verdict = "" if low > 0 or high < 0 else "  0 lies inside: no proven difference"
         name = show[difference["metric"]]
         what = f"{name:<10} model − {difference['minus']:<15}"
         print(f"{what} {difference['value']:+.3f}  [{low:+.3f}, {high:+.3f}]{verdict}")
 
 # %% [markdown]
-# And by finding: which does it recognise? The number of test studies that have the finding stands
-# beside; an F1 from a dozen studies is little more than a guess. (Pneumonia, the thirteenth label, is
-# a diagnosis that no phantom is drawn with.)
+# And by finding: which does it recognise? The first column is the number of test studies
+# that have the finding; an F1 from a dozen studies is little more than a guess. (Pneumonia, the
+# thirteenth label, is a diagnosis that no phantom is drawn with.)
 
 # %%
 found = {
@@ -552,7 +552,7 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # | one constant report | .503 | .341 | .242 | .174 | .363 | .227 | .283 |
 #
 # That report sees no image, and in five of seven columns it is *ahead*. This does not say that
-# EMRRG is blind. It says that these columns cannot tell. So no table of this kit comes without
+# EMRRG is blind. It says that these columns cannot show it. So no table of this kit comes without
 # controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
 # different and the phantom's language is far simpler.
 #
@@ -568,7 +568,7 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs
 # on.
 #
@@ -724,7 +724,7 @@ check_3(finding_f1)
 # | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
 # | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
 # | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |
-# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can tell |
+# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can show |
 # | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
 # | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
 # | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |

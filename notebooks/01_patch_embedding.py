@@ -71,7 +71,7 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 # **How to read it.** Patches are numbered like words on a page: patch 0 is the upper left one,
 # patch 11 ends the first row, patch 143 is the lower right one. Patch *i* lies in row *i* // 12,
 # column *i* % 12. On the right you see what *one token* will know at first: 16 × 16 pixels and no
-# more. Nobody can tell from patch 110 alone that it shows an effusion.
+# more. Nobody can see from patch 110 alone that it shows an effusion.
 #
 # ## Cut by hand
 #
@@ -149,7 +149,7 @@ assert torch.allclose(by_convolution, tokens, atol=1e-4)
 # Two things must agree for this to hold: the order of the numbers *inside* a patch (channel, row,
 # column: that is how a kernel lies in memory) and the order *of* the patches (row-major: that is what
 # `flatten(2)` does). Take the channels last, as image files have them, and all tokens are wrong,
-# with no error to tell you:
+# and no error warns you:
 
 # %%
 # row, column, channel
@@ -197,7 +197,7 @@ for image_size in (100, 80):
 # ## What a trained projection asks for
 #
 # Now the trained encoder of the profile. Each channel of a token is the answer to one question, its
-# kernel, asked of every patch. So one channel of all tokens is a small picture again. Below: the six
+# kernel, put to every patch. So one channel of all tokens is a small picture again. Below: the six
 # channels whose answers differ most over this X-ray.
 
 # %%
@@ -237,7 +237,7 @@ map_grid(
 #
 # One more token joins the patches. It belongs to no place; it is a learned vector, the same for
 # every image, into which the encoder can write what concerns the whole image. In a transformer it
-# stands first. Here it stands **in the middle**, at index M // 2:
+# is the first. Here it is **in the middle**, at index M // 2:
 
 # %%
 M = patch_tokens.shape[0]
@@ -319,22 +319,22 @@ print("fixed table", tuple(fixed.shape), "equals the library's")
 from emrrg_lib.vision.mamba import drop_cls
 
 trained = drop_cls(encoder.pos_embed[0].T, encoder.cls_index).T  # (M + 1, d) → (M, d)
-asked = [
+chosen = [
     int(part * side) * side + int(other * side)
     for part, other in ((0.1, 0.1), (0.3, 0.7), (0.5, 0.5), (0.8, 0.2))
 ]
 
 
 def alike(table):
-    """Cosine similarity of the asked rows with all rows, one map each."""
+    """Cosine similarity of the chosen rows with all rows, one map each."""
     unit = F.normalize(table, dim=1)
-    return [(unit @ unit[patch]).unflatten(0, (side, side)).numpy() for patch in asked]
+    return [(unit @ unit[patch]).unflatten(0, (side, side)).numpy() for patch in chosen]
 
 
 map_grid(
     {"sin-cos": alike(fixed), "trained": alike(trained)},
     "How alike two positions are",
-    [f"to patch {patch}" for patch in asked],
+    [f"to patch {patch}" for patch in chosen],
 )
 
 # %% [markdown]
@@ -423,7 +423,7 @@ glossary("I, P, P_i, M, T_i, d")
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Rows of the table *(easy, 5 minutes)*
@@ -433,7 +433,7 @@ glossary("I, P, P_i, M, T_i, d")
 #
 # <details><summary>Hint</summary>
 #
-# Patches along one edge, squared, and the token that is no patch.
+# Patches along one edge, squared, and the token that is not a patch.
 #
 # </details>
 
@@ -600,7 +600,7 @@ check_4(resize_table)
 # - Patch embedding is **one linear layer on patches**; the 16 × 16 convolution with stride 16 is the
 #   same sum in another notation.
 # - 192 px → 12² = **144** patches, **145** tokens with cls; 224 px → 14² = 196, **197** with cls.
-# - The cls token stands in the **middle**, so that both reading directions feed it.
+# - The cls token is in the **middle**, so that both reading directions feed it.
 # - Positions are a table that is added; it must be resized, as a picture, when the image size changes.
 #
 # You can now follow an image of any size up to the door of the encoder, and you know which mistakes

@@ -83,7 +83,7 @@ curves(
 # %% [markdown]
 # **How to read it.** Here $b = c = 1$, so what comes out is the state. Events happen at steps 3 and
 # 10. With $a = 0.5$ the first is forgotten when the second comes; with $a = 0.95$ both are still there
-# at the end, and can no longer be told apart. What to remember and for how long: that is the question
+# at the end, and can no longer be distinguished. What to remember and for how long: that is the question
 # a state must settle.
 #
 # **Check.** Unrolled, the recurrence is a convolution with the kernel $c\,a^k b$: every past number
@@ -372,7 +372,7 @@ map_grid(
 # **How to read it.** Bright: taking this patch away changes the listener much. In one direction a
 # token is deaf to all that comes later. Together the four reach every patch, loudest along the
 # listener's own row and column: a cross. What lies off the cross comes through faded, and through the
-# blocks that follow. The cls token has no row of its own. In each direction it hears best what was
+# blocks that follow. The cls token has no row in the picture. In each direction it hears best what was
 # read just before it, and that part of the path ends at an edge: hence four bright pieces at the edges.
 #
 # ## X, Z, dt, B, C of an X-ray
@@ -403,7 +403,7 @@ map_grid(
 # %% [markdown]
 # **How to read it.** Dark is the lowest, bright the highest value of each map. X and Z are as wide as
 # the token and still look like the chest: lungs, heart, border. B and C have 16 channels each, dt has
-# d / 16. They are coarser and tell regions apart. (So it is in the tiny encoder; PROFILE shows you
+# d / 16. They are coarser and distinguish regions. (So it is in the tiny encoder; PROFILE shows you
 # another one.)
 #
 # From dt comes the step $\Delta$, one number for each patch and channel. Its mean over the channels
@@ -544,7 +544,7 @@ glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Half-life *(easy, 5 minutes)*
@@ -594,7 +594,7 @@ check_1(half_life)
 #
 # <details><summary>Hint</summary>
 #
-# Both formulas stand in the section on discretisation. `math.exp` will do: these are plain numbers.
+# Both formulas are in the section on discretisation. `math.exp` will do: these are plain numbers.
 #
 # </details>
 

@@ -138,7 +138,7 @@ assert torch.allclose(merged, layer(tokens), atol=1e-5)
 #
 # One `in_proj` of the mixer makes two features with different work to do. Its first d rows make X,
 # which is scanned; the other d make Z, which only gates. Likewise `x_proj` makes dt, B
-# and C. **Partial LoRA** gives a block of rows a pair of its own. The class above can do it already:
+# and C. **Partial LoRA** gives a block of rows its own pair. The class above can do it already:
 # `start` and `stop`.
 
 # %%
@@ -208,7 +208,7 @@ with tuned.disable_adapter():  # switched off, the encoder is the pre-trained on
 # %% [markdown]
 # ## LoRA_p(X) against LoRA(in_proj)
 #
-# What does a pair of one's own buy? In LoRA(in_proj), X and Z share one A: the same r questions to
+# What does a separate pair buy? In LoRA(in_proj), X and Z share one A: the same r questions to
 # the input. The paper's words (§3.3): all features are compressed "into a single low-rank
 # subspace". Let us ask for a change in which X and Z each need two questions, and not the same two.
 #
@@ -231,7 +231,7 @@ def lost(part, r):
 
 
 X_part, Z_part, whole = wish[:d], wish[d:], lost(wish, 0)
-choices = {  # what is left of the wish, and the parameters
+choices = {  # the unfulfilled part of the wish, and the parameters
     "LoRA(in_proj), r = 2": (lost(wish, 2), 2 * (d + 2 * d)),
     "LoRA(in_proj), r = 4": (lost(wish, 4), 4 * (d + 2 * d)),
     "LoRA_p(X), r = 2": (lost(X_part, 2) + lost(Z_part, 0), 2 * (d + d)),
@@ -395,7 +395,7 @@ def rank_picture(block=last, rows="X", r=rank):
 rank_picture()
 
 # %% [markdown]
-# *The picture stands still on a code host and in print. The next cell shows the same picture with
+# *The picture does not move on a code host or in print. The next cell shows the same picture with
 # sliders, in a running notebook.*
 
 # %%
@@ -486,7 +486,7 @@ print(
 # The honest reading of the last line comes from the run's recipe: `config.json` says for how many
 # joint steps the encoder trained at all (in the tiny preset a few dozen; before them only projector
 # and cross-attention learn, on tokens computed once). Where the two losses are close, the pairs have
-# had no time to matter, and the run's scores owe them nothing. A comparison that can tell needs more
+# had no time to matter, and the run's scores owe them nothing. A comparison that can decide needs more
 # steps, several seeds and intervals.
 #
 # ## Merge
@@ -680,7 +680,7 @@ print(
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Write the bill *(easy, 5 minutes)*
@@ -851,7 +851,7 @@ check_4(seen)
 #
 # - LoRA adds scale · B·A to a frozen weight. B starts at zero: the first step changes nothing, and
 #   B gets the first gradient.
-# - **Partial** LoRA gives a row block, X, Z, dt, B or C, a pair of its own; the other rows keep
+# - **Partial** LoRA gives a row block, X, Z, dt, B or C, its own pair; the other rows keep
 #   every bit. LoRA(in_proj) shares its r questions between X and Z.
 # - A full fine-tuning step has few strong directions; the weight it changes has many.
 # - A merged encoder has its old shape and speed.

@@ -231,7 +231,7 @@ pd.DataFrame(steps).set_index("step").map("{:.1e}".format)
 # %% [markdown]
 # At step 0 only `warm_up` has a gradient. From then on the others have one, but multiplied by the
 # still small tanh(α). With the learning rate of the other weights α would crawl, so this kit gives
-# gate and α a rate of their own (`gate_learning_rate`). The trained run shows where α went:
+# gate and α their own rate (`gate_learning_rate`). The trained run shows where α went:
 
 # %%
 alphas = pd.Series(
@@ -265,7 +265,7 @@ gate_strip(trace)
 # Each column is a word, each row a hybrid layer; white is 0, and both colours let the image in. A
 # gate belongs to the position that *chooses* the word, which is the one before it.
 #
-# How dynamic is the dynamic gate? For each layer: how wide it stands on average, how much that
+# How dynamic is the dynamic gate? For each layer: how wide it is open on average, how much that
 # differs from word to word (standard deviation), and at how many words it is positive.
 
 # %%
@@ -285,15 +285,15 @@ told.assign(
 )
 
 # %% [markdown]
-# A layer whose gate stands wide open at nearly every word, with little between words, does not use
+# A layer whose gate is wide open at nearly every word, with little between words, does not use
 # it as a valve. It may use the **sign**: the same X′ is added at one word and subtracted at another.
-# So a strong colour is no proof that *this* word needed the image, and a mean of |gate| tells little.
+# So a strong colour does not prove that *this* word needed the image, and a mean of |gate| says little.
 # What a word gained from the image is another question; exercise 4 measures it.
 #
 # ## Masks
 #
 # Two masks, two promises. `visual_mask` (B, M): a token that is not valid gets a weight of exactly 0,
-# whatever stands in it. That is how a study with one view lives in a batch of studies with two.
+# whatever its numbers are. That is how a study with one view lives in a batch of studies with two.
 # `text_mask` (B, n): a position that is not text keeps its row, bit for bit; so padding, and visual
 # tokens in the prompt, fetch nothing.
 
@@ -339,8 +339,8 @@ print("text_mask: row 2 keeps every bit, the other rows are as before")
 #
 # Writing has two phases. At the **prefill** the whole prompt goes through the model at once. Then
 # come the **cached steps**: one new token at a time, with keys and values of the earlier ones kept.
-# A report of forty tokens is one prefill and thirty-nine cached steps. The first layer tells what it
-# is called with:
+# A report of forty tokens is one prefill and thirty-nine cached steps. Listen to the calls of the
+# first layer:
 
 # %%
 lengths, projections = [], []
@@ -541,13 +541,13 @@ pd.DataFrame(rows).transpose().map("{:.2g}".format)
 # %% [markdown]
 # Compare the second row with the third. A model that sees the image while it reads the prompt, and
 # then no more, writes (nearly) what it writes blind: at the prefill only one word is chosen, and
-# most reports begin alike. Nothing in the loss curve would tell: training runs without a cache, all
+# most reports begin alike. The loss curve would not show it: training runs without a cache, all
 # positions at once, and sees no defect. Only a generated report shows it.
 #
 # ## Visual tokens in the prompt, or not
 #
 # §3.4 says that "all hidden states participate in self-attention" and "only text-derived queries"
-# in cross-attention. That makes sense if visual tokens stand in the prompt too. The kit has three
+# in cross-attention. That makes sense if visual tokens are in the prompt too. The kit has three
 # settings, `visual_in_prompt`:
 #
 # | setting | in the prompt | presets |
@@ -641,7 +641,7 @@ except InputError as error:
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · What a layer adds *(easy, 5 minutes)*
@@ -810,7 +810,7 @@ check_4(image_gain)
 #     print(f"{gain:+6.2f} nats {piece}")
 # ```
 #
-# Gains stand where a choice is made, at the word that turns a normal sentence into a finding; the
+# Gains appear where a choice is made, at the word that turns a normal sentence into a finding; the
 # words that follow from it gain little, and a gain can be negative. Compare with the strip above: a
 # gate may be wide open at a word that gains nothing.
 #

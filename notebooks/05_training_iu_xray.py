@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | **You need** | what a gradient step is; notebooks 03 and 04 tell what the trained parts are |
+# | **You need** | what a gradient step is; notebooks 03 and 04 explain the trained parts |
 # | **Time** | about 20 minutes of reading and trying, 30 more for the exercises |
 # | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one, the data and two weight files (not measured) |
@@ -333,7 +333,7 @@ assert torch.allclose(ours.line.weight, real.line.weight, atol=1e-6)
 #
 # The gate starts shut: α = 0. Adam moves a parameter by about the learning rate a step, whatever the
 # size of its gradient. So the rate and the number of steps decide how far α can come at all. The
-# gate (α, w_g, b_g) therefore has a group and a rate of its own.
+# gate (α, w_g, b_g) therefore has its own group and rate.
 
 # %%
 from emrrg_lib.training.engine import SCHEDULES
@@ -448,8 +448,8 @@ print(
 # *Two curves, drawn while it ran: the warm part, then the joint part.* (Two validations of four
 # studies each, one at the end of each part; where they are equal, no report of the four has changed
 # between them.) The loss begins low, since
-# the frozen language model knows the phantom's language already; what is left to learn is what only
-# the image can tell. With 8 studies a step the curve is mostly the luck of the batch, and more so at the
+# the frozen language model knows the phantom's language already; it has to learn only what
+# the image shows. With 8 studies a step the curve is mostly the luck of the batch, and more so at the
 # end of an epoch, where the batch is what was left over. (An epoch is longer than 32 studies: one
 # with a finding is drawn twice, `abnormal_factor`.)
 #
@@ -666,8 +666,8 @@ for longest in (15, 25, 35, 100):
 pd.DataFrame(rows).set_index("max_length").round(3)
 
 # %% [markdown]
-# The cut referee gives full marks to a model that never says how a report ends, and findings may stand
-# there. On IU X-ray a limit of 60 is no formality: with Qwen1.5's tokens it cuts 22.8 % of the training
+# The cut referee gives full marks to a model that never says how a report ends, and findings may be
+# there. On IU X-ray a limit of 60 is not a formality: with Qwen1.5's tokens it cuts 22.8 % of the training
 # reports and 14.9 % of the test references, with Llama-2's 38.6 % and 23.6 % (our count, on the
 # published split after R2Gen's cleaning). So the cut moves the scores of every system, up or down, with
 # the tokenizer: numbers with different language models are not on one scale. The kit scores whole references;
@@ -690,7 +690,7 @@ pd.DataFrame(rows).set_index("max_length").round(3)
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Where in the data is step k? *(easy, 6 minutes)*
@@ -864,7 +864,7 @@ scratch.cleanup()
 # - 30 epochs of 2,069 studies at batch 20 are 3,104 steps as the kit counts. Much of the protocol is
 #   not in the paper; the preset says where each number comes from.
 # - The loss is the mean over report tokens and the end symbol; prompt and padding do not count.
-# - Rate and steps bound how far α can come. The gate needs a rate of its own.
+# - Rate and steps bound how far α can come. The gate needs its own rate.
 # - A run that is killed goes on from its newest whole checkpoint, to the same bits.
 # - A run folder holds configuration, record, trained weights, predictions and scores; the frozen
 #   weights are not in it.

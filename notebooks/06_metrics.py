@@ -59,7 +59,7 @@ written = "the heart is normal in size . the lungs are clear . no pleural effusi
 
 
 def grams(text, n):
-    """How often each run of n words stands in the text."""
+    """How often each run of n words is in the text."""
     words = text.split()
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
@@ -120,7 +120,7 @@ print("BLEU-1..4:", np.round(bleu(reference, short), 3))
 # %% [markdown]
 # Over a **corpus** nothing is averaged: found and written runs of all studies are summed, and so are
 # the lengths; then comes one division. So the penalty asks whether the reports are too short *on the
-# whole*, and a single report without a common run of four words is no disaster.
+# whole*, and a single report without a common run of four words is not a disaster.
 #
 # ## ROUGE-L
 #
@@ -159,7 +159,7 @@ print("ROUGE-L:", round(rouge_l(reference, written), 3))
 # ## CIDEr
 #
 # BLEU pays as much for "the" as for "pneumothorax". CIDEr weighs each run of words by how rare it
-# is: log(N / number of references that have it), N references in all. What stands in every
+# is: log(N / number of references that have it), N references in all. What is in every
 # reference weighs nothing. Each text is a vector of count × weight; the score is a cosine, for n = 1
 # to 4, their mean times ten. Two guards: a run repeated more often than in the reference does not
 # count more, and another length is punished by a Gaussian (σ = 6 words). With them it is called
@@ -292,7 +292,7 @@ table[["Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]].round(3).assign(
 # %% [markdown]
 # "other words" says all that is true, and every score puts it last. "one finding denied" misses a
 # pneumothorax and "wrong side" would drain the wrong lung; both score several times as high. Word
-# overlap asks *is it written alike*, not *is it right*. (The last column has a blind spot of its own:
+# overlap asks *is it written alike*, not *is it right*. (The last column has a blind spot too:
 # the 14 labels know no sides.)
 #
 # ## A report that never looks
@@ -448,7 +448,7 @@ for name, pool in (
 # Real reports vary more: with IU as `PROFILE` the two shares are 3 % and 17 %. There it is not whole
 # sentences that are shared but runs of words; the tuned length counts there as here.
 #
-# CIDEr tells a model from a constant better, because it pays nothing for what everybody writes. But
+# CIDEr distinguishes a model from a constant better, because it pays nothing for what everybody writes. But
 # it pays well for a *typical* report, too: look at "most frequent training report" in the table of
 # IU. Only what a report **says** can decide.
 #
@@ -512,7 +512,7 @@ pd.DataFrame(rows).transpose().round(3)
 # The same three reports: from 0.077 to 0.667. The paper's Tables 2 and 3 say neither which average
 # nor which labeler; the released folder has no code for them. So this kit prints all, and names the
 # labeler in every table. Now the controls of the 590 phantom studies, with an **oracle** beside
-# them: it knows the findings and writes them in words of its own, drawn anew.
+# them: it knows the findings and writes them in other words, drawn anew.
 
 
 # %%
@@ -666,8 +666,8 @@ for metric in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr", "CE13_micro_F1"):
 
 # %% [markdown]
 # In every fifth study model a sees the truth where b does not. Clinical efficacy and CIDEr say so at
-# once. BLEU-4 cannot tell the two apart, and by ROUGE-L the model that sees *less* is better, "really"
-# so: an interval tells how sure a score is, not whether it measures what you want.
+# once. BLEU-4 cannot distinguish the two, and by ROUGE-L the model that sees *less* is better, "really"
+# so: an interval says how sure a score is, not whether it measures what you want.
 #
 # ## What does a difference of 0.005 BLEU mean?
 #
@@ -786,7 +786,7 @@ pd.DataFrame(shown).transpose().rename_axis("studies")
 # A coin would win half of them. And this is luck of *training and wording* on fixed studies; the luck
 # of *which studies* comes on top, as in the intervals above. So a difference of 0.005 BLEU-4 on 590
 # studies is worth a look, several seeds and a paired interval, and no sentence in an abstract. How
-# large the noise of your own model is only your own seeds can tell: these models are imaginary. (With
+# large the noise of your own model is, only your own seeds can show: these models are imaginary. (With
 # the real IU reports as `PROFILE` the share of gaps of 0.005 or more is 36 %; measured as above.)
 #
 # ## Against the paper
@@ -796,7 +796,7 @@ pd.DataFrame(shown).transpose().rename_axis("studies")
 # | word overlap | BLEU, ROUGE-L, METEOR, CIDEr | the same scorers, with 95 % intervals by study |
 # | references | the released code cuts them to 60 or 100 tokens first (notebook 10) | whole; cut on request |
 # | METEOR | in Table 1; switched off in the released code | computed where Java is |
-# | clinical efficacy | P, R, F1; labeler and average not told | three averages, two readings, labeler named |
+# | clinical efficacy | P, R, F1; labeler and average not named | three averages, two readings, labeler |
 # | controls | none | constant, most frequent, random, shuffled images, closed gates |
 # | comparing | a table | paired differences by study |
 #
@@ -805,7 +805,7 @@ pd.DataFrame(shown).transpose().rename_axis("studies")
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Fool BLEU *(easy, 5 minutes)*

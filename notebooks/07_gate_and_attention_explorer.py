@@ -12,7 +12,7 @@
 # # 07 · The gate and attention explorer
 #
 # **Goal.** Question one report, word by word: where did this word look, which words look at this
-# spot, what is written when a gate is closed, what does a scan remember, what did Partial LoRA
+# spot, which report comes when a gate is closed, what does a scan remember, what did Partial LoRA
 # change. Four explorers answer live, and you learn what their answers do not prove.
 #
 # | | |
@@ -25,7 +25,7 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 #
-# Each explorer stands here twice: the **live** one, which needs this notebook to be running, and
+# Each explorer is here twice: the **live** one, which needs this notebook to be running, and
 # under it a **still picture**, which also prints and shows on a code host. All can be used by
 # keyboard: *Tab* goes from control to control, the arrow keys move a slider, and a sentence under
 # the picture says what it shows.
@@ -134,7 +134,7 @@ display(words)
 
 # %% [markdown]
 # *Still: three words that name a finding, frontal view left, lateral view right, one row a hybrid
-# layer. The brighter, the more; each word in each layer has a scale of its own. Cyan line: the true
+# layer. The brighter, the more; each word in each layer has its own scale. Cyan line: the true
 # place of the word's finding, where the study has it.*
 #
 # **Try this.** Take the word that names a finding and step through the layers: do they agree? Take
@@ -294,7 +294,7 @@ display(scan)
 # step before. So the four directions are not four copies: the lower row of the still picture shows
 # how much the output changes without each. Read its percentages with care. They are shares of the
 # whole output, and a few tokens can be many times as large as the others (printed above the explorer):
-# then map and percentage tell of those few.
+# then map and percentage describe those few.
 #
 # ## Explorer 4 · Partial LoRA
 #
@@ -375,7 +375,7 @@ for target in targets:
 # %% [markdown]
 # Training moved the matrices by a small share of their size. Lower the rank and see how much of ΔW the
 # best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
-# have done; whether it does, only a training with it can tell.
+# have done; whether it does, only a training with it can show.
 #
 # ## Take it with you
 #
@@ -405,14 +405,14 @@ for name, explorer in {
 # and "shuffled images" of every score table do for all reports what the gate explorer does for one.
 #
 # What the tiny preset changes: here the image can reach the report through the gates alone, so
-# closing them leaves a blind report. In the paper's presets the visual tokens also stand in the
+# closing them leaves a blind report. In the paper's presets the visual tokens are also in the
 # prompt (§3.4); there a report with closed gates still sees. And α learns faster here: it has a
-# learning rate of its own (`gate_learning_rate`).
+# separate learning rate (`gate_learning_rate`).
 
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Which view? *(easy, 5 minutes)*

@@ -114,7 +114,7 @@ print(
 # ### The target, by hand
 #
 # Guessing plain pixels would reward guessing the average grey. So each patch is brought to mean 0 and
-# deviation 1 first: what is left is its *structure*. A model that knows nothing guesses 0 and has a
+# deviation 1 first: the rest is its *structure*. A model that knows nothing guesses 0 and has a
 # mean squared error of nearly 1. The average patch is a better blind guess: the three channels, brought
 # to ImageNet's colours, differ by constants, and a constant can be guessed without looking.
 
@@ -200,8 +200,8 @@ stage1_picture()
 #
 # Two things keep the future out. The encoder scans in **one** direction only, so a token knows only what
 # came before it. And what guesses is a small **decoder**, cross-attention from one *query* for each patch
-# asked for (its place in the picture, none of its pixels) to the encoder's tokens; by the mask these queries
-# see only the clusters before the one asked for. If that holds, a change of the picture in cluster 5 must
+# to guess (its place in the picture, none of its pixels) to the encoder's tokens; by the mask these queries
+# see only the clusters before the one to guess. If that holds, a change of the picture in cluster 5 must
 # not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
@@ -327,7 +327,7 @@ guess_picture()
 
 # %% [markdown]
 # *An image from another seed; shown is the mean of the channels.* Compare the two errors. Sixty steps have
-# learnt the average patch and, from the place asked for, which way the brightness runs: towards the middle.
+# learnt the average patch and, from its place, which way the brightness runs: towards the middle.
 # No rib and no heart yet; they take the steps of a real recipe. The first cluster stays empty, since
 # nothing comes before it.
 #
@@ -402,8 +402,8 @@ assert torch.allclose(loss, clip_loss(pictures, texts, log_scale), atol=1e-5)
 # %% [markdown]
 # **Three points to know this loss by.** If all similarities are equal, it is ln S: blind guessing.
 # If each image fits its own report and no other at all, it is ln(1 + (S − 1)·e^(−scale)), nearly
-# 0. And if some reports of the batch are *the same text*, no model can tell their images' places apart:
-# with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
+# 0. And if some reports of the batch are *the same text*, no model can distinguish the places
+# of their images: with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
 
 # %%
 S, one = 8, torch.eye(8)
@@ -657,13 +657,13 @@ stage2_picture(made["history"])
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Which cluster? *(easy, 6 minutes)*
 #
 # A grid of `side` × `side` patches, clusters of `edge` × `edge`. At which place of the cluster order
-# does the patch of row `row` and column `column` stand? All count from 0.
+# is the patch of row `row` and column `column`? All count from 0.
 #
 # <details><summary>Hint</summary>
 #
@@ -740,7 +740,7 @@ check_2(pair_loss)
 #
 # <details><summary>Hint</summary>
 #
-# An image whose report stands k times in the batch can at best give each of the k the share 1/k: it
+# An image whose report is k times in the batch can at best give each of the k the share 1/k: it
 # pays ln k. Average over the images.
 #
 # </details>
@@ -779,7 +779,7 @@ check_3(floor)
 #
 # Write the names that a tensor of a stage-1 file gets in the four-direction encoder. In a mixer
 # `A_log`, `D`, `conv1d`, `x_proj` and `dt_proj` exist once for each direction, with the endings "",
-# "_b", "_c", "_c_b"; the ending of `A_log` stands after the A: `A_b_log`. All others keep their name.
+# "_b", "_c", "_c_b"; the ending of `A_log` comes after the A: `A_b_log`. All others keep their name.
 #
 # <details><summary>Hint</summary>
 #

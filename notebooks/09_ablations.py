@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 09 · Ablations
 #
-# **Goal.** Read the paper's Tables 5 and 6 for what they can tell, make such a table of your own, and
+# **Goal.** Read the paper's Tables 5 and 6 for what they can show, make such a table yourself, and
 # say which of its rows really differ.
 #
 # | | |
@@ -82,7 +82,7 @@ table6.assign(best=(table6 == table6.max()).sum(axis=1))
 
 # %% [markdown]
 # §4.4 concludes that tuning Llama 2 is "superior" and that LoRA_P(X) "attains the best performance across
-# multiple metrics". The table has one number a cell. How many trainings stand behind it, and how far
+# multiple metrics". The table has one number a cell. How many trainings are behind it, and how far
 # another one would have landed, it does not say. Two questions can be put to it all the same. Do its own
 # columns agree on an order? And what about the row that is printed twice, in Tables 5 and 6?
 
@@ -143,7 +143,7 @@ print("\nthe tables there are:", ", ".join(names()))
 
 # %% [markdown]
 # `row_config` turns a line into a whole configuration. By hand, for this line: Partial LoRA on X alone,
-# no hybrid layers, so the visual tokens must stand in the prompt, or else no image reaches the model.
+# no hybrid layers, so the visual tokens must be in the prompt, or else no image reaches the model.
 
 # %%
 by_hand = replace(
@@ -186,7 +186,7 @@ pd.DataFrame(
 # %% [markdown]
 # *A dot: as in the preset.* Read such a table **before** any score. Two encoder rows of Table 6 differ in
 # one column. LoRA(LLM) differs from each of them in two things, since its encoder is frozen. And a row of
-# Table 6 differs from the preset in several: the two do not tell what one part is worth.
+# Table 6 differs from the preset in several: the two do not say what one part is worth.
 #
 # ### What a row trains
 #
@@ -294,7 +294,7 @@ print({name: round(value, 4) for name, value in ours.items() if value is not Non
 # %% [markdown]
 # ## The real runner
 #
-# `run_ablation` does this for all rows and seeds, each **job** (one row, one seed) in a folder of its own.
+# `run_ablation` does this for all rows and seeds, each **job** (one row, one seed) in a separate folder.
 # In a terminal it is `emrrg ablate gate --seeds 1 --rows none 'dynamic + warm-up'`.
 
 # %%
@@ -392,7 +392,7 @@ print(
 # lines say. If Table 6 has hybrid layers among them, this is why: its lines ask for a plain language model
 # that finds the visual tokens in its prompt, and a tiny frozen one does not learn to read them through a
 # projector alone in so few steps (see "full / LLM" and "LoRA_P(X) / LLM" in Table 5). Eleven blind rows
-# would tell nothing apart.
+# would not separate the rows.
 
 # %%
 stored = {
@@ -498,7 +498,7 @@ if folded:
 # *One figure a table, Tables 5 and 6 large; a click on a name unfolds one of the others, if there are any.
 # The large dot is a row's mean, small dots are its trainings, the bar is the standard
 # deviation over seeds (no bar: one seed), the vertical lines are controls; "CE F1, 13" is the finding F1,
-# that is, micro-F1 of the 13 findings. Where the paper has the row, its values stand in panels of their own,
+# that is, micro-F1 of the 13 findings. Where the paper has the row, its values are in separate panels,
 # since their scale is that of other data.*
 #
 # ### What they say
@@ -506,7 +506,8 @@ if folded:
 # No sentence here is written by hand; they are computed from the files. "Overlap" means that mean ± sd of
 # the row and of the best row overlap. It is a reading aid, not a test: with three seeds a bar is itself
 # uncertain by about half of its length. The table asks the controls: does a row beat the constant report,
-# and what is left when the reports are given to other patients? (Of the folded tables the finding F1 alone.)
+# and how much
+# remains when the reports are given to other patients? (Of the folded tables the finding F1 alone.)
 
 # %%
 from emrrg_lib.interpret.ablation_figure import mean_and_spread
@@ -525,7 +526,7 @@ def spreads(name, metric):
 
 
 def sentence(name, metric):
-    """Which rows cannot be told from the best one, in words."""
+    """The rows that cannot be distinguished from the best one, in words."""
     found = spreads(name, metric)
     if not found:
         return "not measured"
@@ -585,7 +586,7 @@ pd.DataFrame(told).set_index(["table", "score"]).round(3)
 # %% [markdown]
 # ## How much of it is luck?
 #
-# Three lengths stand beside each other: how far the rows of a table lie apart, how far **another seed**
+# Three lengths are side by side: how far the rows of a table lie apart, how far **another seed**
 # moves a row, and how far **another draw of test studies** moves a score (notebook 06). Data sets have
 # different levels, so all are in percent of the mean score. The seeds' deviation is pooled over rows:
 # the root of the mean variance.
@@ -760,7 +761,7 @@ systems = {
 }
 for metric in ("Bleu_4", "CIDEr"):
     gap = paired_difference(metric, systems["none"], systems["dynamic + warm-up"])
-    told = "told apart" if gap.real else "not told apart"
+    told = "different" if gap.real else "no proven difference"
     print(
         f"{METRICS[metric]}: none − (dynamic + warm-up) = {gap.value:+.3f} "
         f"[{gap.low:+.3f}, {gap.high:+.3f}]: {told} on these studies, of these two "
@@ -770,7 +771,7 @@ for metric in ("Bleu_4", "CIDEr"):
 # %% [markdown]
 # ## Is it the paper's order?
 #
-# The rank correlation between our rows and the paper's. Two measures of its own luck: *by chance*, how
+# The rank correlation between our rows and the paper's. Two measures of its luck: *by chance*, how
 # large it gets in 95 % of random orders; and *by seeds*, the middle 95 % when every row's mean is moved
 # by its error, sd / √seeds.
 
@@ -831,7 +832,7 @@ pd.DataFrame([each for each in found if each])
 
 # %% [markdown]
 # A table without rows of the paper (the gate's, for instance) is not in the list. A correlation inside the
-# chance range is no agreement, and no disagreement either. Equal order is **not
+# chance range shows neither agreement nor disagreement. Equal order is **not
 # expected** here. What the tiny preset changes:
 #
 # | | the paper | the tiny preset |
@@ -949,7 +950,7 @@ print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before
 # %% [markdown]
 # So in these tables, what of the encoder trains can make a difference in the joint steps alone. A row with
 # the whole encoder to tune has the most to gain from more of them: what is below here may be above after
-# a real training. The loss of the last fifths tells whether a training was at its end, the column `minutes`
+# a real training. The loss of the last fifths shows whether a training was at its end, the column `minutes`
 # of `results.csv` what a row cost.
 #
 # ### 3. The same seed is not always the same start
@@ -1115,7 +1116,7 @@ lead_picture(15)
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · A new row *(easy, 6 minutes)*
@@ -1158,7 +1159,7 @@ check_1(settings)
 # <details><summary>Hint</summary>
 #
 # Keep the lines whose `source` is "this run"; `groupby("row")`. NumPy's `std` divides by n unless it is
-# told otherwise.
+# given another number.
 #
 # </details>
 
@@ -1279,7 +1280,7 @@ scratch.cleanup()
 # ## Summary
 #
 # - A row is a preset and a few settings. Compare rows that differ in one; `row_config` shows which.
-# - Without several seeds a table has no measure of its own luck. Mean ± sd over seeds, n − 1.
+# - Without several seeds a table cannot measure its luck. Mean ± sd over seeds, n − 1.
 # - Two kinds of luck: another training, another test set. Rows closer than both cannot be ranked.
 # - Look at the controls before the rows: reports as good for any other patient were written blind.
 # - Equal rank is not equal size, equal steps are not equal chances, and the best of many rows is partly the

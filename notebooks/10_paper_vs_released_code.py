@@ -29,7 +29,7 @@
 # October 2025) was read line by line, and its parts were run on a CPU. No checkpoint of it was opened.
 # **No line of it is copied here**: every cell below is a re-creation of ours, as small as possible. Some
 # of the mistakes are inherited from earlier releases. That a paper's numbers and its code do not fit
-# does not tell which of the two is at fault.
+# does not say which of the two is at fault.
 
 # %%
 import copy
@@ -66,9 +66,9 @@ glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V, S, X′, α")
 # %% [markdown]
 # ## 1 · Every block runs the last block's mixer
 #
-# To add an adapter, the release keeps each mixer's `forward` in a variable and puts a function of its
-# own in its place, in a loop over the blocks. The function looks the variable up when it is
-# *called*. By then the loop is over, and the variable holds the last mixer. In small:
+# To add an adapter, the release keeps each mixer's `forward` in a variable and puts a new function
+# in its place, in a loop over the blocks. The function looks the variable up when it is
+# *called*. By then the loop is over, and the variable holds the last mixer. Here is the mistake in small:
 
 
 # %%
@@ -193,8 +193,8 @@ pd.DataFrame.from_dict(
 #
 # "LoRA_p(X)" shall change the rows of in_proj that make X, before the scan. The release's adapter takes the
 # mixer's *input*, and adds its answer to the first half of the mixer's *output*, after the scan and
-# out_proj; so it is only half as wide. Below, both with the same rank and random weights: what of the
-# mixer's inside do they move?
+# out_proj; so it is only half as wide. Below both have the same rank and random weights. Which features
+# inside the mixer do they move?
 
 # %%
 from emrrg_lib.config import PartialLoRAConfig
@@ -262,7 +262,7 @@ pd.DataFrame(rows).transpose()
 # ## 3 · And then it is frozen
 #
 # The IU script sets `freeze_vm True`: *after* the adapters are made, every parameter of the encoder is
-# frozen, theirs included. The order of two lines:
+# frozen, theirs included. The order of two lines decides:
 
 # %%
 frozen = apply_partial_lora(
@@ -368,7 +368,7 @@ pd.DataFrame.from_dict(rows, orient="index")
 #
 # The heart of the paper, §3.4, is in the release as a file, yet no script switches it on
 # (`--use_hybrid_decoder` is never passed), and the function that would hand the visual tokens to the
-# layers has no caller. What does a hybrid layer do that gets none? Here its gate is wide open, α = 2:
+# layers has no caller. What does a hybrid layer do without them? Here its gate is wide open, α = 2:
 
 # %%
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, install_hybrid_layers
@@ -420,7 +420,7 @@ for name in ("whole-dynamic-tanh-warmup", "channel-wise-dynamic-sigmoid"):
 
 # %% [markdown]
 # Suppose the gate were mended, too. The hybrid layer is written for Qwen2, whose q, k and v have biases;
-# it is put into Llama, which has none. The weights are copied by name and what is missing is passed over
+# it is put into Llama, which has none. The weights are copied by name and missing ones are passed over
 # in silence (`strict=False`), so the biases stay as they were drawn: random. A tiny Llama, and the same
 # weights in a Qwen2 shape, no image anywhere:
 
@@ -499,7 +499,7 @@ measured["cached step"] = f"X′ is {float(cached.abs().max())} after the first 
 #
 # At evaluation the reference is tokenised, cut to `max_length` (60 tokens for IU, 100 else), decoded,
 # and *that* is scored against. What a report rightly says of the part that was cut off counts as wrong.
-# Phantom reports are shorter than real ones, so shorter cuts stand beside the 60:
+# Phantom reports are shorter than real ones, so shorter cuts are shown beside the 60:
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
@@ -594,8 +594,8 @@ measured["padding"] = (
 #
 # Table 4 gives MambaXray-VL 57.31 M parameters. Its encoder has 84.26 M. A popular kind of counter hooks
 # every leaf module and adds up the parameters of those whose `forward` is called. What is only *read* is
-# not seen. Below the released size, without weights (PyTorch's meta device computes shapes only), and a
-# stand-in for a mixer that reads:
+# not seen. Below are the released sizes, without weights (PyTorch's meta device computes shapes only), with a
+# small mixer that only reads:
 
 
 # %%
@@ -723,7 +723,7 @@ counted_picture(rows)
 #
 # Table 4 gives EMRRG 1.32 M tuned parameters. One natural sum hits it, if its digits are cut off and not
 # rounded: the release's half-width X-adapter and LoRA on in_proj, both of rank 32, in the Base encoder.
-# Beside it what the method *as written* trains, from the kit's ledger:
+# Beside it is the number that the method *as written* trains, from the kit's ledger:
 
 # %%
 from emrrg_lib.config import preset
@@ -757,7 +757,7 @@ measured["1.32 M"] = (
 #
 # ## 11 · Sizes and tables
 #
-# Smaller things, each in a line.
+# These are smaller things, one line each.
 
 # %%
 from emrrg_lib.evaluation.published import published
@@ -843,7 +843,7 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Bind early *(easy, 6 minutes)*
@@ -894,7 +894,7 @@ check_1(adapted_rightly)
 # <details><summary>Hint</summary>
 #
 # `named_parameters()`, `requires_grad`, `.grad is None`. A gradient of zeros is a gradient: LoRA's A
-# starts with one. Old gradients must not help, and frozen parameters are not asked.
+# starts with one. Old gradients must not help, and frozen parameters do not count.
 #
 # </details>
 
@@ -936,12 +936,12 @@ check_2(cut_off)
 # ### Exercise 3 · Read a padded row *(medium, 6 minutes)*
 #
 # `ids` is a row of token ids: a report, then perhaps the end symbol, then padding. Return the
-# report's ids. The padding symbol may be an **ordinary word**, which may stand in the report too; the
+# report's ids. The padding symbol may be an **ordinary word**, which may be in the report too; the
 # row may have been cut before its end symbol, and then has no padding.
 #
 # <details><summary>Hint</summary>
 #
-# Where the report ends is told by the end symbol alone, never by the padding.
+# Only the end symbol says where the report ends, never the padding.
 #
 # </details>
 
@@ -1019,7 +1019,7 @@ check_4(encoder_size)
 # - A loop that makes functions binds its variable late: all blocks ran the last mixer.
 # - An adapter acts where it is *called*. Reading `.weight` goes past it, and a counter of trainable
 #   parameters does not notice.
-# - What is silent is dangerous: `strict=False`, an unknown name that makes no gate, a switch that no
+# - Silence is dangerous: `strict=False`, an unknown name that makes no gate, a switch that no
 #   script passes, a sample taken for one without an image.
 # - References are part of the metric: cut or padded, they change every score.
 # - A parameter count needs the question *of what, counted how*.

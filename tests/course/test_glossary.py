@@ -1,4 +1,4 @@
-"""Every name of the glossary exists in the tiny model, has the shape of its row and is in the file of its row."""
+"""Every name of the glossary exists in the tiny model with the shape and in the file of its row."""
 
 import re
 from pathlib import Path
