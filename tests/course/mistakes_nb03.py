@@ -35,7 +35,7 @@ WRONG = [
     (
         2,
         ROWS + "y = x @ W.T\n    y[:, :len(B)] += scale * x @ A.T @ B.T\n    return y",
-        "stands in rows 0 to 2",
+        "is in rows 0 to 2",
     ),
     (2, ROWS + BLOCK + "x @ A.T @ B.T\n    return y", "`scale`, here 0.5, is missing"),
     (2, ROWS + "W[start:start + len(B)] += scale * B @ A\n    return x @ W.T", "changes W itself"),

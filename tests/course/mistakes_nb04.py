@@ -30,7 +30,7 @@ WRONG = [
     (2, ATTEND.format(**RIGHT | {"scores": "q @ K.transpose(1, 2)"}), "not divided by √h"),
     (2, ATTEND.format(**RIGHT | {"axis": "1"}), "weights of a word sum"),
     (2, ATTEND.format(**RIGHT | {"join": "(weights @ V).reshape(q.shape[1], -1)"}), "join the heads"),
-    (2, ATTEND.format(**RIGHT | {"join": "(weights @ V).sum(0)"}), "the heads stand side by side"),
+    (2, ATTEND.format(**RIGHT | {"join": "(weights @ V).sum(0)"}), "the heads are side by side"),
     (2, ATTEND.format(**RIGHT | {"share": "t"}), "Your code raised RuntimeError"),
     (3, MASK + "scores.softmax(-1)", "The mask does nothing"),
     (3, MASK + "scores.softmax(-1) * valid", "Mask the scores, not the weights"),

@@ -74,7 +74,7 @@ WRONG = [
         "not each different text",
     ),
     (3, FLOOR + "sum(math.log2(texts.count(t)) for t in texts) / len(texts)", "not base 2"),
-    (4, NEW.format(**COPY | {"a_log": "parts[3] + ending"}), "stands after the A"),
+    (4, NEW.format(**COPY | {"a_log": "parts[3] + ending"}), "comes after the A"),
     (4, NEW.format(**COPY | {"others": 'parts[2:3] != ["mixer"]'}), "all directions share in_proj"),
     (
         4,

@@ -12,11 +12,11 @@ from emrrg_lib.data.study import OBSERVATIONS
 
 @exercise(1)
 def check_1(visual_tokens: int, visual_states: Tensor) -> str:
-    """The number of tokens of `visual_states` (1, 2·(M + 1), D), asked from the real model."""
+    """The number of tokens of `visual_states` (1, 2·(M + 1), D), counted in the real model."""
     truth = visual_states.shape[1]
     slips = {
         truth - 2: "is there no cls token?",
-        truth - 1: "each view has a cls token of its own.",
+        truth - 1: "each view has its own cls token.",
         truth // 2: "that is one view; the study has two.",
         truth // 2 - 1: "that is one view, and without its cls token.",
     }

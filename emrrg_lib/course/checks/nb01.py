@@ -19,7 +19,7 @@ def check_1(table_rows: Callable[[int, int], int]) -> str:
         slips = {
             truth - 1: "the cls token has a row too.",
             side + 1: "those are the patches of one edge only.",
-            3 * truth - 2: "the three channels share a patch; they make no rows of their own.",
+            3 * truth - 2: "the three channels share a patch; they make no separate rows.",
             image_size**2 // patch + 1: "a patch is a square: divide both edges by it.",
         }
         expect(not isinstance(yours, float), f"yours is {yours}, a float: rows are counted, divide by //.")
@@ -94,7 +94,7 @@ def check_4(resize_table: Callable[[Tensor, int], Tensor]) -> str:
         (yours == marker).all(dim=1).any().item(),
         "The cls row is not there any more: keep it aside while you resample, then put it back.",
     )
-    expect(at == middle, f"The cls row stands at {at}, expected {middle}: the middle of the new table.")
+    expect(at == middle, f"The cls row is at {at}, expected {middle}: the middle of the new table.")
     rest = torch.cat([yours[:middle], yours[middle + 1 :]])
     expect_value(rest, torch.ones(64, 3), "a constant table must stay constant: does cls leak into it?")
     ramp = torch.arange(6.0)[:, None, None].expand(6, 6, 3)  # every row of the grid has one value

@@ -43,7 +43,7 @@ def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]
         expect(
             answer[0] < 1,
             f"Yours is a = {answer[0]:.4g} {where}: the state grows; A is negative, "
-            "and it stands in the exponent with its sign.",
+            "and the exponent has its sign.",
         )
         cause = f"a {where} is e^(ΔA); 1 + ΔA is only its beginning."
         expect_value(answer[0], a, cause, tolerance=1e-5)
@@ -73,7 +73,7 @@ def check_3(column_order: Callable[[int], Tensor]) -> str:
         )
         expect(
             read[middle] == middle,
-            f"side {side}: cls, token {middle}, stands at place "
+            f"side {side}: cls, token {middle}, is at place "
             f"{read.index(middle)} of yours: the middle stays the middle.",
         )
         truth = [(row, column) for column in range(side) for row in range(side)]
@@ -90,7 +90,7 @@ def check_3(column_order: Callable[[int], Tensor]) -> str:
 
 
 def _odd(read: list[int]) -> str:
-    """What is wrong with a list that is no permutation, in words."""
+    """The tokens that a list repeats and those that it leaves out, in words."""
     twice = sorted({token for token in read if read.count(token) > 1})
     missing = sorted(set(range(len(read))) - set(read))
     return f"{twice[:3]} more than once and leaves out {missing[:3]}"
@@ -120,7 +120,7 @@ def check_4(combine: Callable) -> str:
     expect_value(
         level[0][1],
         h,
-        "two steps are right, seven combined in a tree are not: do the numbers "
-        "of the first example stand in your code?",
+        "two steps are right, seven combined in a tree are not: are the numbers "
+        "of the first example in your code?",
     )
     return "Seven steps in three rounds; a GPU does 145 in eight."

@@ -90,7 +90,7 @@ def check_2(partial_lora: Callable) -> None:
     moved = np.abs(yours).max(axis=0) > 1e-9
     expect(
         not moved[:3].any() or moved[4:7].any(),
-        f"Your update stands in rows 0 to 2, expected rows {start} to {start + 2}: shift it to `start`.",
+        f"Your update is in rows 0 to 2, expected rows {start} to {start + 2}: shift it to `start`.",
     )
     expect(
         not moved[:4].any() and not moved[7:].any(),

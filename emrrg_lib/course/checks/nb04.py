@@ -39,8 +39,8 @@ def check_2(cross_attention: Callable) -> str:
     draw = torch.Generator().manual_seed(2)
     q = 2 * torch.randn(6, 5, 4, generator=draw)
     K, V = torch.randn(2, 2, 7, 4, generator=draw)
-    told = torch.tensor([1.0, 5.0])
-    flat = told[:, None, None].expand(2, 7, 4)  # all patches of a head say the same
+    answers = torch.tensor([1.0, 5.0])
+    flat = answers[:, None, None].expand(2, 7, 4)  # all patches of a head give the same answer
 
     def by_torch(V: Tensor, **options) -> Tensor:
         keys, values = (t.repeat_interleave(3, dim=0)[None] for t in (K, V))
@@ -48,14 +48,14 @@ def check_2(cross_attention: Callable) -> str:
         return out[0].transpose(0, 1).flatten(1)
 
     same = call(cross_attention, q, K, flat)
-    expect_shape(same, (5, 24), "one row a word; the heads stand side by side, 6 · 4.")
+    expect_shape(same, (5, 24), "one row a word; the heads are side by side, 6 · 4.")
     expect(
-        bool(torch.isin(same.round(decimals=3), told).all()),
+        bool(torch.isin(same.round(decimals=3), answers).all()),
         "Where all patches say the same, every word has to fetch just that: do the weights of a word sum "
         "to 1 over the patches? The softmax runs over the last axis.",
     )
     expect(
-        not torch.allclose(same, told.repeat(3).repeat_interleave(4).expand(5, -1), atol=1e-4),
+        not torch.allclose(same, answers.repeat(3).repeat_interleave(4).expand(5, -1), atol=1e-4),
         "Heads 0, 1, 2 share the first pair of keys and values, 3, 4, 5 the second; yours take turns. "
         "That is `repeat`; grouped heads need `repeat_interleave`.",
     )
@@ -114,10 +114,10 @@ def check_4(image_gain: Callable) -> str:
     seen, blind = 2 * torch.randn(2, 6, 9, generator=draw)
     ids = torch.tensor([3, 0, 8, 8, 1, 5])
 
-    def told(logits: Tensor, ids: Tensor) -> Tensor:
+    def chosen(logits: Tensor, ids: Tensor) -> Tensor:
         return torch.distributions.Categorical(logits=logits).log_prob(ids)
 
-    truth = told(seen[:-1], ids[1:]) - told(blind[:-1], ids[1:])
+    truth = chosen(seen[:-1], ids[1:]) - chosen(blind[:-1], ids[1:])
     yours = call(image_gain, seen.clone(), blind.clone(), ids)
     expect(
         tuple(getattr(yours, "shape", ())) != (6,),
@@ -129,13 +129,13 @@ def check_4(image_gain: Callable) -> str:
     slips = [
         (-truth, "The sign is turned: a gain is positive where the image helps."),
         (
-            told(seen[1:], ids[1:]) - told(blind[1:], ids[1:]),
+            chosen(seen[1:], ids[1:]) - chosen(blind[1:], ids[1:]),
             "Each token is scored by the logits of its own "
             "position, which have already read it. The position before predicts it.",
         ),
         (raw[at, ids[1:]], "That is the difference of raw logits; log_softmax makes log-probabilities."),
         (
-            told(seen[:-1], ids[1:]).exp() - told(blind[:-1], ids[1:]).exp(),
+            chosen(seen[:-1], ids[1:]).exp() - chosen(blind[:-1], ids[1:]).exp(),
             "That is a difference of probabilities; take the logarithms.",
         ),
     ]

@@ -29,7 +29,7 @@ def check_1(share_of_views: Callable[[Trace, int, int], np.ndarray]) -> str:
     yours = np.asarray(call(share_of_views, toy_trace(), 3, 1), dtype=float)
     expect_shape(yours, (2,), "one number a view: sum over the patches, mean over heads and tokens.")
     slips = (
-        ((0.5, 0.4), "that is the first token alone: “effusion” is spelt by two, trace.words() tells which."),
+        ((0.5, 0.4), "that is the first token alone: “effusion” is spelt by two, trace.words() says which."),
         ((0.6, 0.1), "that is head 0 alone: take the mean over all heads."),
         ((0.4 / 0.7, 0.3 / 0.7), "you scaled the views to sum to 1: what is left went to the cls tokens."),
         ((0.8, 0.6), "you summed over the tokens: a word's attention is the mean over its tokens."),
@@ -46,7 +46,7 @@ def check_2(widest_words: Callable[[Trace, int, int], list[str]]) -> str:
     yours = call(widest_words, toy_trace(), 1, 2)
     expect(
         isinstance(yours, list) and all(isinstance(word, str) for word in yours),
-        f"yours is {yours!r}, but a list of words as text is asked: word.text, not numbers.",
+        f"yours is {yours!r}, expected a list of words as text: word.text, not numbers.",
     )
     expect("usion" not in yours, f"Yours {yours}: those are tokens; trace.words() joins them to words.")
     slips = (
@@ -57,7 +57,7 @@ def check_2(widest_words: Callable[[Trace, int, int], list[str]]) -> str:
             "is the largest size among its tokens.",
         ),
         ([".", "small"], "these are the narrowest: sort from wide to narrow."),
-        (["effusion"], "k words are asked, k = 2."),
+        (["effusion"], "k words are wanted, k = 2."),
     )
     cause = "openings in layer 1 are a .6, small .1, left .2, effusion .9, the full stop .05."
     expect_value(yours, ["effusion", "a"], cause, slips)
@@ -71,18 +71,18 @@ def check_2(widest_words: Callable[[Trace, int, int], list[str]]) -> str:
 @exercise(3)
 def check_3(deciding_layers: Callable[..., list[int]]) -> str:
     """`deciding_layers(regenerate, layer_ids)` with a toy model: only 6 and 12 decide the text."""
-    asked: list[dict[int, float]] = []
+    scales: list[dict[int, float]] = []
 
     def regenerate(gate_scales: Mapping[int, float]) -> SimpleNamespace:
-        asked.append(dict(gate_scales))
+        scales.append(dict(gate_scales))
         scale = {0: 1.0, 6: 1.0, 12: 1.0} | dict(gate_scales)
         seen = ("effusion" if scale[6] > 0 else "clear") + (" heart" if scale[12] > 0 else "")
         return SimpleNamespace(text=seen, gate=np.array([[scale[0]]]))
 
     yours = call(deciding_layers, regenerate, (0, 6, 12))
-    closed = [sorted(layer for layer, scale in each.items() if scale == 0) for each in asked]
-    expect(bool(asked), "regenerate was never called: the answer lies in writing the report again.")
-    expect(any(closed), f"no gate was ever closed, the scales were {asked[-1]}: closed is scale 0.")
+    closed = [sorted(layer for layer, scale in each.items() if scale == 0) for each in scales]
+    expect(bool(scales), "regenerate was never called: the answer lies in writing the report again.")
+    expect(any(closed), f"no gate was ever closed, the scales were {scales[-1]}: closed is scale 0.")
     expect(max(map(len, closed)) == 1, f"you closed layers {max(closed, key=len)} at once: one at a time.")
     slips = (
         ([0, 6, 12], "every layer, but closing layer 0 leaves the text as it was: compare trace.text."),

@@ -21,7 +21,7 @@ def check_1(place: Callable) -> str:
         (3, 1, 2, 1, 7, "clusters of one patch: count the clusters line by line"),
         (6, 2, 0, 2, 4, "the first cluster has 4 patches, so the second begins at 4"),
         (6, 2, 1, 0, 2, "the first cluster has two lines: its second begins at 2, not at a line of the grid"),
-        (6, 2, 2, 0, 12, "three clusters stand beside each other before the next line of clusters begins"),
+        (6, 2, 2, 0, 12, "three clusters are side by side before the next line of clusters begins"),
         (12, 4, 7, 9, 93, "it lies in cluster 5, which begins at 5 · 16, and there in line 3, column 1"),
     )
     for side, edge, row, column, truth, cause in stages:
@@ -31,7 +31,7 @@ def check_1(place: Callable) -> str:
         expect_value(yours, truth, f"{cause}.", where=where)
     seen = sorted(call(place, row, column, 8, 4) for row in range(8) for column in range(8))
     expect(seen == list(range(64)), "Some place of the 8 × 8 grid is given twice.")
-    return "Each patch has a place of its own."
+    return "Each patch has its own place."
 
 
 @exercise(2)
@@ -53,7 +53,7 @@ def check_2(pair_loss: Callable) -> None:
     expect_value(yours, each_its_own, cause, slips)
     yours = call(pair_loss, 5 * one, 0.1 * one, 2.0)
     expect_value(yours, each_its_own, "the length of a vector must not count: normalise both, along dim 1.")
-    # two images alike, reports different: rows cannot tell, columns can in part
+    # two images alike, reports different: rows cannot separate them, columns can in part
     images, reports = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[1.0, 0], [0, 1]])
     rows = (math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(1.0))) / 2
     columns = math.log(2)
@@ -110,7 +110,7 @@ def check_4(new_names: Callable) -> str:
         expect(name in yours, f"{name}: the first direction keeps the old name; yours {yours}.")
         strange = sorted(set(yours) - wanted)
         cause = {
-            "A_log": "the ending stands after the A: A_b_log.",
+            "A_log": "the ending comes after the A: A_b_log.",
             "in_proj": "all directions share in_proj and out_proj.",
             "out_proj": "all directions share in_proj and out_proj.",
         }.get(
@@ -118,14 +118,14 @@ def check_4(new_names: Callable) -> str:
             "the ending belongs to the module, before “.weight” or “.bias”.",
         )
         expect(not strange, f"{name}: the encoder has no {', '.join(strange)}: {cause}")
-        expect(len(set(yours)) == len(yours), f"{name}: a name stands twice in yours.")
+        expect(len(set(yours)) == len(yours), f"{name}: yours has a name twice.")
     given = {new for name in one for new in new_names(name)}
     missing = sorted(wanted - given)
     expect(not missing, f"Nobody gets {', '.join(missing[:3])}: look at the list of five once more.")
     trap = "head.Dense.weight"
     expect(
         list(call(new_names, trap)) == [trap],
-        f"{trap} has a capital D and is no part of a mixer: it "
+        f"{trap} has a capital D and is not part of a mixer: it "
         "keeps its name. Compare whole parts, not letters.",
     )
     return f"{len(one)} names become {len(given)}."

@@ -42,7 +42,7 @@ def check_1(settings: str) -> str:
         expect(llm.lora_r == start.llm.lora_r, "llm.lora_r is the rank of LoRA in the language model.")
         expect(lora.r == 4, f"From the preset {name} the rank is {lora.r}, expected 4: partial_lora.r.")
         expect(llm.hybrid_layers == (), "The language model has hybrid layers; Table 6 runs a plain one.")
-        expect(llm.tuning == "frozen", "The language model has a LoRA of its own: then two things differ.")
+        expect(llm.tuning == "frozen", "The language model has its own LoRA: then two things differ.")
         spelled_out = replace(
             start,
             encoder_tuning="lora",
@@ -74,7 +74,7 @@ def check_2(mean_and_sd: Callable) -> None:
     """`mean_and_sd(frame, metric)` → {row: (mean, sd or None)} on a small table."""
     yours = call(mean_and_sd, _frame(), "Bleu_4")
     expect(isinstance(yours, dict), f"Yours is a {type(yours).__name__}, expected a dict: row → (mean, sd).")
-    expect("constant report" not in yours, "A control is no row of the ablation: keep the source 'this run'.")
+    expect("constant report" not in yours, "A control is not a row: keep the source 'this run'.")
     expect("d" not in yours, "d was left out; it has no value, so no mean.")
     expect(set(yours) == {"a", "b", "c"}, f"Yours has {sorted(map(str, yours))}, expected a, b and c.")
     expect(all(len(value) == 2 for value in yours.values()), "Each row has two values: (mean, sd).")
@@ -93,7 +93,7 @@ def check_2(mean_and_sd: Callable) -> None:
         cause = f"the root of {squares} / {count - 1}."
         expect_value(yours[row][1], math.sqrt(variance), cause, slips, row)
     yours = call(mean_and_sd, _frame(), "CIDEr")
-    expect_value(yours["a"][0], 0.6, "for CIDEr: is the metric that is asked for the one that is read?")
+    expect_value(yours["a"][0], 0.6, "for CIDEr: does your function read the metric that it is given?")
 
 
 @exercise(3)

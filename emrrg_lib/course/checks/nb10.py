@@ -91,7 +91,7 @@ def check_3(report_of: Callable) -> None:
     """`report_of(ids, end, pad)` → ids of the report."""
     stages = [  # row, end, pad, report, likely cause
         ([5, 6, 2, 0, 0], 2, 0, [5, 6], "the report, without end symbol and padding"),
-        ([5, 0, 6, 2, 0, 0], 2, 0, [5, 0, 6], "here the word 0 stands in the report, too, and is part of it"),
+        ([5, 0, 6, 2, 0, 0], 2, 0, [5, 0, 6], "here the word 0 is in the report too, and is part of it"),
         ([5, 6, 0], 2, 0, [5, 6, 0], "the row was cut before its end symbol, and its last word is 0"),
         ([5, 6, 2, 2, 2], 2, 2, [5, 6], "here the end symbol is the padding as well"),
         ([5, 6, 2, 7, 2, 0], 2, 0, [5, 6], "what follows the first end symbol does not count"),
