@@ -35,12 +35,7 @@ test: .venv/.ready-dev
 test-notebooks: .venv/.ready-dev
 	$(BIN)/python -m pytest -m notebooks --durations=0 $(PYTEST_ARGS)
 
-browser-lint: .venv/.ready-dev
-	$(BIN)/ruff format --check emrrg_lib tests notebooks
-	$(BIN)/ruff check emrrg_lib tests notebooks
-	$(BIN)/mypy
-
-test: .venv/.ready-dev
+browser-test: .venv/.ready-dev
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 notebooks: .venv/.ready-dev
