@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from emrrg_lib.files import InputError
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, assign
@@ -16,6 +16,7 @@ Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
 GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
+EncoderTuning = Literal["lora", "full", "frozen"]  # lora: Partial LoRA
 KVInit = Literal["new", "copied"]  # W_k, W_v of the cross-attention: random, or the layer's own
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 
@@ -158,7 +159,7 @@ class EMRRGConfig(Settings):
     preset: str = "tiny"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     encoder_weights: str = "tiny"  # an entry of vision/weights.py, or a path; kind "hf": a name, id or folder
-    encoder_tuning: Literal["lora", "full", "frozen"] = "lora"  # lora: Partial LoRA
+    encoder_tuning: EncoderTuning = "lora"
     partial_lora: PartialLoRAConfig = field(default_factory=PartialLoRAConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -167,7 +168,7 @@ class EMRRGConfig(Settings):
 
 
 TINY_ENCODER = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4, drop_path=0.0)
-LARGE = {"embed_dim": 1024, "depth": 24}  # NOTES A1
+LARGE: dict[str, Any] = {"embed_dim": 1024, "depth": 24}  # NOTES A1
 TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 
 # Stage 3 of the paper (§4.2). It gives epochs, batch, rank, max_length and how often is validated. Open,

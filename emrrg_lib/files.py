@@ -1,4 +1,4 @@
-"""The error for bad input; files without anything half-written; several processes side by side."""
+"""The error for bad input, places of the kit, files written whole or not at all, several processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
 
 
 def cache_folder(name: str) -> Path:
-    """Where converted weights and decoded images are kept: in $EMRRG_CACHE, else in ~/.cache/emrrg."""
+    """The folder for converted weights or decoded images, in $EMRRG_CACHE or else in ~/.cache/emrrg."""
     return Path(os.environ.get("EMRRG_CACHE") or Path.home() / ".cache" / "emrrg") / name
 
 
@@ -61,7 +61,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def processes() -> PartialState:
-    """`num_processes`, `process_index` and `is_main_process` of this one; joins the others at first use."""
+    """The state of this process: `num_processes`, `process_index`, `is_main_process`; first use joins it."""
     import torch  # imported late: `emrrg --help` needs neither
     from accelerate import PartialState
 
@@ -69,7 +69,7 @@ def processes() -> PartialState:
 
 
 def gather(items: list[Any]) -> list[Any]:
-    """The items of all processes, by rank, on every process."""
+    """The items of all processes in the order of their ranks; every process gets them all."""
     if processes().num_processes == 1:
         return items
     from accelerate.utils import gather_object
@@ -78,5 +78,5 @@ def gather(items: list[Any]) -> list[Any]:
 
 
 def any_process(said: bool) -> bool:
-    """Whether any process says so."""
+    """Whether `said` is true on any process."""
     return any(gather([said]))

@@ -81,7 +81,8 @@ def _generate_batch(
             )
     finally:
         model.train(was_training)
-    rows = [_until_end(row, tokenizer.eos_token_id) for row in output.tolist()]
+    end = tokenizer.eos_token_id
+    rows = [row[: row.index(end)] if end in row else row for row in output.tolist()]
     texts = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
     traces = (
         trace_tokens(model, states[i : i + 1], mask[i : i + 1], row) if trace else None
@@ -124,10 +125,6 @@ def _prompt(model, studies: int) -> Tensor:
     return torch.tensor([ids] * studies, device=model.device)
 
 
-def _until_end(row: list[int], end: int) -> list[int]:
-    return row[: row.index(end)] if end in row else row
-
-
 @torch.no_grad()
 def trace_report(
     model, pixel_values: Tensor, view_mask: Tensor, report: str, position: str = "predicts"
@@ -164,20 +161,16 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     where = slice(start, start + len(row))
     gate = np.stack([g[0, where].float().cpu().numpy() for g, _ in records.values()])
     weights = torch.stack([w[0][:, where] for _, w in records.values()])  # (layer, head, T, V·(M + 1))
+    tokens = math.prod(model.grid) + (model.cls_index is not None)  # of one view
+    attention = drop_cls(weights.unflatten(-1, (-1, tokens)), model.cls_index)  # (layer, head, T, V, M)
     return Trace(
         tokens=tuple(_pieces(model.tokenizer, row)),
         gate=gate.astype(np.float32),
-        attention=_per_view(weights, model).float().cpu().numpy().astype(np.float32),
+        attention=attention.float().cpu().numpy(),
         grid=model.grid,
         layer_ids=tuple(records),
         warm_up=np.array([float(m.opening) for m in modules.values()], dtype=np.float32),
     )
-
-
-def _per_view(weights: Tensor, model) -> Tensor:
-    """(…, V·(M + 1)) → (…, V, M): the cls token of each view is dropped, where there is one."""
-    tokens = math.prod(model.grid) + (model.cls_index is not None)
-    return drop_cls(weights.unflatten(-1, (-1, tokens)), model.cls_index)
 
 
 def _pieces(tokenizer, row: list[int]) -> list[str]:

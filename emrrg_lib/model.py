@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from emrrg_lib import generation
 from emrrg_lib.config import EMRRGConfig, preset
@@ -41,19 +43,20 @@ class EMRRG(nn.Module):
 
     accepts_loss_kwargs = True  # so the Trainer passes num_items_in_batch to forward
 
-    def __init__(self, config: EMRRGConfig, encoder: nn.Module, llm: nn.Module, tokenizer) -> None:
+    def __init__(self, config: EMRRGConfig, encoder: Any, llm: PreTrainedModel, tokenizer) -> None:
         super().__init__()
         _check_choices(config)
-        hidden = llm.config.get_text_config().hidden_size
+        hidden: int = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
-        self.grid, self.cls_index = encoder.grid, encoder.cls_index
+        self.grid: tuple[int, int] = encoder.grid
+        self.cls_index: int | None = encoder.cls_index
         # The parts that every row of an ablation has are drawn first: rows of a seed share the projector.
         self.projector = nn.Linear(encoder.embed_dim, hidden)
         self.projector_norm = nn.LayerNorm(hidden)
         if config.data.views == "concat":
             self.view_embedding = nn.Embedding(config.data.max_views, hidden)
             nn.init.normal_(self.view_embedding.weight, std=0.02)
-        self.llm = without_dropout(llm)
+        self.llm: Any = without_dropout(llm)
         if config.llm.hybrid_layers:
             install_hybrid_layers(
                 self.llm, config.llm.hybrid_layers, config.llm.gate_input, config.llm.kv_init, config.llm.gate
@@ -261,9 +264,12 @@ class EMRRG(nn.Module):
             num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():
-            states, mask = (
-                self.encode(pixel_values, view_mask) if tokens is None else self.project(tokens, view_mask)
-            )
+            if tokens is not None:
+                states, mask = self.project(tokens, view_mask)
+            elif pixel_values is not None:
+                states, mask = self.encode(pixel_values, view_mask)
+            else:
+                raise InputError("the batch has no images: give pixel_values or tokens")
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
             # logits before the report are not needed; nothing predicts the first token of the sequence

@@ -1,6 +1,14 @@
-"""The run folder: config, run.json, trained weights, predictions, metrics, page (design of every run).
+"""The run folder, the form of every run: its files, and the record of how it was made.
 
-`run.json`: what a run was made with, so that its numbers can be read years later."""
+    config.json           the whole configuration
+    run.json              seed, commit, versions, hardware, minutes, memory
+    trained.safetensors   the tensors that trained, under their names in `EMRRG.state_dict()`
+    predictions.jsonl     one line a study: id, reference, hypothesis, scores
+    metrics.json          the score table
+    report.html           the page
+
+This module reads and writes the first four.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +60,7 @@ def write_config(run: Path, config: EMRRGConfig) -> None:
 
 
 def write_trained(run: Path, model, name: str = "trained.safetensors") -> Path:
-    """Writes only what trained, under the names of `EMRRG.state_dict()`."""
+    """Writes the tensors that trained, under their names in `EMRRG.state_dict()`."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained_state().items()}
     with atomic_path(run / name) as temporary:
         save_file(tensors, temporary)
@@ -60,13 +68,13 @@ def write_trained(run: Path, model, name: str = "trained.safetensors") -> Path:
 
 
 def write_predictions(run: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes `predictions.jsonl`: one object a study with id, reference, hypothesis, scores."""
+    """Writes `predictions.jsonl`, one object a study."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     return write_text(run / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(run: Path) -> list[dict[str, Any]]:
-    """Reads `predictions.jsonl`. Raises InputError naming the line that is wrong, or duplicate ids."""
+    """Reads `predictions.jsonl`. InputError names the line that is wrong or repeats an id."""
     path = Path(run) / "predictions.jsonl"
     if not path.is_file():
         raise InputError(f"no predictions.jsonl in {run}: run `emrrg train` or `emrrg demo` first")
@@ -75,7 +83,7 @@ def read_predictions(run: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is damaged ({error}); run the step that writes it again") from error
     rows, seen = [], set()
-    # not splitlines(): it also cuts at characters that JSON leaves as they are, such as U+2028
+    # splitlines() would also cut at characters that JSON does not escape, such as U+2028
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             row = json.loads(line)
@@ -85,7 +93,7 @@ def read_predictions(run: Path) -> list[dict[str, Any]]:
         if not fits:
             raise InputError(f"{path}, line {number}: expected an object with id, reference and hypothesis")
         if row["id"] in seen:
-            raise InputError(f"{path}, line {number}: id '{row['id']}' stands twice")
+            raise InputError(f"{path}, line {number}: the id '{row['id']}' occurs a second time")
         seen.add(row["id"])
         rows.append(row)
     if not rows:
@@ -97,7 +105,7 @@ PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
 
 
 def _commit() -> str | None:
-    """The kit's git commit, with `+changes` where files differ from it; None outside a checkout."""
+    """The kit's git commit, with `+changes` if files differ from it; None outside a checkout."""
     try:
         done = subprocess.run(
             ["git", "-C", str(KIT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
@@ -117,7 +125,7 @@ def peak_memory_gib() -> float:
 
 
 def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
-    """Versions, hardware, minutes since `started` (time.time()) and memory, joined with `facts`."""
+    """Versions, hardware, minutes since `started` (a time.time()) and memory, together with `facts`."""
     cuda = torch.cuda.is_available()
     return {
         "what": what,

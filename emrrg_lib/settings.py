@@ -30,9 +30,10 @@ class Settings:
     """Base of the dataclasses. Making one raises InputError for a value that is not allowed."""
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
             if not dataclasses.is_dataclass(hint):
-                read(getattr(self, name), hint, f"{type(self).__name__}.{name}")
+                read(getattr(self, name), hint, f"{kind.__name__}.{name}")
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type, where: str) -> Any:
-    """Builds settings from JSON values; `where` is how a message calls them.
+    """Builds settings from JSON values; `where` is their name in a message.
 
     Raises:
         InputError: a key that `kind` does not have, or a value that is not allowed.
@@ -89,7 +90,7 @@ def read(value: Any, hint: Any, where: str) -> Any:
     Raises:
         InputError: a value of the wrong type or out of range, or one that is not among the choices.
     """
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(value, hint, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:

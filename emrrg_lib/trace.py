@@ -1,7 +1,6 @@
 """The record of one generated report: which words opened the gates, and where each word looked.
 
-`EMRRG.generate(..., trace=True)` fills a `Trace`; every figure, explorer and page reads nothing
-else.
+`EMRRG.generate(..., trace=True)` makes it. It is the only object that figures, explorers and pages read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from emrrg_lib.files import InputError, atomic_path
 
-_MARK = re.compile(r"[.,;:!?()\[\]<]")  # a piece that begins so never continues the word before it
+_MARK = re.compile(r"[.,;:!?()\[\]<]")  # a piece with this first character starts a new word
 _UNREADABLE = (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile)
 _SLACK = 1e-3  # rounding left over by half-precision softmax and tanh
 
@@ -37,7 +36,7 @@ class Trace:
     Attributes:
         tokens: the T generated tokens as text pieces; a leading space is kept.
         gate: (layer, token) float32, tanh(w_g·S + b_g) · tanh(α): how much of the image each token
-            let in, signed.
+            let in, with its sign.
         attention: (layer, head, token, view, patch) float32 cross-attention weights without the cls
             token's share, so that the sum over (view, patch) is at most 1.
         grid: patch grid (rows, cols) of one view.
@@ -45,7 +44,7 @@ class Trace:
         warm_up: (layer,) float32, tanh(α).
 
     Raises:
-        ValueError: if shapes disagree or values are impossible; the sentence names both sides.
+        ValueError: shapes that disagree, or values that are impossible; the sentence names both sides.
     """
 
     tokens: tuple[str, ...]
@@ -115,8 +114,8 @@ class Trace:
     def words(self) -> tuple[Word, ...]:
         """Groups sub-word tokens into words.
 
-        A token that begins with white space or a punctuation mark starts a new word; every other
-        token continues the word before it. Tokens that are white space only belong to no word.
+        A token that begins with white space or a punctuation mark starts a new word. Every other
+        token continues the word before it. A token of white space alone belongs to no word.
 
         Returns:
             Words in reading order, with half-open token spans.
@@ -190,10 +189,10 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Reads what `save` wrote; nothing in the file is ever executed (no pickle).
+        """Reads what `save` wrote. Nothing in the file is executed: it holds no pickle.
 
         Raises:
-            InputError: if the file is missing, is not a trace, or does not fit together.
+            InputError: a file that is missing, is not a trace, or does not fit together.
         """
         path = Path(path)
         if not path.is_file():

@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class Indices(Dataset):
-    """Study numbers, by default 0 … n-1: a collator looks everything else up.
+    """Study numbers; a collator looks up everything else.
 
     Args:
-        repeats: how often each of the n studies stands in an epoch.
+        length: n, for the numbers 0 … n - 1. repeats: how often an epoch holds each study; None: once.
     """
 
     def __init__(self, length: int, repeats: Sequence[int] | None = None) -> None:
@@ -45,7 +45,7 @@ class StudySet:
 
     Attributes:
         studies: as read. reports: cleaned text, one a study. bank: uint8 images.
-        max_views: views of a study that the model takes; None (views "mean"): any number.
+        max_views: the most views of a study that the model takes; None: any number.
     """
 
     def __init__(self, studies: Sequence[Study], config: EMRRGConfig) -> None:

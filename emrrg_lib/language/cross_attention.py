@@ -5,6 +5,8 @@ Trainable: `k_proj`, `v_proj` (W_k, W_v), `gate_proj` (w_g, b_g), `warm_up` (α)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,8 +41,8 @@ class GatedCrossAttention(nn.Module):
         self.gate_input = gate_input
         self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
         self.v_proj = nn.Linear(hidden, kv_heads * head_dim)
-        dynamic, width = gate.startswith("dynamic"), heads * head_dim if gate_input == "S" else hidden
-        self.gate_proj = nn.Linear(width, 1) if dynamic else None
+        width = heads * head_dim if gate_input == "S" else hidden
+        self.gate_proj = nn.Linear(width, 1) if gate.startswith("dynamic") else None
         if gate in ("dynamic+warm-up", "static"):
             self.warm_up = nn.Parameter(torch.zeros(1))  # α: at 0 the layer is the untouched layer
         else:
@@ -57,7 +59,7 @@ class GatedCrossAttention(nn.Module):
 
     def gate(self, S: Tensor, hidden: Tensor | None) -> Tensor:
         """The factor of X′ in Eq. (2), (B, n, 1), for the input that `gate_input` names."""
-        source = S if self.gate_input == "S" else hidden
+        source: Any = S if self.gate_input == "S" else hidden
         if self.gate_proj is None:
             dynamic = S.new_ones(*S.shape[:2], 1, dtype=self.k_proj.weight.dtype)
         else:

@@ -1,15 +1,16 @@
 """Installs hybrid decoder layers in any Hugging Face causal LM that uses the attention interface.
 
-One registered attention function runs the model's own self-attention, then lets the layer's
-`cross_attention` (if it has one) act on the heads before o_proj: no attention code is copied.
+One registered attention function runs the model's own self-attention. Then the layer's `cross_attention`, if
+it has one, acts on the heads before o_proj. So no attention code is copied.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +55,9 @@ AttentionInterface.register(NAME, hybrid_attention)
 AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
-def decoder_layers(llm: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a causal LM, also under PEFT. Raises InputError if they do not fit."""
-    decoder = llm.get_decoder() if hasattr(llm, "get_decoder") else llm
-    layers = getattr(decoder, "layers", None)
+def decoder_layers(llm: nn.Module) -> list[Any]:
+    """The decoder layers of a causal LM, with or without PEFT. Raises InputError if they do not fit."""
+    layers: Any = getattr(getattr(llm, "get_decoder", lambda: llm)(), "layers", None)
     fits = layers is not None and all(
         hasattr(layer, "input_layernorm") and hasattr(getattr(layer, "self_attn", None), "o_proj")
         for layer in layers
@@ -67,7 +67,7 @@ def decoder_layers(llm: nn.Module) -> nn.ModuleList:
             f"{type(llm).__name__} has no decoder layers with input_layernorm and "
             f"self_attn.o_proj; hybrid layers need a causal LM {LLAMA_KIND}"
         )
-    return layers
+    return list(layers)
 
 
 def _check_layers(layers: Sequence[int], count: int) -> None:
@@ -139,7 +139,7 @@ def install_hybrid_layers(
 
 
 @torch.no_grad()
-def _copy_keys_values(attention: nn.Module, cross: GatedCrossAttention) -> None:
+def _copy_keys_values(attention: Any, cross: GatedCrossAttention) -> None:
     """Both matrices hold their rows head by head: row i is the same feature (not so upstream, NOTES D)."""
     if not hasattr(attention, "k_proj"):
         raise InputError(f"{type(attention).__name__} has no k_proj and v_proj to copy; choose kv_init 'new'")
@@ -164,7 +164,8 @@ def _use_hybrid_attention(llm: PreTrainedModel) -> None:
 
 def _require_reach(llm: PreTrainedModel) -> None:
     """Sends one token through, because some architectures drop the keywords before their layers."""
-    weight, was_training = llm.get_input_embeddings().weight, llm.training
+    embeddings: Any = llm.get_input_embeddings()
+    weight, was_training = embeddings.weight, llm.training
     token = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
     llm.eval()
     try:
@@ -172,7 +173,7 @@ def _require_reach(llm: PreTrainedModel) -> None:
             llm(input_ids=token, visual_states=weight.new_zeros(1, 1, weight.shape[1]), use_cache=False)
         fits, reason = all(calls.values()), "its layers do not pass the keywords on"
     except (RuntimeError, TypeError, ValueError) as error:
-        fits, reason = False, error
+        fits, reason = False, str(error)
     llm.train(was_training)
     if not fits:
         raise InputError(
@@ -203,9 +204,8 @@ def _name_visual_keywords(llm: PreTrainedModel) -> None:
     named = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in VISUAL_KEYWORDS]
     parameters = list(signature.parameters.values())
     rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    forward.__signature__ = signature.replace(
-        parameters=[p for p in parameters if p not in rest] + named + rest
-    )
+    named = [*(p for p in parameters if p not in rest), *named, *rest]
+    vars(forward)["__signature__"] = signature.replace(parameters=named)
     llm.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
@@ -230,7 +230,7 @@ def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
 
 
 @contextmanager
-def _set_for_a_while(modules: dict[int, nn.Module], attribute: str, values: dict) -> Iterator[None]:
+def _set_for_a_while(modules: Mapping[int, nn.Module], attribute: str, values: dict) -> Iterator[None]:
     before = {index: getattr(modules[index], attribute) for index in values}
     try:
         for index, value in values.items():
@@ -257,6 +257,6 @@ def gates_scaled(llm: nn.Module, scales: dict[int, float]) -> Iterator[None]:
 @contextmanager
 def recording(llm: nn.Module) -> Iterator[dict[int, list]]:
     """Collects (gate (B, n), weights (B, heads, n, M)) of every call of every hybrid layer."""
-    calls = {index: [] for index in hybrid_modules(llm)}
+    calls: dict[int, list] = {index: [] for index in hybrid_modules(llm)}
     with _set_for_a_while(hybrid_modules(llm), "recorder", calls):
         yield calls

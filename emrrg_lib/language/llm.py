@@ -249,7 +249,7 @@ def tiny_lm(tokenizer: PreTrainedTokenizerFast, hidden: int = 128, layers: int =
     return Qwen2ForCausalLM(Qwen2Config(**sizes))
 
 
-def without_dropout(llm: nn.Module) -> nn.Module:
+def without_dropout(llm: PreTrainedModel) -> PreTrainedModel:
     """Sets the LLM's own dropouts to 0: it is frozen, but gradient checkpointing needs its train mode."""
     for module in llm.modules():
         if isinstance(module, nn.Dropout):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel
@@ -63,25 +64,29 @@ class RowBlockLoraLinear(LoraLinear):
 
     def update_layer(self, adapter_name: str, r: int, *args, **kwargs) -> None:
         super().update_layer(adapter_name, r, *args, **kwargs)
-        block = self.get_base_layer().row_blocks.get(TARGET_OF[adapter_name])
+        base: Any = self.get_base_layer()
+        block = base.row_blocks.get(TARGET_OF[adapter_name])
         if block is not None:
-            old = self.lora_B[adapter_name].weight
-            up = _BlockUp(r, *block, self.out_features).to(old.device, old.dtype)
+            old: Any = self.lora_B[adapter_name].weight
+            start, stop = block
+            up = _BlockUp(r, start, stop, base.out_features).to(old.device, old.dtype)
             nn.init.zeros_(up.weight)
             self.lora_B[adapter_name] = up.requires_grad_(old.requires_grad)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """ΔW = scale · B · A, (out, in), zero outside the adapter's rows."""
-        up = self.lora_B[adapter]
-        delta = up.weight @ self.lora_A[adapter].weight * self.scaling[adapter]
+        up: Any = self.lora_B[adapter]
+        down: Any = self.lora_A[adapter]
+        delta = up.weight @ down.weight * self.scaling[adapter]
         return F.pad(delta, (0, 0, *up.pad)) if isinstance(up, _BlockUp) else delta
 
 
 def _lora_config(target: str, config: PartialLoRAConfig) -> LoraConfig:
     """The adapter of one target; PEFT scales B · A by lora_alpha / r."""
+    alpha: Any = config.scale * config.r  # PEFT takes any number, its annotation says int
     lora = LoraConfig(
         r=config.r,
-        lora_alpha=config.scale * config.r,
+        lora_alpha=alpha,
         lora_dropout=config.dropout,
         target_modules=TARGETS[target],
     )
@@ -113,7 +118,8 @@ def apply_partial_lora(encoder: VisionMamba, config: PartialLoRAConfig) -> PeftM
 
 def activate(model: PeftModel, targets: Iterable[str]) -> None:
     """Makes the adapters of `targets` active together (PeftModel.set_adapter takes one name only)."""
-    model.base_model.set_adapter([adapter_name(t) for t in targets])
+    tuner: Any = model.base_model
+    tuner.set_adapter([adapter_name(t) for t in targets])
 
 
 def load_partial_lora(encoder: VisionMamba, folder: str | Path) -> PeftModel:

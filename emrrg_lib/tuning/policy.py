@@ -14,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from emrrg_lib.config import EMRRGConfig, EncoderConfig
+from emrrg_lib.config import EMRRGConfig, EncoderConfig, EncoderTuning
 from emrrg_lib.files import InputError
 from emrrg_lib.vision.mamba import VisionMamba
 
@@ -60,11 +60,11 @@ LLM_LORA = r".*\.self_attn\.(q_proj|v_proj)"  # whole names: those of the cross-
 
 @dataclass(frozen=True)
 class Policy:
-    """One row of Table 5 or 6. encoder: full | frozen | lora; llm: frozen | lora | hybrid."""
+    """One row of Table 5 or 6."""
 
-    encoder: str
+    encoder: EncoderTuning
     targets: tuple[str, ...]
-    llm: str
+    llm: Literal["frozen", "lora", "hybrid"]
 
 
 X, X_IN_PROJ = ("X",), ("X", "in_proj")
@@ -173,7 +173,7 @@ class Published:
     """A published parameter count and the sum that gives it.
 
     Attributes:
-        claim: as printed; empty where nothing was. parts: what is summed up → parameters.
+        claim: as printed; empty where the papers give none. parts: name of a summand → parameters.
     """
 
     claim: str
@@ -186,11 +186,11 @@ class Published:
 
 
 def published_counts(embed_dim: int, depth: int) -> list[Published]:
-    """How the papers' encoder figures arise, at the release's 224 px (NOTES F).
+    """How the papers' parameter counts of the encoder arise, at the release's 224 px (NOTES F).
 
-    57.31 M and 202.32 M count only the modules whose forward is called: the release reads the mixers'
-    weights directly, so no mixer is in them, nor the position table and the cls token. 1.32 M is the
-    release's half-width X-adapter and LoRA on in_proj, both r = 32, of the base encoder.
+    57.31 M and 202.32 M count only the modules whose forward is called. The release reads the weights of the
+    mixers directly, so these counts lack the mixers, the position table and the cls token. 1.32 M is the
+    release's half-width X-adapter and LoRA on in_proj of the base encoder, both with r = 32.
     """
     with torch.device("meta"):
         encoder = VisionMamba(EncoderConfig(image_size=224, embed_dim=embed_dim, depth=depth))

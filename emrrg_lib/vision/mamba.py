@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class PatchEmbed(nn.Module):
         self.image_size = image_size
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
         nn.init.trunc_normal_(self.proj.weight, std=1.0 / math.sqrt(3 * patch_size**2))
-        nn.init.zeros_(self.proj.bias)
+        nn.init.zeros_(self.proj.get_parameter("bias"))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, M, d), row-major; InputError for images of another size or with NaN."""
@@ -149,8 +150,7 @@ class MambaMixer(nn.Module):
             self.register_parameter(f"D{s}", nn.Parameter(torch.ones(dim)))
             self._init_dt(getattr(self, f"dt_proj{s}"))
         self.out_proj = nn.Linear(dim, dim, bias=False)
-        with torch.no_grad():
-            self.out_proj.weight /= math.sqrt(depth)
+        self.out_proj.weight.data /= math.sqrt(depth)
 
     def _init_dt(self, dt_proj: nn.Linear) -> None:
         """Step sizes start log-uniform in [1e-3, 1e-1] (NOTES A8)."""
@@ -160,7 +160,7 @@ class MambaMixer(nn.Module):
         with torch.no_grad():
             dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus⁻¹
 
-    def _per_direction(self, name: str) -> list[nn.Module]:
+    def _per_direction(self, name: str) -> list[Any]:
         return [getattr(self, f"{name}{s}") for s in self.suffixes]
 
     def _project(self, name: str, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -2,10 +2,10 @@
 
 `h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t B_t u_t`, `y_t = C_t · h_t + D u_t`, then `y_t · SiLU(z_t)`.
 
-Backends: `reference` (a short time loop in PyTorch that holds one state), `cpu` (numba kernels with
-their own backward, `scan_cpu.py` and `conv_cpu.py`), `cuda` (the mamba-ssm and causal-conv1d kernels).
-Meaning and argument names are those of mamba-ssm's `selective_scan_fn`; B and C may be grouped, so that
-the four scan directions run as one call with G = 4 groups.
+Backends: `reference` (a short time loop in PyTorch that holds one state), `cpu` (numba kernels with their
+backward, in `kernels/`), `cuda` (the kernels of mamba-ssm and causal-conv1d). Meaning and argument names are
+those of mamba-ssm's `selective_scan_fn`. B and C may be grouped, so that the four scan directions run as one
+call with G = 4 groups. B is the batch size in shapes and the input matrix in the equations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("emrrg_lib.scan")
 
 @functools.cache
 def unavailable(backend: str) -> str | None:
-    """Why `backend` cannot run here, or None if it can. The kernels are probed, not the packages."""
+    """Why `backend` cannot run here; None if it can. The kernels are imported, not only the packages."""
     try:
         if backend == "cpu":
             from emrrg_lib.vision.kernels import conv_cpu, scan_cpu  # noqa: F401
@@ -43,10 +43,10 @@ def _announce(device: str, backend: str) -> None:
 
 
 def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """Resolves `auto` for `device` and says so once; an explicit choice is checked, never replaced.
+    """Chooses a backend for `auto` and logs it once; an explicit choice is checked and never replaced.
 
     Raises:
-        ValueError: unknown name, or the backend does not work on this machine, device or dtype.
+        ValueError: an unknown name, or a backend that does not work on this machine, device or dtype.
     """
     if backend == "auto":
         wanted = "cuda" if device.type == "cuda" else "cpu"

@@ -134,7 +134,7 @@ def test_compare_needs_the_same_studies(tmp_path, capsys):
     with pytest.raises(InputError, match="another reference"):
         compare_runs(full, other)
     (other / "predictions.jsonl").write_text(changed * 2, encoding="utf-8")
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="occurs a second time"):
         compare_runs(other, full)
 
 

@@ -85,7 +85,7 @@ def test_a_number_that_json_does_not_know_is_refused_before_anything_is_written(
         (['{"id": "a", "reference": "x"}'], "line 1: expected"),
         (['{"id": 1, "reference": "x", "hypothesis": "y"}'], "line 1: expected"),
         (['{"id": "a", "reference": "x", "hypothesis": "y"}', ""], "line 2: expected"),
-        (['{"id": "a", "reference": "x", "hypothesis": "y"}'] * 2, "line 2: id 'a' stands twice"),
+        (['{"id": "a", "reference": "x", "hypothesis": "y"}'] * 2, "line 2: the id 'a' occurs a second time"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, lines, said):
