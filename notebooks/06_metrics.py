@@ -369,8 +369,8 @@ from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER
 
 
 def constants_picture(texts, scores, kinds, mean_words):
-    """One point a text: its words against its score as everybody's report; kinds:
-    {name: (mask, …)}."""
+    """One point a text: its words against its score as everybody's report;
+    kinds: {name: (mask, …)}."""
     lengths = np.array([len(text.split()) for text in texts])
     best = lengths[scores.argmax()]
     told = (
@@ -597,8 +597,8 @@ print("the library's bootstrap gives the same intervals")
 
 # %%
 def imaginary(p):
-    """A model that sees the truth in a share p of the studies; a larger p sees those
-    of a smaller one too."""
+    """A model that sees the truth in a share p of the studies;
+    a larger p sees those of a smaller one too."""
     luck = np.random.default_rng(1).random(len(test))
     choice = ["oracle, other words" if draw < p else "constant report" for draw in luck]
     texts = [systems[name][study] for study, name in enumerate(choice)]
@@ -682,8 +682,8 @@ counts = np.stack(counts, axis=1)  # (590 studies, 10 reports, 10 numbers)
 
 
 def trainings(copied, studies, seed):
-    """BLEU-4 of 4000 trainings; in a share `copied` of the studies the reference
-    itself is hit."""
+    """BLEU-4 of 4000 trainings;
+    in a share `copied` of the studies the reference itself is hit."""
     luck = np.random.default_rng(seed)
     sums = np.zeros((TRAININGS, counts.shape[2]))
     for study in range(studies):
