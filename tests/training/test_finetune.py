@@ -158,7 +158,7 @@ def test_settings_are_changed_by_key(config):
         ("train.batch=8", "no setting 'batch'"),
         ("train.steps=many", "must be int"),
         ("trian.steps=1", "no setting 'trian'"),
-        ("preset.steps=1", "preset has none"),
+        ("preset.steps=1", "preset is one value"),
     ):
         with pytest.raises(InputError, match=message):
             with_values(config, [wrong])
