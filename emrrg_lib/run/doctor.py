@@ -97,7 +97,7 @@ def torch_itself() -> str:
     """A product of two matrices."""
     import torch
 
-    _refuse_older(torch.__version__, (2, 4))
+    _refuse_older(torch.__version__, (2, 6))
     torch.ones(2, 2) @ torch.ones(2, 2)
     return f"{torch.__version__}, {torch.get_num_threads()} thread(s)"
 
