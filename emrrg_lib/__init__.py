@@ -23,6 +23,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from emrrg_lib.files import set_environment
+
 __version__ = "0.1.0"
 
 _MODULE_OF = {  # name → module of the package
@@ -55,6 +57,7 @@ _MODULE_OF = {  # name → module of the package
     "write_phantom": "phantom",
 }
 __all__ = sorted(_MODULE_OF)
+set_environment()  # before torch, transformers and numba are imported
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 
 HUGE = sys.float_info.max
 Count = Annotated[int, 1]
@@ -56,7 +56,8 @@ def from_dict(values: dict[str, Any], kind: type, where: str) -> Any:
         raise InputError(f"{where} must be a JSON object, not {type(values).__name__}")
     hints = _hints(kind)
     if unknown := sorted(set(values) - set(hints)):
-        raise InputError(f"{where} has no setting '{unknown[0]}'; it has {', '.join(hints)}")
+        hint = close_name(unknown[0], hints)
+        raise InputError(f"{where} has no setting '{unknown[0]}'; {hint}it has {', '.join(hints)}")
     return kind(**{key: read(value, hints[key], f"{where}.{key}") for key, value in values.items()})
 
 

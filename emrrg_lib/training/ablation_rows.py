@@ -21,7 +21,7 @@ from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import read_table
 from emrrg_lib.evaluation.metrics import columns
 from emrrg_lib.evaluation.published import published
-from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, processes
+from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, close_name, processes
 from emrrg_lib.language.llm import NAMED
 from emrrg_lib.settings import assign
 from emrrg_lib.training.pretrain import (
@@ -72,10 +72,13 @@ def names() -> list[str]:
 def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
     """The rows of an ablation, or those named. Raises InputError for an unknown name."""
     if name not in names():
-        raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
+        hint = close_name(name, names())
+        raise InputError(f"there is no ablation '{name}'; {hint}there are {', '.join(names())}")
     rows = [Row(**values) for values in read_table(ABLATIONS / f"{name}.csv", FIELDS).to_dict("records")]
-    if unknown := set(only) - {row.row for row in rows}:
-        raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
+    known = [row.row for row in rows]
+    if unknown := set(only) - set(known):
+        hint = close_name(min(unknown), known)
+        raise InputError(f"{name} has no row '{min(unknown)}'; {hint}it has {', '.join(known)}")
     return [row for row in rows if not only or row.row in only]
 
 

@@ -104,7 +104,7 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
 
 
 def _tensors(loaded: Any, source: object) -> dict[str, Tensor]:
-    """The tensors under names, which may be in a container: upstream's `model` or Lightning's `state_dict`."""
+    """The tensors under names; upstream's container `model` and Lightning's `state_dict` are opened."""
     inner = loaded if isinstance(loaded, Mapping) else {}
     inner = next((inner[k] for k in ("model", "state_dict") if isinstance(inner.get(k), Mapping)), inner)
     if tensors := {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}:
