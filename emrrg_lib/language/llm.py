@@ -139,9 +139,17 @@ def build_llm(
     Works under `torch.device("meta")`; `device` None: where torch creates tensors. Raises InputError for a
     model that is not on this machine.
     """
+    config = llm_config(name)
     with _explained(name), nullcontext() if device is None else torch.device(device):
-        config = NAMED[name].config() if name in NAMED else _read_config(name)
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def llm_config(name: str) -> PreTrainedConfig:
+    """The architecture of a named entry, a folder, a hub id or a GGUF file; InputError if it is not here."""
+    if name in NAMED:
+        return NAMED[name].config()
+    with _explained(name):
+        return _read_config(name)
 
 
 def require_llm(name: str) -> None:

@@ -91,6 +91,11 @@ def load_hf_backbone(source: str, image_size: int) -> HFBackbone:
     return HFBackbone(_read(partial(_without_pooling, AutoModel.from_pretrained), source), image_size)
 
 
+def require_hf_backbone(source: str) -> None:
+    """Raises InputError unless the model is on this machine; reads its configuration only."""
+    _read(AutoConfig.from_pretrained, source)
+
+
 def _without_pooling(make: Callable[..., PreTrainedModel], source) -> PreTrainedModel:
     """Without the pooling layer, whose parameters act on no token; not every model has this option."""
     try:

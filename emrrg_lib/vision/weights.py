@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from emrrg_lib.config import EMRRGConfig, EncoderConfig
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
-from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone
+from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone, require_hf_backbone
 from emrrg_lib.vision.mamba import DIRECTIONS, VisionMamba
 
 PREFIX = "visual_encoder."
@@ -228,6 +228,27 @@ def build_encoder(config: EMRRGConfig) -> nn.Module:
     return VisionMamba(config.encoder)
 
 
+def require_encoder(config: EMRRGConfig) -> None:
+    """Raises InputError unless the pre-trained encoder is on this machine; reads none of its weights."""
+    if config.encoder.kind == "hf":
+        require_hf_backbone(config.encoder_weights)
+    else:
+        _encoder_file(config)
+
+
+def _encoder_file(config: EMRRGConfig) -> Path:
+    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
+    if source.is_file():
+        return source
+    if config.encoder_weights.startswith("mambaxray"):
+        raise InputError(
+            f"the encoder weights '{config.encoder_weights}' are not here: download "
+            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
+            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
+        )
+    raise InputError(f"no checkpoint at {source}: check the path")
+
+
 def load_encoder(config: EMRRGConfig) -> nn.Module:
     """The encoder of a configuration with its pre-trained weights.
 
@@ -236,13 +257,7 @@ def load_encoder(config: EMRRGConfig) -> nn.Module:
     """
     if config.encoder.kind == "hf":
         return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
-    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
-    if config.encoder_weights.startswith("mambaxray") and not source.is_file():
-        raise InputError(
-            f"the encoder weights '{config.encoder_weights}' are not here: download "
-            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
-            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
-        )
+    source = _encoder_file(config)
     encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
     if encoder.config != config.encoder:
         raise InputError(
