@@ -115,7 +115,7 @@ class ModelPicture:
         return self.svg
 
     def _repr_html_(self) -> str:
-        """JupyterLab shows no SVG of an untrusted notebook and gives an SVG no alt text; an image has both."""
+        """JupyterLab shows no SVG of an untrusted notebook nor an alt text for any: an image has both."""
         return f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml,{quote(self.svg)}">'
 
     def __repr__(self) -> str:
