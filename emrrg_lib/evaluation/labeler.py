@@ -68,7 +68,10 @@ _PREDICATE = re.compile(
     r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
     r"(?: not)?(?: \w+ly)? $"
 )
-_CLAUSE_END = re.compile(r"(?<!\w)(?:but|however|although|with|there|which|[|])(?!\w)")
+_CLAUSE_END = re.compile(
+    r"(?<!\w)(?:but(?! (?:may|might|could|is|are|appears?|remains?|still|not|stable))|"
+    r"however|although|with|there|which|[|])(?!\w)"
+)
 _VERB = re.compile(r" (?:is|are|was|were|has|have|shows?|demonstrates?) ")
 _PRESENT = re.compile(r" (?:,|with|now) ")  # "history of failure with a small effusion"
 _NEW_DOUBT = re.compile(r"(?:possibl|probabl|questionabl|perhaps|suspected)")
@@ -82,6 +85,8 @@ _APART = re.compile(
     r"(?<!\w)(?:with|and|due|from|but|is|are|was|were|has|have|there|without|no|which|[|:()])(?!\w)"
 )
 _COMMA = re.compile(r" , (?:\w+ ){0,3}")
+_BE_BEFORE = re.compile(r"(?<!\w)(?:is|are|was|were|been) $")
+_BESIDE = re.compile(r" (?:with|which|that) ")
 _NEXT_SUBJECT = re.compile(r" (?:,|and|or|with|[|:]) ")
 
 
@@ -174,7 +179,7 @@ def _subject_mention(sentence: str, name: str, start: int, end: int) -> list[Men
         predicate = _PREDICATE.search(sentence[: attribute.start()])
         if len(gap) <= 3 and "," not in gap and not predicate:
             return found
-        if table.ORGANS.issuperset(gap) and not predicate:
+        if gap and table.ORGANS.issuperset(gap) and gap[0] not in (",", "and") and not predicate:
             shared = found
     stop = _CLAUSE_END.search(sentence, end + 2)
     attribute = _ATTRIBUTE.search(sentence, end, stop.start() - 1 if stop else len(sentence))
@@ -225,9 +230,11 @@ def _state_before(mention: Mention, cues: list[Cue], named: list[Mention], sente
     """What the cues up to the end of the mention leave in force, and where that began."""
     state, since, outside = "", 0, ("", 0)
     for start, end, kind in cues:
-        if start >= mention[2] or kind == "clause" and start > mention[1]:
+        if start >= mention[2]:
             break
-        if kind in ("stop", "end", "run_on", "clause"):
+        if kind == "clause" and start > mention[1]:
+            continue
+        if kind in ("stop", "end", "clause") or kind == "run_on" and _is_said(sentence, start, named):
             state = ""
         elif kind == "open":
             outside = (state, since)
@@ -252,6 +259,11 @@ def _state_before(mention: Mention, cues: list[Cue], named: list[Mention], sente
     if state == "ignored" and _PRESENT.search(sentence[since : mention[1]]):
         state = ""
     return state, since
+
+
+def _is_said(sentence: str, start: int, named: list[Mention]) -> bool:
+    """Whether "seen" closes a clause ("no effusion seen ...") and describes nothing ("no visualized ...")."""
+    return bool(_BE_BEFORE.search(sentence[:start])) or any(last == start - 1 for _, _, last, _ in named)
 
 
 def _is_over(sentence: str, since: int, start: int, end: int, named: list[Mention]) -> bool:
@@ -279,7 +291,10 @@ def _state_after(sentence: str, end: int, cues: list[Cue]) -> str:
             return ""
         listed = " and " in between or " or " in between
         last = re.split(r"[|:(]", between)
-        if _VERB.search(between) or (" , " in between and not listed) or len(last) > 1 and last[-1].strip():
+        another = _VERB.search(between) and not between.endswith(" and ")  # "was small and is no longer seen"
+        if another or (" , " in between and not listed) or len(last) > 1 and last[-1].strip():
+            return ""
+        if kind == "doubt_after" and _BESIDE.search(between):
             return ""
         return kind.removesuffix("_after")
     return ""
@@ -294,6 +309,8 @@ def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[M
         apart = len(gap.split()) > 6 or _APART.search(gap)
         return not apart and not any(start <= denial < end for denial in denials)
 
+    inner = [a for a in named if not a[0] and any(b[0] and b[1] <= a[1] and a[2] <= b[2] for b in named)]
+    named = [mention for mention in named if mention not in inner]
     mimics = [("", match.start(), match.end(), 1) for match in _MIMICS.finditer(sentence)]
     spans = sorted(named + mimics, key=lambda mention: mention[1:3])
     found: set[Mention] = set()
@@ -303,8 +320,11 @@ def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[M
         choice = _OR.search(gap)
         if not (choice or _COMMA.fullmatch(gap)) or not joined(nearest, right[1]):
             continue
-        for left in (left for left in spans if left[2] == nearest):
-            if choice and (left[0] != right[0] or not left[0]):
+        lefts = [left for left in spans if left[2] == nearest]
+        if choice and right[0] and any(left[0] == right[0] for left in lefts):
+            continue  # "nodule or mass" is a lung lesion either way
+        for left in lefts:
+            if choice:
                 found |= {left, right}
             elif right in found and left[0] != "Lung Opacity":
                 found.add(left)
@@ -312,5 +332,7 @@ def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[M
         lefts = [m for m in named if m[2] <= versus.start() and joined(m[2], versus.start())]
         rights = [m for m in named if m[1] >= versus.end() and joined(versus.end(), m[1])]
         last, first = max((m[2] for m in lefts), default=0), min((m[1] for m in rights), default=0)
-        found |= {m for m in lefts if m[2] == last} | {m for m in rights if m[1] == first}
+        sides = [m for m in lefts if m[2] == last], [m for m in rights if m[1] == first]
+        if not {m[0] for m in sides[0]} & {m[0] for m in sides[1]}:
+            found.update(*sides)
     return found

@@ -23,9 +23,7 @@ _SEEN = (
     r"in (?:place|position))"
 )
 _BE = r"(?:is|are|was|were|be|been|has been|have been|had been|appears?|remains?)"
-_PRIOR = (
-    r"(?:prior|previous|earlier|comparison|last|old|preceding|most recent|\w*days?|radiograph of|study of)"
-)
+_PRIOR = r"(?:prior|previous|earlier|comparison|last|old|preceding|most recent|(?!to)\w+days?)"
 SIZE = r"(?:stable|unchanged|persistent|residual|mild\w*|moderate\w*|minimal\w*|small|tiny|trace|chronic|old"
 SIZE += r"|healed|again|improv\w+|worsen\w+|increas\w+)"
 
@@ -45,8 +43,8 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"(?:no|without|not|little|nor) {_ADVERBS}(?:chang\w+|increas(?:e|ing|ed)|decreas\w+|improve\w*|"
         r"worsen\w*|progress\w*|differen\w+|resolv\w+|resolution|clear(?:ed|ing)|different|growth|"
         r"growing|expansion|extension)\b",
-        rf"(?:no|without) {_ADVERBS}(?:interval|further|significant|appreciable) enlargement of "
-        r"(?!the (?:heart|cardi|mediast))",
+        rf"(?:no|without) {_ADVERBS}enlargement of"
+        r"(?! (?:the )?(?:heart|cardi|mediast))",
         r"(?:no|not|neither) (?:\w+ly |any )?(?:worse|better|bigger|larger|smaller|greater|denser)\b",
         r"(?:has|have|had|did|does|do) not (?:\w+ )?(?:resolve|clear|change|improve|progress|worsen|grow|grown|"
         r"increase|decrease)(?:s|d|ed)?",
@@ -65,7 +63,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:does|do|did) not (?:\w+ )?(?:exclude|rule out)",
         r"not (?:allow|permit)\w* (?:for )?(?:the )?exclusion of",
         r"not (?:\w+ )?excluding",
-        r"less likely",
+        r"less likely|(?<=favored )over",
         r"no (?:\w+ )?(?:evidence|basis) to (?:exclude|rule out)",
         r"(?:not (?:\w+ )?(?:clear|certain|sure|known)|unclear|uncertain|unsure) (?:whether|if)",
     ),
@@ -91,7 +89,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:may|might|could|likely|probably)(?: be)? (?:due|secondary|related|attributable) to (?:\w+ ){0,3}"
         r"(?:rotation|technique|position\w*|projection|portable|supine|magnification|artifact\w*|inspiration)",
         r"(?:may|might|could|likely|probably) (?:be|represent|reflect) (?:an? )?(?:\w+ )?"
-        r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical|accentuated|exaggerated)",
+        r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical)(?! or)",
         r"(?:suspected|possible|questioned)(?=$| [|:)])",
         r"(?:suspected|possible|likely) but not \w+",
     ),
@@ -116,6 +114,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:resolved|removed|absent|cleared|discontinued)(?=$| [,|:)])",
         rf"{_BE} (?:(?:felt|thought|considered|believed) (?:to be )?|\w+ )?"
         r"(?:unlikely|negative)(?! (?:for|to))",
+        rf"{_BE} (?:with)?in (?:normal limits|(?:the )?limits of normal)",
         r"removal(?! (?:of|and))",
         r"none",
         r"no(?=$| [|)])",
@@ -142,6 +141,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:indication|reason for exam)",
         r"(?:treated|treatment) for",
         r"(?:to|please) exclude",
+        r"(?:risk|factors?|at high \w+) (?:for|of)",
         r"^follow up(?! (?:of|ct|chest|exam\w*|imag\w*|film\w*|radiograph\w*|is|to|recommend\w*|in|with))",
     ),
     "doubt": (
@@ -172,14 +172,14 @@ CUES: dict[str, tuple[str, ...]] = {
         r"indeterminate for",
     ),
     "end": (
-        r"but|however|although|though|despite|yet|while|whereas|otherwise",
+        r"but|however|although|though|despite|yet|while|whereas|(?<!or )otherwise",
         r"except(?: for)?|(?:aside|apart) from|other than",
-        r"(?<!that )there (?:is|are|was|were|has|have)",
+        r"(?<!that )(?<!whether )(?<!if )there (?:is|are|was|were|has|have)",
         r"(?:secondary|due|owing) to|because of",
         r"status post|after|following",
         r"(?:re ?)?placement of|insertion of|replaced (?:by|with)|exchanged? for",
         rf"(?<!previously )(?<!earlier )(?<!formerly )(?<!initially )(?<!not ){_SEEN} ,(?! (?:or|and|no|nor)\b)",
-        rf"(?:and|with) (?:an? |the |some )?(?:{SIZE}|is|are)",
+        rf"(?:and|with) (?:an? |the |some )?(?:{SIZE}|(?:is|are)(?! (?:not|no|never)))",
         # "no effusion , small pneumothorax , or mass" goes on with its list.
         rf", (?:an? |the |some )?(?:{SIZE}|is|are)(?![^|:()]* n?or )",
         r"(?:, )?(?:and )?(?:the )?(?:lungs?|heart|mediastinum) (?:is|are)"
@@ -191,6 +191,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"demonstrated|appreciated|detected)(?= \w)(?! (?:in|on|at|to|with\w*|within|from|by|over|near|along|above|"
         r"below|behind|through\w*|for|as|and|or|nor|no|not|is|are|was|were|today|currently|here|now|elsewhere|that|"
         r"which|\w+ly|this|bilaterally|adjacent|overlying|projecting|around|since|after)\b)",
+        rf"{SIZE}(?![^|:()]* n?or )",
     ),
     "bar": (r"[|:]",),
     "open": (r"\(",),

@@ -39,11 +39,11 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Lung Opacity": (
         r"opaci\w+",
         r"infiltrat\w+",
-        r"(?:air ?space|parenchymal) (?:\w+ )?(?:disease|process(?:es)?|densit(?:y|ies)|changes)",
-        r"(?:alveolar|interstitial) (?:lung )?(?:disease|process|infiltrates?|densit(?:y|ies)|thickening|changes)",
+        r"air ?space (?:\w+ )?(?:disease|process(?:es)?|densit(?:y|ies))",
+        r"(?:alveolar|interstitial) (?:lung )?(?:disease|process|infiltrates?|densit(?:y|ies)|thickening)",
         r"white ?out",
-        r"(?:increased|patchy|hazy|streaky|linear|focal|basilar) (?:\w+ )?densit(?:y|ies)",
-        r"densit(?:y|ies) (?:in|at|within|over) (?:the )?(?:\w+ ){0,2}(?:lungs?|lobe|bases?)",
+        r"(?:increased|patchy|hazy|streaky|linear|focal|basilar|vague|faint|retrocardiac) (?:\w+ )?densit(?:y|ies)",
+        r"densit(?:y|ies) (?:in|at|within|over) (?:the )?(?:\w+ ){0,2}(?:lungs?|lobe|bases?|apex|apices|lingula)",
         r"(?:increased|prominent|coarse|coarsened|accentuated) (?:\w+ ){0,2}interstitial \w+",
         r"interstitial (?:markings|pattern|prominence) (?:is|are) (?:\w+ )?"
         r"(?:increased|prominent|coarse|coarsened)",
@@ -58,7 +58,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"heart failure",
         r"chf",
         r"(?:vascular|pulmonary|venous) (?:congestion|engorgement)",
-        r"(?:pulmonary )?venous hypertension",
         r"congestive (?:changes|failure)",
         r"congestion of the pulmonary \w+",
         r"(?:fluid|volume) overload",
@@ -89,6 +88,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"pleura (?:is|appears|remains) (?:\w+ ){0,2}thickened",
         r"pleuro ?parenchymal (?:\w+ )?(?:scar\w*|thickening)",
         r"fibrothorax",
+        r"(?:fissural|fissure) thickening",
         r"(?:bi)?apical (?:pleural )?(?:thickening|capping|caps?)",
     ),
     "Fracture": (r"(?:micro)?fractur\w+", r"fx", r"broken (?:\w+ ){0,3}(?:ribs?|clavicles?|bones?|humerus)"),
@@ -97,7 +97,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"(?:(?:chest|infusion|venous|power|medi) ?)?ports?|port (?:a )?cath\w*|portacath\w*|(?:medi|power)port\w*",
         r"piccs?|cvcs?|cvl|ett|ngt|ogt",
         r"(?:central|venous|subclavian|jugular|ij|arterial|picc|dialysis|iv|swan) (?:\w+ )?lines?",
-        r"lines and tubes|lines",
+        r"(?<!b )(?<!lung )(?<!suture )lines",
         r"line (?:placement|insertion|tip)|line(?= (?:is|has|was|remains|ends|terminates|in place|removal)(?!\w))",
         r"tubes?|tubing|intubated|dobb?hoff\w*|tracheostomy|trach",
         r"swan(?: ganz)?|swanganz|iabp|impella|ecmo|[lr]?vad|balloon pump",
@@ -110,7 +110,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"valve (?:replacement|prosthesis)|tavr|tavi|annuloplasty",
         r"hardware|(?:surgical |pedicle )?screws?|(?:fusion|fixation) (?:plates?|rods?)",
         r"(?:chest|pleural|pigtail|surgical|mediastinal) drains?|drain|pigtail",
-        r"devices?|generator|stimulators?|stents?|(?:ivc|cava\w*) filters?",
+        # a masked word with a tip is a line or a port
+        r"xxxx a xxxx|(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) prosthes[ie]s",
+        r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:ivc|cava\w*) filters?",
     ),
 }
 """Observation -> what mentions it; the value comes from the cues around the mention."""
@@ -159,7 +161,7 @@ SUBJECTS: dict[str, str] = {
     ),
     "Enlarged Cardiomediastinum": (
         r"(?:cardio ?mediastin\w+|mediastinum|mediastinal)"
-        r"(?! (?:mass|lymph|shift|drain|clips?|adenopathy|air|hematoma|fat|fluid|lipomatosis))"
+        r"(?! (?:mass|calcif\w+|lymph|shift|drain|clips?|adenopathy|air|hematoma|fat|fluid|lipomatosis))"
     ),
 }
 """Anatomy whose size is the observation: the attribute beside it decides."""
