@@ -137,8 +137,8 @@ def label_sentence(sentence: str) -> tuple[tuple[tuple[str, int], ...], bool]:
     others = [("", match.start(), match.end(), 1) for match in _BLOCKERS.finditer(sentence)]
     if not mentions and not others:
         return (), False
-    cues = cues_of(sentence)
     named = mentions + others
+    cues = cues_of(sentence, {mention[2] for mention in named})
     open_ended = _alternatives(sentence, named, cues) if _ALTERNATIVE.search(sentence) else set()
     values = [(m[0], _value(sentence, m, cues, named, m in open_ended)) for m in mentions]
     blocked = any(_value(sentence, other, cues, named, False) in (1, -1) for other in others)
@@ -292,7 +292,10 @@ def _state_after(sentence: str, end: int, cues: list[Cue]) -> str:
         listed = " and " in between or " or " in between
         last = re.split(r"[|:(]", between)
         another = _VERB.search(between) and not between.endswith(" and ")  # "was small and is no longer seen"
-        if another or (" , " in between and not listed) or len(last) > 1 and last[-1].strip():
+        apart = (
+            " , " in between and not listed and (between.strip() != "," or sentence.startswith("none", start))
+        )
+        if another or apart or len(last) > 1 and last[-1].strip():
             return ""
         if kind == "doubt_after" and _BESIDE.search(between):
             return ""
@@ -302,7 +305,7 @@ def _state_after(sentence: str, end: int, cues: list[Cue]) -> str:
 
 def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[Mention]:
     """Rule 5: the mentions that "or" or "versus" joins to a neighbour, and those listed before them."""
-    denials = [start for start, _, kind in cues if kind not in ("doubt", "run_on", "clause")]
+    denials = [start for start, _, kind in cues if kind not in ("doubt", "doubt_before", "run_on", "clause")]
 
     def joined(start: int, end: int) -> bool:
         gap = sentence[start:end]

@@ -48,12 +48,12 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:no|not|neither) (?:\w+ly |any )?(?:worse|better|bigger|larger|smaller|greater|denser)\b",
         r"(?:has|have|had|did|does|do) not (?:\w+ )?(?:resolve|clear|change|improve|progress|worsen|grow|grown|"
         r"increase|decrease)(?:s|d|ed)?",
-        rf"(?:(?:{_BE}|has|have) )?(?:incompletely|partially|partly|nearly|almost|largely|mostly|not) "
+        rf"(?:(?:{_BE}|has|have) )?(?:all but|incompletely|partially|partly|nearly|almost|largely|mostly|not) "
         r"(?:\w+ )?(?:resolved|cleared)",
         r"(?:partial|incomplete|near|slight|some) (?:\w+ )?(?:clearing|resolution)",
         r"(?:ensure|document|confirm|assess|evaluate|until|verify|establish|monitor|follow\w*)(?: \w+){0,3} "
         r"(?:resolution|clearing)(?: of)?",
-        r"not only",
+        r"not only|no more than",
         r"not without",
         r"no longer (?:as|quite)",
     ),
@@ -92,6 +92,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical)(?! or)",
         r"(?:suspected|possible|questioned)(?=$| [|:)])",
         r"(?:suspected|possible|likely) but not \w+",
+        r"if (?:any|present)(?=$| ,)",
     ),
     # The report only says that such a thing could not be judged.
     "ignored_after": (
@@ -113,7 +114,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:now|completely|fully|since) (?:resolved|cleared|removed)",
         r"(?:resolved|removed|absent|cleared|discontinued)(?=$| [,|:)])",
         rf"{_BE} (?:(?:felt|thought|considered|believed) (?:to be )?|\w+ )?"
-        r"(?:unlikely|negative)(?! (?:for|to))",
+        r"(?:unlikely|negative)(?! (?:for|to|that))",
         rf"{_BE} (?:with)?in (?:normal limits|(?:the )?limits of normal)",
         r"removal(?! (?:of|and))",
         r"none",
@@ -127,7 +128,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"negative for",
         r"(?:resolved|absent|removed)",
         r"(?:rather than|instead of|as opposed to)",
-        r"unlikely(?: to (?:be|represent))?",
+        r"unlikely(?: to (?:be|represent)| that)?",
         r"den(?:y|ies|ied)",
         r"lack of|lacks|lacking",
         r"excludes?",
@@ -150,7 +151,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"potential(?:ly)?",
         r"question(?:able|ably)?(?: of)?",
         r"presum(?:ed|ably|ptive)",
-        r"perhaps|maybe|conceivabl[ey]|hint of|query|tentative\w*",
+        r"if any(?! \w+ (?:is|are))|perhaps|maybe|conceivabl[ey]|hint of|query|tentative\w*",
         r"equivocal",
         r"suspicio\w+(?: for| of)?",
         r"suspected",
@@ -174,9 +175,9 @@ CUES: dict[str, tuple[str, ...]] = {
     "end": (
         r"but|however|although|though|despite|yet|while|whereas|(?<!or )otherwise",
         r"except(?: for)?|(?:aside|apart) from|other than",
-        r"(?<!that )(?<!whether )(?<!if )there (?:is|are|was|were|has|have)",
+        r"(?<!that )(?<!whether )(?<!if )there(?= (?:is|are|was|were|has|have|may|might|could|would|appears?|remains?)(?!\w))",
         r"(?:secondary|due|owing) to|because of",
-        r"status post|after|following",
+        r"status post|after|following|post(?= (?:\w+ ){0,3}(?:placement|insertion|removal|procedure|intubation))",
         r"(?:re ?)?placement of|insertion of|replaced (?:by|with)|exchanged? for",
         rf"(?<!previously )(?<!earlier )(?<!formerly )(?<!initially )(?<!not ){_SEEN} ,(?! (?:or|and|no|nor)\b)",
         rf"(?:and|with) (?:an? |the |some )?(?:{SIZE}|(?:is|are)(?! (?:not|no|never)))",
@@ -299,19 +300,24 @@ _PREPOSITIONS = frozenset(
     "in of at on to within over for with from near above below into than by behind through as between around "
     "along about without that which across throughout under beneath beyond against suggest represent".split()
 )
+_ARTICLES = frozenset("the a an this these both".split())
+_ACTIVE = frozenset("has have shows show demonstrates demonstrate contains contain reveals reveal".split())
 _OWNERS = frozenset("heart lungs lung mediastinum cardiomediastinal".split())
 
 
-def cues_of(sentence: str) -> list[Cue]:
-    """All cues of a normalised sentence in their order, with the starts of new clauses among them."""
+def cues_of(sentence: str, ends: set[int]) -> list[Cue]:
+    """All cues of a normalised sentence in their order, with the starts of new clauses among them.
+
+    `ends` are the ends of its mentions: a description right behind one begins another.
+    """
     cues = [(match.start(), match.end(), match.lastgroup or "") for match in _CUES.finditer(sentence)]
     if any(kind in ("negated_before", "doubt_before", "doubt", "ignored") for _, _, kind in cues):
-        cues += [(start, start, "clause") for start in set(_clause_starts(sentence))]
+        cues += [(start, start, "clause") for start in set(_clause_starts(sentence, ends))]
         cues.sort()
     return cues
 
 
-def _clause_starts(sentence: str) -> Iterator[int]:
+def _clause_starts(sentence: str, ends: set[int]) -> Iterator[int]:
     """Where a new subject begins that has its own verb ("no effusion and the heart is enlarged")."""
     for verb in _FINITE.finditer(sentence):
         words = sentence[: verb.start()].split()
@@ -319,18 +325,24 @@ def _clause_starts(sentence: str) -> Iterator[int]:
         while first and words[first - 1] not in _BREAKS and not _FINITE.fullmatch(words[first - 1]):
             first -= 1
         subject, before = words[first:], words[first - 1] if first else ""
-        if not subject:
-            continue
         listed = _LISTED.match(sentence, verb.start())
+        if not subject:
+            if before == "and" and verb[0] in _ACTIVE:
+                yield verb.start()
+            continue
         joined = before in ("and", ",") or before in _BREAKS and before.endswith(("ed", "en"))
         if joined and (subject[0] in _FRESH or not listed):
             yield len(" ".join(words[:first])) + 1
         elif before not in ("or", "nor", "that", "which", "whether", "if", "than"):
-            # no comma and no "and": the new subject shows by its article
-            for i in range(1, len(subject)):
-                new = subject[i] in ("the", "a", "an", "this", "these", "both") or (
-                    subject[i] in _OWNERS and not listed
-                )
-                if new and subject[i - 1] not in _PREPOSITIONS | _FRESH:
-                    yield len(" ".join(words[: first + i])) + 1
-                    break
+            yield from _inner_starts(words, first, bool(listed), ends)
+
+
+def _inner_starts(words: list[str], first: int, listed: bool, ends: set[int]) -> Iterator[int]:
+    """Where a new subject begins without a comma or "and": at its article, or behind a mention."""
+    for i in range(first + 1, len(words)):
+        start = len(" ".join(words[:i])) + 1
+        article = words[i] in _ARTICLES or (words[i] in _OWNERS and not listed)
+        described = words[i] in _FRESH and start - 1 in ends and not listed
+        if described or article and words[i - 1] not in _PREPOSITIONS | _FRESH:
+            yield start
+            return

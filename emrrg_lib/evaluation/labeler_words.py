@@ -66,12 +66,12 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Pneumonia": (
         r"(?:broncho)?pn(?:eu|ue|e|u)monias?",
         r"pneumonic|pna",
-        r"infecti(?:on|ons|ous)",
+        r"infect(?:ions?|ious|ed)",
     ),
     "Atelectasis": (
         r"(?:sub)?ate?lect\w+",
-        r"(?:lung|lobar|lobe|(?:sub)?segmental|basal|basilar|partial|complete) (?:\w+ )?collapse",
-        r"collapse of the (?:\w+ ){0,3}(?:lung|lobe|segment)",
+        r"(?:lung|lobar|lobe|(?:sub)?segmental|basal|basilar|partial|complete) collapse",
+        r"collapse",
         r"collapsed (?:\w+ ){0,2}(?:lung|lobe)",
     ),
     "Pneumothorax": (r"(?:hydro|ha?emo|tension )?pn(?:eu|ue|e|u)mothor\w+", r"ptx"),
@@ -136,7 +136,10 @@ NOT_MENTIONED: dict[str, tuple[str, ...]] = {
         r"(?:soft tissue|bowel wall|subcutaneous) edema",
         r"(?:nasal|sinus|chest) congestion",
     ),
-    "Atelectasis": (r"vertebral (?:body )?collapse", r"collapsed vertebra\w*"),
+    "Atelectasis": (
+        r"(?:vertebra\w*|tracheal|body) collapse|collapse of (?:the |a )?(?:\w+ ){0,2}(?:vertebra\w*|trachea)",
+        r"collapsed vertebra\w*",
+    ),
     "Pleural Effusion": (r"(?:pericardial|joint|knee) effusions?",),
     "Pneumonia": (
         r"(?:granulomatous|prior|previous|old|remote) (?:\w+ ){0,2}infections?",
