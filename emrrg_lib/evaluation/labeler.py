@@ -80,6 +80,10 @@ _GOES_ON = re.compile(r" ?(?:or|nor|and no|,)(?!\w)")
 _DESCRIBED = re.compile(rf" ?(?:an?|the|there|with|left|right|bilateral|{SIZE})(?!\w)")
 _ALTERNATIVE = re.compile(r"(?<!\w)(?:or|versus)(?!\w)")
 _OR = re.compile(r"(?<!\w)or(?!\w)")
+_OPEN_OR = re.compile(
+    r" or (?!(?:more|less|so|greater|larger|smaller|other\w*|even|left|right|both|any|no|not|without|near|to|"
+    r"the like|a|an|is|are|was|were)(?!\w))\w"
+)
 _VERSUS = re.compile(r"(?<!\w)versus(?!\w)")
 _APART = re.compile(
     r"(?<!\w)(?:with|and|due|from|but|is|are|was|were|has|have|there|without|no|which|[|:()])(?!\w)"
@@ -331,6 +335,11 @@ def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[M
                 found |= {left, right}
             elif right in found and left[0] != "Lung Opacity":
                 found.add(left)
+    for mention in spans:  # "fracture or vascular groove": the other side has no name here
+        if mention not in found and _OPEN_OR.match(sentence, mention[2]):
+            following = [m[0] for m in spans if mention[2] < m[1] <= mention[2] + 40]
+            if mention[0] not in following:
+                found.add(mention)
     for versus in _VERSUS.finditer(sentence):  # it joins its two neighbours only, whatever they are
         lefts = [m for m in named if m[2] <= versus.start() and joined(m[2], versus.start())]
         rights = [m for m in named if m[1] >= versus.end() and joined(versus.end(), m[1])]

@@ -23,7 +23,8 @@ _SEEN = (
     r"in (?:place|position))"
 )
 _BE = r"(?:is|are|was|were|be|been|has been|have been|had been|appears?|remains?)"
-_PRIOR = r"(?:prior|previous|earlier|comparison|last|old|preceding|most recent|(?!to)\w+days?)"
+_PRIOR = r"(?:prior|previous|earlier|comparison|last|old|preceding|most recent|(?!to)\w+days?"
+_PRIOR += r"|(?:study|film|exam\w*|radiograph|ct|images?|one) (?:of|from|dated|\w+ \w+ ago)(?! today))"
 SIZE = r"(?:stable|unchanged|persistent|residual|mild\w*|moderate\w*|minimal\w*|small|tiny|trace|chronic|old"
 SIZE += r"|healed|again|improv\w+|worsen\w+|increas\w+)"
 
@@ -51,6 +52,7 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"(?:(?:{_BE}|has|have) )?(?:all but|incompletely|partially|partly|nearly|almost|largely|mostly|not) "
         r"(?:\w+ )?(?:resolved|cleared)",
         r"(?:partial|incomplete|near|slight|some) (?:\w+ )?(?:clearing|resolution)",
+        r"(?:has |have )?(?:resolved|cleared) (?:somewhat|partially|partly|slightly|in part)|nearly gone",
         r"(?:ensure|document|confirm|assess|evaluate|until|verify|establish|monitor|follow\w*)(?: \w+){0,3} "
         r"(?:resolution|clearing)(?: of)?",
         r"not only|no more than",
@@ -62,7 +64,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"impossible to) (?:\w+ )?(?:exclude|rule out)",
         r"(?:does|do|did) not (?:\w+ )?(?:exclude|rule out)",
         r"not (?:allow|permit)\w* (?:for )?(?:the )?exclusion of",
-        r"not (?:\w+ )?excluding",
+        r"not (?:\w+ )?excluding|not (?:\w+ )?(?:excluded|ruled out) (?:is|are)",
         r"less likely|(?<=favored )over",
         r"no (?:\w+ )?(?:evidence|basis) to (?:exclude|rule out)",
         r"(?:not (?:\w+ )?(?:clear|certain|sure|known)|unclear|uncertain|unsure) (?:whether|if)",
@@ -86,7 +88,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:is|are) (?:\w+ )?(?:in the differential|less likely)",
         r"(?:may|might|could) have (?:this|that|a similar|the same) appearance",
         # What the technique explains is no sure finding: "widening may be due to rotation".
-        r"(?:may|might|could|likely|probably)(?: be)? (?:due|secondary|related|attributable) to (?:\w+ ){0,3}"
+        r"(?:may|might|could|likely|probably|possibly|perhaps)(?: be)? (?:due|secondary|related|attributable) to (?:\w+ ){0,3}"
         r"(?:rotation|technique|position\w*|projection|portable|supine|magnification|artifact\w*|inspiration)",
         r"(?:may|might|could|likely|probably) (?:be|represent|reflect) (?:an? )?(?:\w+ )?"
         r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical)(?! or)",
@@ -105,8 +107,8 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"(?:not|no longer) (?:\w+ ){{0,2}}?{_SEEN}(?! (?:is|are)\b)",
         r"(?:has|have|had|did) not (?:\w+ )?(?:recur\w*|re ?accumulate\w*|return\w*|re ?develop\w*|re ?appear\w*|"
         r"develop\w*|appear(?:ed)?(?! \w+))",
-        r"(?:has|have) (?:\w+ ){0,2}?(?:resolved|cleared|disappeared|vanished|been (?:\w+ )?(?:removed|discontinued|"
-        r"pulled(?! back)|taken out|explanted)|healed completely)",
+        r"(?:has|have) (?:\w+ ){0,2}?(?:resolved|cleared|disappeared|vanished|subsided|abated|been (?:\w+ )?(?:removed|discontinued|"
+        r"pulled(?! back)|taken out|explanted|decannulated)|healed completely)",
         r"(?:is|are|has|have) (?:now |all |completely |entirely |since )*gone",
         r"(?:disappeared|vanished|went away|gone)(?=$| [,|:)])",
         rf"{_BE} (?:\w+ )?(?:resolved|removed|excluded|ruled out|absent|discontinued|pulled(?! back)|doubtful|"
@@ -124,9 +126,9 @@ CUES: dict[str, tuple[str, ...]] = {
     "negated_before": (
         r"not (?:seen|present|identified|noted|visuali[sz]ed) (?:is|are)",
         r"no|nothing|against|doubt|without|w o|not|nor|neither|never",
-        r"(?:free|clear|devoid|absence|resolution|clearing|removal|disappearance) of",
+        r"(?:free|clear|devoid|absence|resolution|clearing|removal|disappearance) of|free from",
         r"negative for",
-        r"(?:resolved|absent|removed)",
+        r"(?:resolved|absent|removed|cleared)",
         r"(?:rather than|instead of|as opposed to)",
         r"unlikely(?: to (?:be|represent)| that)?",
         r"den(?:y|ies|ied)",
@@ -136,7 +138,7 @@ CUES: dict[str, tuple[str, ...]] = {
     # Why the picture was taken is no finding.
     "ignored": (
         r"(?:rule out|r o|ruling out)",
-        r"(?:evaluat\w+|assess\w*|exam|looking|look|screen\w*|query|check) (?:\w+ )?for",
+        r"(?:eval(?:uat\w+)?|assess\w*|exam|looking|look|screen\w*|query|check) (?:\w+ )?for",
         r"evaluation of",
         r"(?:history|hx) of",
         r"(?:indication|reason for exam)",
@@ -286,7 +288,7 @@ _FINITE = re.compile(
     r"reflects?|obscures?|may|might|could|can|cannot|should|will|would|looks?|courses?|unchanged|stable|again)(?!\w)"
 )
 _LISTED = re.compile(  # what is said of a whole list: "no effusion and pneumothorax are seen"
-    rf"(?:is|are|was|were|has|have|had)(?: been)? (?:\w+ )?(?:{_SEEN}|developed|occurred|appeared)(?!\w)"
+    rf"(?:is|are|was|were|has|have|had)(?: been)? (?:(?!again)\w+ )?(?:{_SEEN}|developed|occurred|appeared)(?!\w)"
 )
 _BREAKS = frozenset(
     ", | : ( ) and but or nor which that who whether if when as than although though no not without neither "
@@ -333,7 +335,7 @@ def _clause_starts(sentence: str, ends: set[int]) -> Iterator[int]:
         joined = before in ("and", ",") or before in _BREAKS and before.endswith(("ed", "en"))
         if joined and (subject[0] in _FRESH or not listed):
             yield len(" ".join(words[:first])) + 1
-        elif before not in ("or", "nor", "that", "which", "whether", "if", "than"):
+        elif before not in ("that", "which", "whether", "if", "than"):
             yield from _inner_starts(words, first, bool(listed), ends)
 
 

@@ -57,7 +57,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"(?:o)?edema\w*",
         r"heart failure",
         r"chf",
-        r"(?:vascular|pulmonary|venous) (?:congestion|engorgement)",
+        r"congestion|(?:vascular|pulmonary|venous) engorgement",
         r"congestive (?:changes|failure)",
         r"congestion of the pulmonary \w+",
         r"(?:fluid|volume) overload",
@@ -77,7 +77,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Pneumothorax": (r"(?:hydro|ha?emo|tension )?pn(?:eu|ue|e|u)mothor\w+", r"ptx"),
     "Pleural Effusion": (
         r"eff?uss?ions?",
-        r"pleural (?:\w+ )?fluid",
+        r"pleural (?:\w+ )?fluid|(?:loculated|layering) (?:\w+ )?fluid",
         r"fluid in the (?:\w+ ){0,2}pleural space",
         r"(?:hydro|ha?emo)(?:pneumo)?thorax",
     ),
@@ -112,7 +112,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"(?:chest|pleural|pigtail|surgical|mediastinal) drains?|drain|pigtail",
         # a masked word with a tip is a line or a port
         r"xxxx a xxxx|(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) prosthes[ie]s",
-        r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:ivc|cava\w*) filters?",
+        r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:lap|gastric) bands?|(?:ivc|cava\w*) filters?",
     ),
 }
 """Observation -> what mentions it; the value comes from the cues around the mention."""
@@ -134,7 +134,7 @@ NOT_MENTIONED: dict[str, tuple[str, ...]] = {
     ),
     "Edema": (
         r"(?:soft tissue|bowel wall|subcutaneous) edema",
-        r"(?:nasal|sinus|chest) congestion",
+        r"(?:nasal|sinus|chest|hepatic|passive) congestion",
     ),
     "Atelectasis": (
         r"(?:vertebra\w*|tracheal|body) collapse|collapse of (?:the |a )?(?:\w+ ){0,2}(?:vertebra\w*|trachea)",
@@ -185,7 +185,7 @@ ENLARGED = (
 # "normal lungs , heart and mediastinum": one attribute for all
 ORGANS = frozenset(
     ", and or the heart cardiac mediastinum mediastinal lungs lung hila hilar pleura vessels vascularity "
-    "vasculature bones bony thorax contours contour silhouette size aorta trachea diaphragm".split()
+    "vasculature bones bony thorax contours contour silhouette size aorta trachea diaphragm appearance of size configuration".split()
 )
 NORMAL = r"(?:normal\w*|unremarkable|wnl|(?:upper|top|high)(?: limits?)?(?: of)? normal|nonenlarged)"
 BORDERLINE = r"(?:borderline|(?:upper|top)(?: limits?)?(?: of)? normal (?:to|or) (?:\w+ ){0,2}enlarged)"
@@ -243,7 +243,7 @@ BLOCKERS: tuple[str, ...] = (
 
 MIMICS: tuple[str, ...] = (
     r"skin ?folds?|(?:nipple |summation |overlapping )?shadows?|(?:overlapping )?vessels?|(?:motion )?artifacts?|"
-    r"infarct\w*|ha?emorrhage|summation|technique",
+    r"(?:vascular )?grooves?|bowel|infarct\w*|ha?emorrhage|summation|technique",
 )
 """What an opacity may be instead: "nodule or nipple shadow" leaves the nodule open."""
 
