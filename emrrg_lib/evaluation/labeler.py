@@ -37,13 +37,12 @@ from functools import lru_cache
 
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation import labeler_words as table
-from emrrg_lib.evaluation.labeler_clauses import SIZE, Cue, cues_of, normalise
+from emrrg_lib.evaluation.labeler_clauses import Cue, Mention, cues_of, normalise, state_after, state_before
 from emrrg_lib.files import InputError
 
 VERSION = "emrrg-rules-3"
 """Written beside every table made with these rules."""
 
-Mention = tuple[str, int, int, int]  # observation, start, end, value before the cues: 1, 0 or -1
 DEVICES = "Support Devices"
 
 
@@ -65,7 +64,8 @@ _ATTRIBUTE = _whole_words(
 )
 _ATTRIBUTE_VALUE = {"borderline": -1, "normal": 0, "enlarged": 1}
 _PREDICATE = re.compile(
-    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
+    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette|heart|mediastinum|"
+    r"lungs|hila)"
     r"(?: not)?(?: \w+ly)? $"
 )
 _CLAUSE_END = re.compile(
@@ -73,24 +73,17 @@ _CLAUSE_END = re.compile(
     r"however|although|with|there|which|[|])(?!\w)"
 )
 _VERB = re.compile(r" (?:is|are|was|were|has|have|shows?|demonstrates?) ")
-_PRESENT = re.compile(r" (?:,|with|now) ")  # "history of failure with a small effusion"
-_NEW_DOUBT = re.compile(r"(?:possibl|probabl|questionabl|perhaps|suspected)")
-_ASIDE = re.compile(r"\( [^()]*\) ?")
-_GOES_ON = re.compile(r" ?(?:or|nor|and no|,)(?!\w)")
-_DESCRIBED = re.compile(rf" ?(?:an?|the|there|with|left|right|bilateral|{SIZE})(?!\w)")
 _ALTERNATIVE = re.compile(r"(?<!\w)(?:or|versus)(?!\w)")
 _OR = re.compile(r"(?<!\w)or(?!\w)")
 _OPEN_OR = re.compile(
     r" or (?!(?:more|less|so|greater|larger|smaller|other\w*|even|left|right|both|any|no|not|without|near|to|"
     r"the like|a|an|is|are|was|were)(?!\w))\w"
 )
-_VERSUS = re.compile(r"(?<!\w)versus(?!\w)")
+_VERSUS = re.compile(r"(?<!\w)versus(?! \d)(?!\w)")
 _APART = re.compile(
     r"(?<!\w)(?:with|and|due|from|but|is|are|was|were|has|have|there|without|no|which|[|:()])(?!\w)"
 )
 _COMMA = re.compile(r" , (?:\w+ ){0,3}")
-_BE_BEFORE = re.compile(r"(?<!\w)(?:is|are|was|were|been) $")
-_BESIDE = re.compile(r" (?:with|which|that) ")
 _NEXT_SUBJECT = re.compile(r" (?:,|and|or|with|[|:]) ")
 
 
@@ -179,17 +172,25 @@ def _subject_mention(sentence: str, name: str, start: int, end: int) -> list[Men
     shared = []
     for attribute in before:
         gap = sentence[attribute.end() : start].split()
-        found = [(name, attribute.start(), end, _ATTRIBUTE_VALUE[attribute.lastgroup])]
+        found = [(name, attribute.start(), end, _attribute_value(sentence, attribute))]
         predicate = _PREDICATE.search(sentence[: attribute.start()])
         if len(gap) <= 3 and "," not in gap and not predicate:
             return found
-        if gap and table.ORGANS.issuperset(gap) and gap[0] not in (",", "and") and not predicate:
+        listed = attribute.lastgroup == "normal" or "," not in gap
+        if gap and table.ORGANS.issuperset(gap) and gap[0] not in (",", "and") and listed and not predicate:
             shared = found
     stop = _CLAUSE_END.search(sentence, end + 2)
     attribute = _ATTRIBUTE.search(sentence, end, stop.start() - 1 if stop else len(sentence))
     if attribute is None or shared and _NEXT_SUBJECT.search(sentence, end, attribute.start()):
         return shared
-    return [(name, start, attribute.end(), _ATTRIBUTE_VALUE[attribute.lastgroup])]
+    return [(name, start, attribute.end(), _attribute_value(sentence, attribute))]
+
+
+def _attribute_value(sentence: str, attribute: re.Match[str]) -> int:
+    """1 enlarged, 0 normal, -1 borderline; "not normal" is no normal."""
+    if attribute.lastgroup == "normal" and sentence.endswith("not ", 0, attribute.start()):
+        return 1
+    return _ATTRIBUTE_VALUE[attribute.lastgroup or ""]
 
 
 def _value(
@@ -197,7 +198,7 @@ def _value(
 ) -> int | None:
     """Rules 4 to 6: the value of one mention, None where a cue takes the mention away."""
     name, start, end, value = mention
-    state, since = _state_before(mention, cues, named, sentence)
+    state, since = state_before(mention, cues, named, sentence)
     if (
         name == DEVICES
         and state in ("negated", "doubt")
@@ -205,7 +206,7 @@ def _value(
     ):
         state = ""
     # "the heart is enlarged" has said all; what follows speaks of something else
-    after = "" if _VERB.search(sentence[start:end]) else _state_after(sentence, end, cues)
+    after = "" if _VERB.search(sentence[start:end]) else state_after(sentence, end, cues)
     if name == DEVICES and (
         table.PART_BEFORE.search(sentence[:start]) or table.PART_AFTER.match(sentence, end)
     ):
@@ -230,86 +231,13 @@ def _device_is_there(sentence: str, mention: Mention, since: int, named: list[Me
     return other and " or " not in between and bool(table.IN_PLACE.match(sentence, end))
 
 
-def _state_before(mention: Mention, cues: list[Cue], named: list[Mention], sentence: str) -> tuple[str, int]:
-    """What the cues up to the end of the mention leave in force, and where that began."""
-    state, since, outside = "", 0, ("", 0)
-    for start, end, kind in cues:
-        if start >= mention[2]:
-            break
-        if kind == "clause" and start > mention[1]:
-            continue
-        if kind in ("stop", "end", "clause") or kind == "run_on" and _is_said(sentence, start, named):
-            state = ""
-        elif kind == "open":
-            outside = (state, since)
-            if state != "doubt" and _is_over(sentence, since, start, end, named):
-                state = ""
-        elif kind == "close":
-            state, since = outside
-        elif kind == "bar":
-            dash = sentence[start] == "|" and sentence[since:start].strip()
-            if dash and not _GOES_ON.match(sentence, end) or _is_over(sentence, since, start, end, named):
-                state = ""
-        elif kind in ("negated_before", "doubt_before", "ignored"):
-            state, since = kind.removesuffix("_before"), end
-        elif kind == "doubt" and state in ("", "unchanged"):
-            state, since = "doubt", end
-        elif kind == "pseudo" and state == "":
-            state = "unchanged"
-        elif kind == "doubt" and state == "negated" and _NEW_DOUBT.match(sentence, start):
-            # "no consolidation possible small effusion": the list of the negation is over
-            if any(since <= other[1] and other[2] <= start for other in named):
-                state, since = "doubt", end
-    if state == "ignored" and _PRESENT.search(sentence[since : mention[1]]):
-        state = ""
-    return state, since
-
-
-def _is_said(sentence: str, start: int, named: list[Mention]) -> bool:
-    """Whether "seen" closes a clause ("no effusion seen ...") and describes nothing ("no visualized ...")."""
-    return bool(_BE_BEFORE.search(sentence[:start])) or any(last == start - 1 for _, _, last, _ in named)
-
-
-def _is_over(sentence: str, since: int, start: int, end: int, named: list[Mention]) -> bool:
-    """Whether a bracket or colon ends a cue: the cue has named something, or a description begins."""
-    if _GOES_ON.match(sentence, end):
-        return False
-    return any(since <= first and last <= start for _, first, last, _ in named) or bool(
-        _DESCRIBED.match(sentence, end)
-    )
-
-
-def _state_after(sentence: str, end: int, cues: list[Cue]) -> str:
-    """What the first cue behind the mention says of it, if it belongs to the same clause."""
-    depth = 0
-    for start, _, kind in cues:
-        if start < end or kind in ("pseudo", "run_on", "bar"):
-            continue
-        if kind in ("open", "close"):
-            depth += 1 if kind == "open" else -1
-            continue
-        between = f" {_ASIDE.sub('', sentence[end:start])} "
-        if depth > 0 and between.strip() != "(":
-            continue
-        if depth < 0 or not kind.endswith("_after"):
-            return ""
-        listed = " and " in between or " or " in between
-        last = re.split(r"[|:(]", between)
-        another = _VERB.search(between) and not between.endswith(" and ")  # "was small and is no longer seen"
-        apart = (
-            " , " in between and not listed and (between.strip() != "," or sentence.startswith("none", start))
-        )
-        if another or apart or len(last) > 1 and last[-1].strip():
-            return ""
-        if kind == "doubt_after" and _BESIDE.search(between):
-            return ""
-        return kind.removesuffix("_after")
-    return ""
-
-
 def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[Mention]:
     """Rule 5: the mentions that "or" or "versus" joins to a neighbour, and those listed before them."""
-    denials = [start for start, _, kind in cues if kind not in ("doubt", "doubt_before", "run_on", "clause")]
+    denials = [
+        start
+        for start, _, kind in cues
+        if kind not in ("doubt", "doubt_before", "run_on", "described", "clause")
+    ]
 
     def joined(start: int, end: int) -> bool:
         gap = sentence[start:end]
@@ -333,7 +261,7 @@ def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[M
         for left in lefts:
             if choice:
                 found |= {left, right}
-            elif right in found and left[0] != "Lung Opacity":
+            elif right in found and left[0] not in ("Lung Opacity", "Consolidation"):
                 found.add(left)
     for mention in spans:  # "fracture or vascular groove": the other side has no name here
         if mention not in found and _OPEN_OR.match(sentence, mention[2]):

@@ -42,8 +42,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"air ?space (?:\w+ )?(?:disease|process(?:es)?|densit(?:y|ies))",
         r"(?:alveolar|interstitial) (?:lung )?(?:disease|process|infiltrates?|densit(?:y|ies)|thickening)",
         r"white ?out",
-        r"(?:increased|patchy|hazy|streaky|linear|focal|basilar|vague|faint|retrocardiac) (?:\w+ )?densit(?:y|ies)",
-        r"densit(?:y|ies) (?:in|at|within|over) (?:the )?(?:\w+ ){0,2}(?:lungs?|lobe|bases?|apex|apices|lingula)",
+        r"(?:increased|patchy|hazy|streaky|linear|focal|basilar|vague|faint|retrocardiac) (?:\w+ "
+        r")?densit(?:y|ies)",
+        r"densit(?:y|ies) (?:in|at|within|over) (?:the )?(?:\w+ ){0,2}(?:lungs?|lobe|bases?|apex|apices|"
+        r"lingula)",
         r"(?:increased|prominent|coarse|coarsened|accentuated) (?:\w+ ){0,2}interstitial \w+",
         r"interstitial (?:markings|pattern|prominence) (?:is|are) (?:\w+ )?"
         r"(?:increased|prominent|coarse|coarsened)",
@@ -94,15 +96,20 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Fracture": (r"(?:micro)?fractur\w+", r"fx", r"broken (?:\w+ ){0,3}(?:ribs?|clavicles?|bones?|humerus)"),
     "Support Devices": (
         r"catheters?|cannulas?|(?:vas|perm|perma)cath\w*|hickman|broviac|quinton|cordis|introducers?",
-        r"(?:(?:chest|infusion|venous|power|medi) ?)?ports?|port (?:a )?cath\w*|portacath\w*|(?:medi|power)port\w*",
+        r"(?:(?:chest|infusion|venous|power|medi) ?)?ports?|port (?:a )?cath\w*|portacath\w*|(?:medi|"
+        r"power)port\w*",
         r"piccs?|cvcs?|cvl|ett|ngt|ogt",
         r"(?:central|venous|subclavian|jugular|ij|arterial|picc|dialysis|iv|swan) (?:\w+ )?lines?",
+        r"(?:right|left) (?:ij|internal jugular|subclavian)(?= (?:in place|terminat\w+|ends|tip|is|"
+        r"remains|with)(?!\w))",
         r"(?<!b )(?<!lung )(?<!suture )lines",
-        r"line (?:placement|insertion|tip)|line(?= (?:is|has|was|remains|ends|terminates|in place|removal)(?!\w))",
+        r"line(?= (?:is|has|was|tip|remains|ends|terminates|in place|removal|placement|insertion)(?!\w))",
+        r"(?:the|this|possible|new) line(?! (?:of|between))",
         r"tubes?|tubing|intubated|dobb?hoff\w*|tracheostomy|trach",
         r"swan(?: ganz)?|swanganz|iabp|impella|ecmo|[lr]?vad|balloon pump",
         r"pace ?makers?|pacers?|pacing \w+|a?icds?|defibrillators?|loop recorder",
-        r"(?:pacer|pacemaker|cardiac|ventricular|atrial|icd|ekg|ecg|dual|single) leads?|leads?(?= fractur)|leads",
+        r"(?:pacer|pacemaker|cardiac|ventricular|atrial|icd|ekg|ecg|dual|single) leads?|leads?(?= "
+        r"fractur)|leads",
         r"shunt (?:tubing|catheter)|(?:vp|ventriculoperitoneal) shunt",
         r"(?:prosthetic|mechanical|artificial|replacement|aortic|mitral) (?:\w+ )?valves?"
         r"(?= replacement| prosthes| is seen| in place| present| noted|$)",
@@ -111,8 +118,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"hardware|(?:surgical |pedicle )?screws?|(?:fusion|fixation) (?:plates?|rods?)",
         r"(?:chest|pleural|pigtail|surgical|mediastinal) drains?|drain|pigtail",
         # a masked word with a tip is a line or a port
-        r"xxxx a xxxx|(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) prosthes[ie]s",
-        r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:lap|gastric) bands?|(?:ivc|cava\w*) filters?",
+        r"xxxx a xxxx(?= (?:xxxx )?(?:tip|in|is|has|remains?|with|terminat\w+|projects|ends)(?!\w))|"
+        r"(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) prosthes[ie]s",
+        r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:lap|"
+        r"gastric) bands?|(?:ivc|cava\w*) filters?",
     ),
 }
 """Observation -> what mentions it; the value comes from the cues around the mention."""
@@ -137,7 +146,8 @@ NOT_MENTIONED: dict[str, tuple[str, ...]] = {
         r"(?:nasal|sinus|chest|hepatic|passive) congestion",
     ),
     "Atelectasis": (
-        r"(?:vertebra\w*|tracheal|body) collapse|collapse of (?:the |a )?(?:\w+ ){0,2}(?:vertebra\w*|trachea)",
+        r"(?:vertebra\w*|tracheal|body) collapse|collapse of (?:the |a )?(?:\w+ ){0,2}(?:vertebra\w*|"
+        r"trachea)",
         r"collapsed vertebra\w*",
     ),
     "Pleural Effusion": (r"(?:pericardial|joint|knee) effusions?",),
@@ -151,7 +161,8 @@ NOT_MENTIONED: dict[str, tuple[str, ...]] = {
         rf"fractur\w+(?: {_WITHIN}){{0,5}} {_PART}",
     ),
     "Support Devices": (
-        r"(?:eustachian|fallopian) tubes?|(?:fracture|pleural|fissure|skin) lines?|(?:kerley|septal) (?:[ab] )?lines",
+        r"(?:eustachian|fallopian) tubes?|(?:fracture|pleural|fissure|skin) lines?|(?:kerley|septal) "
+        r"(?:[ab] )?lines",
     ),
 }
 
@@ -185,9 +196,13 @@ ENLARGED = (
 # "normal lungs , heart and mediastinum": one attribute for all
 ORGANS = frozenset(
     ", and or the heart cardiac mediastinum mediastinal lungs lung hila hilar pleura vessels vascularity "
-    "vasculature bones bony thorax contours contour silhouette size aorta trachea diaphragm appearance of size configuration".split()
+    "vasculature bones bony thorax contours contour silhouette size aorta trachea diaphragm "
+    "appearance of configuration".split()
 )
-NORMAL = r"(?:normal\w*|unremarkable|wnl|(?:upper|top|high)(?: limits?)?(?: of)? normal|nonenlarged)"
+NORMAL = (
+    r"(?:normal\w*|unremarkable|wnl|(?:upper|top|high)(?: limits?)?(?: of)? normal|nonenlarged|"
+    r"(?:shows?|demonstrates?|has|have) no (?:\w+ )?abnormalit(?:y|ies))"
+)
 BORDERLINE = r"(?:borderline|(?:upper|top)(?: limits?)?(?: of)? normal (?:to|or) (?:\w+ ){0,2}enlarged)"
 
 BLOCKERS: tuple[str, ...] = (
@@ -238,11 +253,21 @@ BLOCKERS: tuple[str, ...] = (
     r"dislocat\w+",
     r"foreign body",
     r"pneumonectomy|lobectomy|mastectomy",
+    r"hil(?:ar|um) (?:prominence|fullness|enlargement)|(?:enlarged|prominent|full) (?:\w+ )?hil(?:a|ar|um)",
+    r"hila (?:is|are|appear) (?:\w+ )?(?:enlarged|prominent|full)",
+    r"cysts?|cystic|blebs?|pneumatoceles?|abscess(?:es)?|empyema|tubercul\w+|sarcoid\w*|lymphoma|"
+    r"mesothelioma",
+    r"mediastinal shift|shift of the mediastinum|deviat\w+|pectus|goit(?:er|re)|dextrocardia",
+    r"pulmonary (?:arterial )?hypertension|(?:enlarged|dilated) (?:\w+ )?pulmonary arter(?:y|ies)",
+    r"air trapping|subcutaneous (?:air|gas)|kerley|loss of (?:\w+ )?height|wedg(?:ed|ing)",
+    r"(?:lytic|blastic|sclerotic|bony|osseous|bone) (?:\w+ )?lesions?|(?:mediastinal|breast|soft tissue) "
+    r"mass(?:es)?",
 )
 """Not one of the 14 observations, but a report with one of them is not "No Finding"."""
 
 MIMICS: tuple[str, ...] = (
-    r"skin ?folds?|(?:nipple |summation |overlapping )?shadows?|(?:overlapping )?vessels?|(?:motion )?artifacts?|"
+    r"skin ?folds?|(?:nipple |summation |overlapping )?shadows?|(?:overlapping )?vessels?|(?:motion "
+    r")?artifacts?|"
     r"(?:vascular )?grooves?|bowel|infarct\w*|ha?emorrhage|summation|technique",
 )
 """What an opacity may be instead: "nodule or nipple shadow" leaves the nodule open."""
