@@ -187,7 +187,7 @@ def _subject_mention(sentence: str, name: str, start: int, end: int) -> list[Men
 
 
 def _attribute_value(sentence: str, attribute: re.Match[str]) -> int:
-    """1 enlarged, 0 normal, -1 borderline; "not normal" is no normal."""
+    """1 for enlarged and "not normal", 0 for normal, -1 for borderline."""
     if attribute.lastgroup == "normal" and sentence.endswith("not ", 0, attribute.start()):
         return 1
     return _ATTRIBUTE_VALUE[attribute.lastgroup or ""]

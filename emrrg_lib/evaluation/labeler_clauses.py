@@ -144,22 +144,23 @@ def cues_of(sentence: str, ends: set[int]) -> list[Cue]:
 
 def _clause_starts(sentence: str, ends: set[int]) -> Iterator[int]:
     """Where a new subject begins that has its own verb ("no effusion and the heart is enlarged")."""
+    spoken = False  # whether the clause before has its verb already ("no mass is seen and ...")
     for verb in _FINITE.finditer(sentence):
         words = sentence[: verb.start()].split()
         first = len(words)
         while first and words[first - 1] not in _BREAKS and not _FINITE.fullmatch(words[first - 1]):
             first -= 1
         subject, before = words[first:], words[first - 1] if first else ""
-        listed = _LISTED.match(sentence, verb.start())
+        listed = bool(_LISTED.match(sentence, verb.start())) and not spoken
+        spoken = spoken or before != "there" or bool(subject)
+        joined = before in ("and", ",") or before in _BREAKS and before.endswith(("ed", "en"))
         if not subject:
             if before == "and" and verb[0] in _ACTIVE:
                 yield verb.start()
-            continue
-        joined = before in ("and", ",") or before in _BREAKS and before.endswith(("ed", "en"))
-        if joined and (subject[0] in _FRESH or not listed):
+        elif joined and (subject[0] in _FRESH or not listed):
             yield len(" ".join(words[:first])) + 1
         elif before not in ("that", "which", "whether", "if", "than"):
-            yield from _inner_starts(words, first, bool(listed), ends)
+            yield from _inner_starts(words, first, listed, ends)
 
 
 def _inner_starts(words: list[str], first: int, listed: bool, ends: set[int]) -> Iterator[int]:
