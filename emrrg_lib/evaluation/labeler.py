@@ -2,32 +2,32 @@
 
 Rules, in the order they are applied:
 
-1. *Sections.* Where a report has headings, indication, history, technique and comparison are left
+1. *Sections.* Where a report has headings, the indication, history, technique and comparison are left
    out: they say why the picture was taken.
-2. *Normalise.* Lower case; "x/y" reads "x or y"; hyphens are spaces; sentences end at a full stop
-   that belongs neither to a number nor to an abbreviation ("vs.", "approx."). Works on raw reports and
-   on cleaned ones (" . ").
-3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.labeler_words`; for the heart and the
-   mediastinum the anatomy together with its attribute (enlarged, normal, borderline), which a list
-   shares ("normal heart, mediastinum and lungs"). "Lungs are clear" mentions nothing.
+2. *Normalise.* Text becomes lower case; "x/y" becomes "x or y"; hyphens become spaces. A sentence ends at
+   a full stop that belongs neither to a number nor to an abbreviation ("vs.", "approx."). The rule reads
+   raw reports and cleaned ones (" . ").
+3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.labeler_words` are mentions. For the heart and the
+   mediastinum, the anatomy and its attribute (enlarged, normal, borderline) are one mention; a list shares
+   its attribute ("normal heart, mediastinum and lungs"). "Lungs are clear" mentions nothing.
 4. *Cues.* Negation and doubt reach forward (or backward) inside the sentence to the end of their clause
-   (:mod:`~emrrg_lib.evaluation.labeler_clauses`); "no change in", "has not resolved" and their like
-   are not negations; "not seen on the prior" means new; "rule out" and "history of" take the mention
-   away. Doubt inside a negation stays negated ("no opacity to suggest possible ...").
-5. *Alternatives.* "X or Y", "X versus Y" without a negation: both neighbours are uncertain, and so is
-   what a comma lists before them; what comes before "with" or "and" is not.
+   (:mod:`~emrrg_lib.evaluation.labeler_clauses`). "No change in" and "has not resolved" do not negate;
+   "not seen on the prior" means new; "rule out" and "history of" take the mention away. Doubt inside a
+   negation stays negated ("no opacity to suggest possible ...").
+5. *Alternatives.* "X or Y" and "X versus Y" without a negation make both neighbours uncertain, and also
+   the items that a comma lists before them. An item before "with" or "and" keeps its value.
 6. *Devices.* Only a denied or removed device is negated: "the tip is not seen" names a device.
-7. *Over mentions.* Any positive wins; else any uncertain; else negated. Negated and uncertain
-   together are uncertain.
+7. *Over mentions.* Any positive wins; otherwise any uncertain wins; otherwise the label is negated.
 8. *No Finding* is 1 when nothing but Support Devices is positive or uncertain and no other disease
-   (emphysema, hernia, scoliosis, ...) is asserted; otherwise None, never 0.
+   (emphysema, hernia, scoliosis, ...) is asserted. Otherwise it is None, never 0.
 
-Choices where practice differs: "likely" and "suggestive of" assert (1); "unlikely" negates;
-"no new X" negates; "upper limits of normal" is normal, "borderline" uncertain; a "stable" heart
-without a size says nothing; sternotomy wires and clips are no support device, and a broken one is no
-fracture; calcified granulomas and nodules are no lung lesion, cancer and cavities are; a compression
-deformity is no fracture, a compression fracture is; vascular congestion counts as edema; what may be due
-to rotation or technique is uncertain; blunted angles alone are no effusion; scars are no opacity.
+Choices where practice differs: "likely" and "suggestive of" assert (1); "unlikely" negates; "no new X"
+negates; "upper limits of normal" is normal, "borderline" is uncertain. A "stable" heart without a size says
+nothing. Sternotomy wires and clips do not count as support devices, and a broken one does not count as a
+fracture. Calcified granulomas and nodules do not count as lung lesions; cancer and cavities do. A compression
+deformity does not count as a fracture; a compression fracture does. Vascular congestion counts as edema. A
+finding that may be due to rotation or technique is uncertain. Blunted angles alone are not an effusion, and
+scars are not an opacity.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _value(
         and _device_is_there(sentence, mention, since, named)
     ):
         state = ""
-    # "the heart is enlarged" has said all; what follows speaks of something else
+    # "the heart is enlarged" is complete; the words behind it speak of something else
     after = "" if _VERB.search(sentence[start:end]) else state_after(sentence, end, cues)
     if name == DEVICES and (
         table.PART_BEFORE.search(sentence[:start]) or table.PART_AFTER.match(sentence, end)

@@ -97,8 +97,7 @@ _DESCRIBES = re.compile(
 )
 _FINITE = re.compile(
     r"(?<!\w)(?:is|are|was|were|has|have|had|shows?|demonstrates?|contains?|reveals?|appears?|remains?|"
-    r"persists?|"
-    r"lies|ends?|terminates?|extends?|projects?|overl(?:ies|ay|ie)|measures?|displays?|suggests?|represents?|"
+    r"persists?|lies|ends?|terminates?|extends?|projects?|overl(?:ies|ay|ie)|measures?|displays?|suggests?|represents?|"
     r"reflects?|obscures?|may|might|could|can|cannot|should|will|would|looks?|courses?|unchanged|stable|"
     r"again)(?!\w)"
 )
@@ -238,12 +237,11 @@ def state_after(sentence: str, end: int, cues: list[Cue]) -> str:
         between = sentence[end:start].strip()
         if depth > 0 and between != "(":
             continue
-        reaches = depth >= 0 and kind.endswith("_after") and _reaches_back(between, kind)
-        return (
-            kind.removesuffix("_after")
-            if reaches and (between, sentence[start:][:4]) != (",", "none")
-            else ""
-        )
+        elsewhere = between == "," and sentence.startswith(
+            "none", start
+        )  # "left effusion , none on the right"
+        reaches = depth >= 0 and kind.endswith("_after") and not elsewhere and _reaches_back(between, kind)
+        return kind.removesuffix("_after") if reaches else ""
     return ""
 
 
@@ -251,15 +249,13 @@ def _reaches_back(between: str, kind: str) -> bool:
     """Whether the words between a mention and a cue behind it leave the mention the cue's subject."""
     words = _ASIDE.sub("", f"{between} ").split()
     mark = next((word for word in reversed(words) if word in "|:("), "")
-    if (
-        mark and words[-1] != mark
-    ):  # "pneumothorax : none" is said of it, "effusion | left lung not seen" is not
+    # "pneumothorax : none" speaks of the pneumothorax, "effusion | left lung not seen" of something else
+    if mark and words[-1] != mark:
         return False
     if kind == "doubt_after" and not _BESIDE.isdisjoint(words):
         return False
     if not _VERBS.isdisjoint(words) and words[-1] != "and":  # "was small and is no longer seen"
         return False
-    aside = words[:1] == [","] and (
-        len(words) == 1 or words[-1] == "," and "and" not in words and "no" not in words
-    )
-    return "," not in words or aside or "and" in words or "or" in words
+    if "," not in words or "and" in words or "or" in words:
+        return True
+    return words[0] == words[-1] == "," and "no" not in words  # "edema , seen before , has resolved"
