@@ -13,6 +13,10 @@ KINDS = {  # kind → module with a function of that name (full-size: full_size)
     "train": ("system", "A training step of stage 3 without each of its savings."),
     "generate": ("system", "Beam search without each of its savings."),
     "data": ("parts", "Reading images: decode and resize, and from the cache."),
+    "load": (
+        "load",
+        "A training step, the encoder and reports, on an idle machine and beside busy processes.",
+    ),
     "full-size": (
         "system",
         "One study through the paper's iu-xray system with random weights: time and memory.",
