@@ -118,8 +118,8 @@ glossary("V (views), M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
 
 # %%
 def gated_look(S, q, K, V, w_g, b_g, alpha):
-    """S, q: (words, h). K, V: (patches, h). Returns the new S, the attention and the
-    gate."""
+    """S, q: (words, h). K, V: (patches, h).
+    Returns the new S, the attention and the gate."""
     # (words, patches), each row sums to 1
     attention = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)
     X = attention @ V  # (words, h): what each word fetched

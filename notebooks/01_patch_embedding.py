@@ -81,8 +81,8 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 
 # %%
 def cut(image, patch):
-    """(3, H, W) → (M, 3 · patch · patch), row-major; inside a patch: channel, row,
-    column."""
+    """(3, H, W) → (M, 3 · patch · patch), row-major;
+    inside a patch: channel, row, column."""
     _, height, width = image.shape
     rows = []
     for top in range(0, height, patch):
@@ -524,8 +524,8 @@ check_2(join)
 
 # %%
 def fold_grey(weight, bias, mean, std):
-    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,) → weight (d, 1, P, P), bias
-    (d,)."""
+    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,)
+    → weight (d, 1, P, P), bias (d,)."""
     return None  # your code
 
 

@@ -143,8 +143,8 @@ pd.DataFrame(rows).set_index("Δ").round(4)
 
 # %%
 def read_with(x, delta):
-    """State of the exact model with A = -1, B = 1, so b = 1 - a; its step sizes are
-    given one by one."""
+    """State of the exact model with A = -1, B = 1, so b = 1 - a;
+    its step sizes are given one by one."""
     h, states = 0.0, []
     for x_t, d_t in zip(x, delta, strict=True):
         a = torch.exp(-d_t)
@@ -271,8 +271,8 @@ scan_animation(orders)
 
 # %%
 def mix(u, m):
-    """u (B, L, d) → (B, L, d), and what each direction found, (4, B, L, d) in row
-    order."""
+    """u (B, L, d) → (B, L, d), and what each direction found, (4, B, L,
+    d) in row order."""
     # rows 0 … d-1 make X, the others Z
     X, Z = (u @ m.in_proj.weight.T).chunk(2, dim=-1)
     found = []
@@ -384,8 +384,8 @@ map_grid(
 
 # %%
 def as_maps(feature, direction, count=5):
-    """(1, 4, L, n) → the `count` channels that vary most, as (count, side, side), cls
-    left out."""
+    """(1, 4, L, n) → the `count` channels that vary most, as (count, side, side),
+    cls left out."""
     # (L, n) from scan order to row order
     in_rows = feature[0, direction, block.mixer.inverse[direction]]
     patches = torch.cat([in_rows[:cls], in_rows[cls + 1 :]])  # (M, n)
@@ -601,8 +601,8 @@ check_1(half_life)
 
 # %%
 def zero_order_hold(A, B, delta):
-    """Returns a, b of h ← a·h + b·x, exact for an x that is constant during the
-    step."""
+    """Returns a, b of h ← a·h + b·x,
+    exact for an x that is constant during the step."""
     return None  # your code
 
 

@@ -310,8 +310,8 @@ rows_of = {
 
 
 def share_kept(matrix):
-    """Share of a matrix's squared length that its best rank-r stand-in keeps, for r =
-    1, 2, …"""
+    """Share of a matrix's squared length that its best rank-r stand-in keeps,
+    for r = 1, 2, …"""
     energy = torch.linalg.svdvals(matrix).square()
     return (energy.cumsum(0) / energy.sum()).numpy()
 
@@ -422,8 +422,8 @@ from emrrg_lib.interpret.style import PAPER
 
 
 def update_picture(in_proj, targets):
-    """|ΔW| of each adapter of an in_proj and of their sum, rows of X above, rows of Z
-    below."""
+    """|ΔW| of each adapter of an in_proj and of their sum, rows of X above,
+    rows of Z below."""
     deltas = {
         name: in_proj.get_delta_weight(a).detach().cpu().numpy()
         for name, a in targets.items()
@@ -615,8 +615,8 @@ class Reads(Calls):
 
 
 def called_parameters(module, x):
-    """Parameters of the modules without children whose forward runs: a counter by
-    hooks."""
+    """Parameters of the modules without children whose forward runs:
+    a counter by hooks."""
     seen, leaves = {}, [m for m in module.modules() if not list(m.children())]
     hooks = [
         m.register_forward_hook(

@@ -376,8 +376,8 @@ print(
 # %%
 @contextmanager
 def open_at_prefill_only(llm):
-    """The released layer's defect: calls with one position, the cached steps, get a
-    closed gate."""
+    """The released layer's defect:
+    calls with one position, the cached steps, get a closed gate."""
 
     def shut(module, given):
         module.gate_scale = float(given[0].shape[1] > 1)
@@ -413,8 +413,8 @@ def inputs_of(ids):
 
 
 def one_pass(written, text=None):
-    """The same logits without cache. text (n,) bool: which positions may look; None:
-    as trained."""
+    """The same logits without cache.
+    text (n,) bool: which positions may look; None: as trained."""
     inputs = inputs_of(torch.cat([head, written[None]], dim=1))
     if text is not None:
         inputs["text_mask"] = inputs["text_mask"] & text
@@ -468,8 +468,8 @@ def gates_while_writing():
 
 
 def step_picture(curves, start):
-    """One panel a way of writing; positions before `start` are the prompt, read at the
-    prefill."""
+    """One panel a way of writing;
+    positions before `start` are the prompt, read at the prefill."""
     told = "; ".join(
         f"{name}: mean |gate| {curve[:start].mean():.2f} in the prompt, "
         f"{curve[start:].mean():.2f} at the cached steps"
@@ -699,8 +699,8 @@ check_1(added_parameters)
 
 # %%
 def cross_attention(q, K, V):
-    """q (heads, n, h); K, V (kv_heads, M, h) → X′ (n, heads · h), heads side by
-    side."""
+    """q (heads, n, h); K, V (kv_heads, M, h)
+    → X′ (n, heads · h), heads side by side."""
     return None  # your code
 
 
@@ -738,8 +738,8 @@ check_2(cross_attention)
 
 # %%
 def masked_softmax(scores, valid):
-    """scores (n, M), valid (M,) bool, True = there → weights (n, M); each row sums to
-    1."""
+    """scores (n, M), valid (M,) bool, True = there → weights (n, M);
+    each row sums to 1."""
     return None  # your code
 
 
@@ -779,8 +779,8 @@ check_3(masked_softmax)
 
 # %%
 def image_gain(with_image, blind, ids):
-    """(n, vocabulary) twice, (n,) → (n − 1,): log p(token | image) − log p(token | no
-    image)."""
+    """(n, vocabulary) twice, (n,) → (n − 1,):
+    log p(token | image) − log p(token | no image)."""
     return None  # your code
 
 

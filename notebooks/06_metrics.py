@@ -302,36 +302,18 @@ table[["Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]].round(3).assign(
 # on the real reports; [data/results](../data/results/README.md) has their intervals.
 
 # %%
+import json
+
 from emrrg_lib.evaluation.published import published
+from emrrg_lib.files import KIT
 
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
-controls = pd.DataFrame.from_dict(
-    {  # quoted from data/results/iu-controls/metrics.json
-        "constant report chosen on validation": [
-            0.503,
-            0.341,
-            0.242,
-            0.174,
-            0.363,
-            0.227,
-            0.283,
-        ],
-        "most frequent training report": [
-            0.232,
-            0.141,
-            0.101,
-            0.078,
-            0.311,
-            0.120,
-            0.343,
-        ],
-        "random training report": [0.369, 0.211, 0.134, 0.088, 0.293, 0.157, 0.125],
-    },
-    orient="index",
-    columns=METRICS,
-)
+file = KIT / "data" / "results" / "iu-controls" / "metrics.json"
+measured = json.loads(file.read_text(encoding="utf-8"))["rows"]
+controls = pd.DataFrame({row["system"]: row["metrics"] for row in measured}).T[METRICS]
 table1 = published("emrrg_table1").query("dataset == 'IU X-Ray'").set_index("system")
-pd.concat([controls, table1.loc[["R2Gen", "R2GenGPT", "EMRRG"], METRICS]]).round(3)
+table = pd.concat([controls, table1.loc[["R2Gen", "R2GenGPT", "EMRRG"], METRICS]])
+table.astype(float).round(3)
 
 # %% [markdown]
 # One text, the same for all 590, has higher BLEU-1 to BLEU-4 than these three published models. It is
@@ -387,8 +369,8 @@ from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER
 
 
 def constants_picture(texts, scores, kinds, mean_words):
-    """One point a text: its words against its score as everybody's report; kinds:
-    {name: (mask, …)}."""
+    """One point a text: its words against its score as everybody's report;
+    kinds: {name: (mask, …)}."""
     lengths = np.array([len(text.split()) for text in texts])
     best = lengths[scores.argmax()]
     told = (
@@ -615,8 +597,8 @@ print("the library's bootstrap gives the same intervals")
 
 # %%
 def imaginary(p):
-    """A model that sees the truth in a share p of the studies; a larger p sees those
-    of a smaller one too."""
+    """A model that sees the truth in a share p of the studies;
+    a larger p sees those of a smaller one too."""
     luck = np.random.default_rng(1).random(len(test))
     choice = ["oracle, other words" if draw < p else "constant report" for draw in luck]
     texts = [systems[name][study] for study, name in enumerate(choice)]
@@ -700,8 +682,8 @@ counts = np.stack(counts, axis=1)  # (590 studies, 10 reports, 10 numbers)
 
 
 def trainings(copied, studies, seed):
-    """BLEU-4 of 4000 trainings; in a share `copied` of the studies the reference
-    itself is hit."""
+    """BLEU-4 of 4000 trainings;
+    in a share `copied` of the studies the reference itself is hit."""
     luck = np.random.default_rng(seed)
     sums = np.zeros((TRAININGS, counts.shape[2]))
     for study in range(studies):

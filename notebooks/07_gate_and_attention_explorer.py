@@ -71,8 +71,8 @@ pixels, mask = study_set.pixels([study], settings)
 
 
 def regenerate(gate_scales):
-    """Writes the report with the gates of some layers scaled: {layer: scale} →
-    Trace."""
+    """Writes the report with the gates of some layers scaled: {layer:
+    scale} → Trace."""
     with gates_scaled(model.llm, dict(gate_scales)):
         return model.generate(pixels, mask, trace=True)[1][0]
 
@@ -559,8 +559,8 @@ check_3(deciding_layers)
 
 # %%
 def gain(weights, mask):
-    """Attention on the finding over what even attention would put there; 1 is
-    chance."""
+    """Attention on the finding over what even attention would put there;
+    1 is chance."""
     raise NotImplementedError
 
 

@@ -222,8 +222,8 @@ untrained = Stage1Model(sizes, recipe.objective, recipe.decoder_dim).eval()
 
 @torch.no_grad()
 def guesses(stage1, pixel_values):
-    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128, 3 ·
-    P²)."""
+    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128,
+    3 · P²)."""
     seen, asked = stage1.plan(1, pixel_values.device)
     taps = stage1.encode(
         pick(stage1.patch_embed(pixel_values) + stage1.pos_embed, seen)

@@ -594,8 +594,8 @@ pd.DataFrame(told).set_index(["table", "score"]).round(3)
 
 # %%
 def pooled(name, metric):
-    """Standard deviation over seeds, all rows of a table together; None with single
-    seeds."""
+    """Standard deviation over seeds, all rows of a table together;
+    None with single seeds."""
     groups = [
         part[metric].dropna()
         for _, part in trainings(stored[name]).groupby("row")
@@ -607,8 +607,8 @@ def pooled(name, metric):
 
 
 def gaps(values):
-    """(highest − lowest, median gap of neighbours in the order), in percent of the
-    mean."""
+    """(highest − lowest, median gap of neighbours in the order),
+    in percent of the mean."""
     ordered = np.sort(np.asarray(list(values), dtype=float))
     return (
         np.array([np.ptp(ordered), np.median(np.diff(ordered))]) / ordered.mean() * 100
@@ -790,8 +790,8 @@ def correlations(many, truth):
 
 
 def order(name, dataset, metric):
-    """Rank correlation of one stored table with the paper's rows; None with less than
-    3 rows."""
+    """Rank correlation of one stored table with the paper's rows;
+    None with less than 3 rows."""
     frame, ours = stored[name], spreads(name, metric)
     paper = frame[frame["source"] == f"paper, {dataset}"].set_index("row")
     paper = paper[metric].dropna() if metric in paper else pd.Series(dtype=float)
@@ -963,8 +963,8 @@ print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before
 
 # %%
 def drawn(order, r):
-    """First weights of an adapter of rank r and of a projector, drawn from seed 0 in
-    this order."""
+    """First weights of an adapter of rank r and of a projector,
+    drawn from seed 0 in this order."""
     width = {"adapter": r, "projector": 128}
     torch.manual_seed(0)
     return {
@@ -1070,8 +1070,8 @@ if single:
 
 # %%
 def lead_picture(most):
-    """How far the best of k equal rows leads, in standard deviations of one
-    training."""
+    """How far the best of k equal rows leads,
+    in standard deviations of one training."""
     ks = range(2, most + 1)
     curves = {seeds: [lead(k, 1.0, seeds).mean() for k in ks] for seeds in (1, 3)}
     told = "; ".join(

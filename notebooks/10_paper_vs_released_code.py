@@ -600,8 +600,8 @@ measured["padding"] = (
 
 # %%
 def called_parameters(model, run):
-    """Parameters of the leaf modules whose forward runs in run(): what a forward-hook
-    counter sees."""
+    """Parameters of the leaf modules whose forward runs in run():
+    what a forward-hook counter sees."""
     leaves = {}
 
     def note(module, *_):
@@ -627,8 +627,8 @@ def reading(mixer):
 
 
 def one_pass(encoder, image):
-    """The encoder by its modules; its own forward also looks for broken pixels, and
-    here are none."""
+    """The encoder by its modules;
+    its own forward also looks for broken pixels, and here are none."""
     h = encoder.patch_embed.proj(image).flatten(2).transpose(1, 2)  # (1, 196, d)
     h = torch.cat([h, encoder.cls_token], dim=1) + encoder.pos_embed
     for layer in encoder.layers:
@@ -861,8 +861,8 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 
 # %%
 def adapted_rightly(functions, adapters):
-    """Two lists of functions → list of functions x ↦ functions[i](x) +
-    adapters[i](x)."""
+    """Two lists of functions
+    → list of functions x ↦ functions[i](x) + adapters[i](x)."""
     return None  # your code
 
 

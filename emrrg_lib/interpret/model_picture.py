@@ -9,11 +9,13 @@ of `PARTS` is one group with its name as id; a group that belongs to several par
 
 from __future__ import annotations
 
+import html
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -111,6 +113,10 @@ class ModelPicture:
 
     def _repr_svg_(self) -> str:
         return self.svg
+
+    def _repr_html_(self) -> str:
+        """JupyterLab shows no SVG of an untrusted notebook nor an alt text for any: an image has both."""
+        return f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml,{quote(self.svg)}">'
 
     def __repr__(self) -> str:
         return self.alt

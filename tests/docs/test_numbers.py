@@ -253,16 +253,6 @@ def test_no_measured_number_is_left_without_a_file(page):
 # ------------------------------------------------------------- what the notebooks and the face share
 
 
-def test_the_controls_quoted_in_notebook_06_are_the_measured_ones():
-    text = (NOTEBOOKS / "06_metrics.py").read_text(encoding="utf-8")
-    quoted = re.findall(r'"((?:constant|most|random)[\w ]+)": \[(\.[\d., ]+)\]', text)
-    (shown,) = [shown for name, shown in tables_of(RESULTS) if name == "iu-controls"]
-    lines = {line.split(" | ")[0].strip("| "): line for line in shown.splitlines()}
-    assert len(quoted) == 3
-    for name, scores in quoted:
-        assert scores.split(", ") == re.findall(r"(\.\d{3}) \[", lines[name])
-
-
 @pytest.mark.parametrize("twin", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem[:2])
 def test_the_minutes_of_the_exercises_add_up_to_those_of_the_face(twin):
     text = twin.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -95,9 +96,12 @@ def test_it_needs_nothing_from_outside():
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= named
 
 
-def test_jupyter_shows_it_as_svg_with_its_text():
+def test_jupyter_shows_it_as_an_image_with_its_text():
     picture = model_picture()
     data, _ = InteractiveShell().display_formatter.format(picture)
+    image = ElementTree.fromstring(data.pop("text/html").replace('">', '"/>')).attrib
+    assert image["alt"] == picture.alt
+    assert unquote(image["src"]).removeprefix("data:image/svg+xml,") == picture.svg
     assert data == {"image/svg+xml": picture.svg, "text/plain": picture.alt}
 
 

@@ -11,16 +11,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from emrrg_lib.config import preset, with_values
 from emrrg_lib.files import InputError, cache_folder
 from emrrg_lib.language.llm import (
     NAMED,
     TINY_DIR,
+    NamedLLM,
     build_llm,
     load_llm,
     prepare_tokenizer,
     tiny_lm,
     train_tokenizer,
 )
+from emrrg_lib.model import EMRRG
+from emrrg_lib.tuning.policy import ledger
 
 COUNTS = {  # whole model and one layer; NOTES F gives the layers of Qwen and Llama
     "tiny": (919_680, 197_120),
@@ -287,3 +291,17 @@ def test_code_beside_the_weights_is_never_run(folder):
     (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
     refused(folder, "download it whole")
     assert not (folder / "ran").exists()
+
+
+def test_a_new_llm_is_one_row_of_the_table(monkeypatch):
+    """Architecture, ledger and the sentence for missing weights take all they need from it."""
+    sizes = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+    heads = dict(num_attention_heads=4, num_key_value_heads=2)
+    monkeypatch.setitem(NAMED, "toy-llm", NamedLLM("someone/toy-llm", "llama", sizes | heads))
+    with torch.device("meta"):
+        config = with_values(preset("tiny"), ["llm.name=toy-llm", "llm.hybrid_layers=[0,1]"])
+        model = EMRRG.from_sizes(config)
+    counts = {entry.part: entry.parameters for entry in ledger(model)}
+    assert counts["LLM"] == build_llm("toy-llm").num_parameters()
+    with pytest.raises(InputError, match=r"`hf download someone/toy-llm --local-dir .*toy-llm`"):
+        load_llm("toy-llm")

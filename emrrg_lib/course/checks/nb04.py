@@ -80,10 +80,7 @@ def check_3(masked_softmax: Callable) -> None:
     truth[:, valid] = F.softmax(scores[:, valid], dim=-1)
     yours = call(masked_softmax, scores.clone(), valid)
     expect_shape(yours, (2, 4), "every token keeps its column, the absent one with weight 0.")
-    expect(
-        not (yours[:, valid] == 0).all(),
-        "Yours drops all but the absent token: True means valid.",
-    )
+    expect(not (yours[:, valid] == 0).all(), "Yours drops all but the absent token: True means valid.")
     slips = [
         (scores.softmax(-1), "The mask does nothing yet."),
         (scores.masked_fill(~valid, 0).softmax(-1), "A score of 0 is not a mask: exp(0) = 1; use −∞."),

@@ -65,10 +65,7 @@ def check_2(make_labels: Callable) -> None:
             len([x for x in yours if x != no]) == len([x for x in truth if x != no]),
             where + "the end symbol comes on top of max_length.",
         )
-        expect(
-            yours == truth,
-            where + "each label has its token's place; the model shifts them.",
-        )
+        expect(yours == truth, where + "each label has its token's place; the model shifts them.")
 
 
 @exercise(3)
