@@ -14,6 +14,7 @@ from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Sha
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
 Objective = Literal["arg", "eq2", "mae"]  # of stage 1, training/stage1.py
+Schedule = Literal["hold", "cosine"]  # hold: rise, constant, fall over the last 30 %
 GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
@@ -113,7 +114,7 @@ class TrainConfig(Settings):
     learning_rate: Positive = 3e-3
     joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
-    schedule: Literal["hold", "cosine"] = "hold"  # rise, constant, fall over the last 30 %
+    schedule: Schedule = "hold"
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 20
     clip: NotNegative = 1.0

@@ -109,7 +109,7 @@ def ledger(options: Namespace) -> int:
 
 
 def doctor(options: Namespace) -> int:
-    """Look at this machine: what is OK, what is missing, how to mend it.
+    """Look at this machine: print the parts that work, the missing ones, and how to mend them.
 
     The exit code is 1 when the CPU path cannot run.
     """

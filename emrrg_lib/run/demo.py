@@ -1,4 +1,4 @@
-"""The main job of the kit: phantom data → stage 3 → reports → scores → page, in one run folder."""
+"""The main job of the kit, in one run folder: phantom data → stage 3 → reports → scores → page."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ TEST, VALIDATION = 240, 120  # studies; the rest trains
 
 
 def split_shares(studies: int) -> tuple[float, float, float]:
-    """Shares of train, val and test: at most TEST and VALIDATION studies, fewer of a small set."""
+    """Shares of train, val and test; a small set has fewer than TEST and VALIDATION studies."""
     test, val = min(TEST, studies // 4), min(VALIDATION, studies // 8)
     return (studies - test - val) / studies, val / studies, test / studies
 
 
-def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Path:
+def run_demo(
+    out: Path, studies: int, seed: int, steps: int | None = None, config: EMRRGConfig | None = None
+) -> Path:
     """Runs the demo into `out` and returns the page to open.
 
     Args:
         out: run folder; `out/data` gets the phantom studies (kept if they are there already).
         studies: how many studies to draw. seed: of the data and of the training.
-        steps: warm steps of stage 3; None takes the preset's.
+        steps: warm steps of stage 3; None takes the configuration's.
+        config: of the system; None takes the preset `tiny`.
     """
-    config = preset("tiny")
+    config = config or preset("tiny")
     train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
     config = replace(config, train=train)
     data = out / "data"
@@ -57,7 +60,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     `references` and `labeler` are those of `evaluate_run`.
 
     Returns:
-        The page. Raises InputError where `run` is no trained run, or its data is gone.
+        The page. Raises InputError if `run` is not a trained run, or its data is missing.
     """
     state = processes()
     if not (run / "predictions.jsonl").is_file():
@@ -77,6 +80,6 @@ def _interrupted(out: Path, config: EMRRGConfig) -> bool:
 
 
 def _holds(data: Path, wanted: dict) -> bool:
-    """Whether `data` is the phantom set that is wanted."""
+    """Whether `data` is the wanted phantom set."""
     made = data.parent / "data.json"
     return (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted

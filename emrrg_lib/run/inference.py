@@ -77,7 +77,7 @@ def tuned_encoder(run: Path) -> VisionMamba:
     """The encoder of a finished run without adapters: W + ΔW. The LLM is not needed.
 
     Raises:
-        InputError: no finished run, missing base weights, or an encoder that is no VisionMamba.
+        InputError: no finished run, missing base weights, or an encoder that is not a VisionMamba.
     """
     config, file = read_config(run), run / "trained.safetensors"
     if config.encoder.kind != "mamba":

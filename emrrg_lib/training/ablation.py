@@ -1,7 +1,7 @@
 """Ablation tables: rows of `data/ablations/NAME.csv`, each trained with several seeds and scored.
 
-A job is one row with one seed, in a folder of its own. A finished job is never done again, a stopped one
-goes on from its last checkpoint; `results.csv` and the figure are written after every job.
+A job is one row with one seed and has its own folder. A finished job is not done again, and a stopped one
+goes on from its last checkpoint. `results.csv` and the figure are written after every job.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from emrrg_lib.training.ablation_rows import (
     pretrained_encoder,
     read_rows,
     row_config,
-    stage_values,
 )
 from emrrg_lib.training.checkpoints import refuse_changes
 from emrrg_lib.training.finetune import run_finetune
@@ -49,7 +48,7 @@ CONSTANT, SHUFFLED = "constant report", "shuffled images"
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed: its whole configuration and its folder."""
+    """One row with one seed: its configuration and its folder."""
 
     row: Row
     seed: int
@@ -70,12 +69,12 @@ def run_ablation(
 
     Args:
         name: an ablation. config: the preset it starts from. data: as `read_dataset` takes it.
-        out: folder; what is finished in it stays. seeds: how many, from the preset's upwards.
-        values: settings of every row, `stage1.KEY=…` and `stage2.KEY=…` those of pre-training.
+        out: folder; finished jobs in it stay. seeds: how many, from the preset's upwards.
+        values: settings of every row; `stage1.KEY=…` and `stage2.KEY=…` are those of pre-training.
         only: names of rows; empty: all.
 
     Returns:
-        The table, and for each row that could not be run the reason, such as weights that are not here.
+        The table, and for each row that was left out the reason, such as missing weights.
 
     Raises:
         InputError: no such ablation or row, or data that cannot be read.
@@ -91,7 +90,7 @@ def run_ablation(
         if row.row in refused:
             continue
         try:
-            done[row.row].append(run_job(_job(row, seed, config, data, out, values), data, done))
+            done[row.row].append(run_job(plan_job(row, seed, config, data, out, values), data, done))
         except InputError as error:
             refused[row.row] = str(error)
             tqdm.write(f"{row.row}: left out: {error}")
@@ -116,30 +115,23 @@ def run_ablation(
     return out / "results.csv", refused
 
 
-def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
+def plan_job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
+    """One row with one seed; pre-trains the row's encoder if that is not done yet."""
     config = row_config(config, row, values)
     config = replace(config, train=replace(config.train, seed=seed))
     if row.stage1 or row.stage2:
-        weights = pretrained_encoder(
-            config,
-            row.stage1,
-            row.stage2,
-            stage_values(values, "stage1."),
-            stage_values(values, "stage2."),
-            data,
-            out / "pretrained",
-        )
+        weights = pretrained_encoder(config, row, values, data, out / "pretrained")
         config = replace(config, encoder_weights=weights)
     slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
-    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
+    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # two names may give the same letters
     return Job(row, seed, config, out / "jobs" / slug / f"seed-{seed}")
 
 
 def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Any]:
-    """Trains and scores one job, as far as it is not done yet; returns what `scores.json` holds.
+    """Trains and scores one job as far as this is not done yet; returns the content of `scores.json`.
 
-    A row whose configuration equals an earlier one's takes its scores. Raises InputError where the folder
-    was begun with other settings, or the weights are missing.
+    A row with the configuration of an earlier one takes that row's scores. Raises InputError where the
+    folder was begun with other settings, or weights are missing.
     """
     settings = json.loads(json.dumps(to_dict(job.config)))
     file = job.out / "scores.json"
@@ -157,7 +149,7 @@ def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict
 
 
 def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Beam-search reports of the test split and their scores: no page, no probes, no controls but one."""
+    """Beam-search reports of the test split and their scores; the only control is shuffled images."""
     started, state = time.time(), processes()
     record = read_json(job.out / "run.json")
     model = EMRRG.from_run(job.out).to(state.device)
@@ -182,7 +174,7 @@ def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
             ),
         )
         write_json(job.out / "scores.json", scores)
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # nothing goes on from here
+        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # no run resumes from here
     state.wait_for_everyone()
     return scores
 
@@ -195,7 +187,7 @@ def _scores(
 
 
 def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | None]:
-    """Metrics of one training report for everybody, the best on validation."""
+    """Metrics of one training report for every study: the one that scores best on validation."""
     train, val, test = (
         [clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
         for split in ("train", "val", "test")
@@ -205,7 +197,7 @@ def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | 
 
 
 def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
-    """The constant report, and the mean of all rows' reports given to other patients."""
+    """The constant report, and the mean over all rows of their reports given to other patients."""
     moved = [job[SHUFFLED] for jobs in done.values() for job in jobs]
     return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
 

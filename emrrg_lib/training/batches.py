@@ -87,7 +87,7 @@ class Batches(Sampler[list[int]]):
 class ShareCollator:
     """Makes this process' share of a batch.
 
-    A process without a study of its own takes one whose labels are all ignored: nothing is learnt from it.
+    A process whose share is empty takes the first study with all labels ignored: nothing is learnt from it.
 
     Args:
         collate: study numbers → batch. rank, processes: this process and how many there are.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from emrrg_lib.config import Schedule
 from emrrg_lib.files import InputError, gather, processes
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.settings import Count, NotNegative, Rate, Settings, Whole
@@ -59,7 +60,7 @@ SCHEDULES = {"hold": hold_rise_fall, "cosine": cosine}
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Settings):
-    """How long and how a model is trained. A resumed run must have the same values, save `save_steps`."""
+    """How long and how a model is trained. A resumed run must have the same values, except `save_steps`."""
 
     steps: Count  # of the optimiser
     batch_size: Count  # studies that a process takes at once
@@ -70,7 +71,7 @@ class Budget(Settings):
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 does not clip
     betas: tuple[Rate, Rate] = (0.9, 0.98)
-    schedule: Literal["hold", "cosine"] = "hold"
+    schedule: Schedule = "hold"
     save_steps: Count = 500  # between checkpoints
 
     def facts(self, studies: int) -> dict[str, Any]:

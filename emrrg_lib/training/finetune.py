@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -44,22 +45,13 @@ class StudyCollator:
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        text = text_batch(
-            self.tokenizer,
-            self.data.prompt,
-            [self.studies.reports[i] for i in indices],
-            self.data.max_length,
-            self.image_in_prompt,
-        )
-        return self.images(indices) | {
-            "input_ids": text.input_ids,
-            "attention_mask": text.attention_mask,
-            "labels": text.labels,
-        }
+        reports, data = [self.studies.reports[i] for i in indices], self.data
+        text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
+        return self.images(indices) | vars(text)
 
 
 class TokenCollator(StudyCollator):
-    """The same batch from encoder tokens computed once, at first use: (I, M + 1, d) in half precision."""
+    """The same batch with encoder tokens (I, M + 1, d) instead of images, computed once in float16."""
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         super().__init__(studies, model, seed)
@@ -85,15 +77,14 @@ class TokenCollator(StudyCollator):
 
 
 class KeepBest(TrainerCallback):
-    """Generates on validation every so often and keeps the weights with the best score.
+    """Scores the model on validation at regular steps and keeps the weights with the best score.
 
-    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (NOTES G). The joint part
-    chooses anew: the warm part's best would be a model whose encoder was never tuned. The training ends
-    early where `patience` validations in a row bring no better score.
+    The joint part chooses anew: the warm part's best would be a model whose encoder was never tuned. The
+    training ends early where `patience` validations in a row bring no better score.
     """
 
-    def __init__(self, model: EMRRG, validation: StudySet, run: Path, resume: bool) -> None:
-        self.model, self.validation, self.run = model, validation, run
+    def __init__(self, model: EMRRG, run: Path, resume: bool, score: Callable[[], float]) -> None:
+        self.model, self.run, self.score = model, run, score
         self.settings = model.settings.train
         self.every, self.offset = 1, 0  # steps between validations, steps of earlier parts
         self.file = run / "checkpoints" / "validation.json"
@@ -104,7 +95,7 @@ class KeepBest(TrainerCallback):
             return
         step = self.offset + state.global_step
         self.history = [entry for entry in self.history if entry["step"] < step]  # after a resume
-        score = self._score()
+        score = self.score()
         best = all(score > entry["score"] for entry in self.history if entry["step"] > self.offset)
         self.history.append({"step": step, "score": score})
         if state.is_world_process_zero:
@@ -115,11 +106,13 @@ class KeepBest(TrainerCallback):
         if self.settings.patience and len(part) - 1 - part.index(max(part)) >= self.settings.patience:
             control.should_training_stop = control.should_save = True
 
-    def _score(self) -> float:
-        count = min(self.settings.validation_studies or len(self.validation), len(self.validation))
-        texts = write_reports(self.model, self.validation, range(count), num_beams=1, describe="validating")
-        scores = score_reports(self.validation.reports[:count], texts, meteor=False)
-        return 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
+
+def validation_score(model: EMRRG, validation: StudySet) -> float:
+    """0.8 · BLEU-4 + 0.2 · CIDEr of greedy reports, as upstream chooses its checkpoints (NOTES G)."""
+    count = min(model.settings.train.validation_studies or len(validation), len(validation))
+    texts = write_reports(model, validation, range(count), num_beams=1, describe="validating")
+    scores = score_reports(validation.reports[:count], texts, meteor=False)
+    return 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
 
 
 def is_abnormal(report: str) -> bool:
@@ -127,10 +120,19 @@ def is_abnormal(report: str) -> bool:
     return any(value in (1, -1) for name, value in label_report(report).items() if name != "No Finding")
 
 
-def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = False) -> Path:
+def run_finetune(
+    config: EMRRGConfig,
+    data_dir: Path,
+    out: Path,
+    resume: bool = False,
+    score: Callable[[EMRRG, StudySet], float] = validation_score,
+) -> Path:
     """Trains on the `train` split of `data_dir` and writes the run folder `out`.
 
     Writes config.json, run.json, trained.safetensors (the best checkpoint on `val`) and last.safetensors.
+
+    Args:
+        score: of a model on the validation split; the weights with the highest one are kept.
 
     Raises:
         InputError: data that cannot be read, weights that are missing, a resume with another
@@ -139,7 +141,7 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     started, settings, state = time.time(), config.train, processes()
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
-    with state.main_process_first():  # which fills the cache of images
+    with state.main_process_first():  # it fills the cache of images
         dataset = read_dataset(data_dir, settings.seed)
         train, validation = (StudySet(dataset.split(name), config) for name in ("train", "val"))
     model = EMRRG.from_preset(config).to(state.device)
@@ -148,7 +150,7 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     if state.is_main_process:
         _begin(out, config, resume)
     state.wait_for_everyone()
-    keep = KeepBest(model, validation, out, resume)
+    keep = KeepBest(model, out, resume, lambda: score(model, validation))
     history = _fit_parts(model, train, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")

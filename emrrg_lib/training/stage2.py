@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from emrrg_lib.config import Cleaning
+from emrrg_lib.config import Cleaning, Schedule
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole
@@ -57,7 +57,7 @@ class Stage2Config(Settings):
     warmup_steps: Whole = 0
     batch_size: Count = 48  # over all processes
     learning_rate: Positive = 1e-4
-    schedule: Literal["cosine", "hold"] = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: NotNegative = 0.01
     betas: tuple[Rate, Rate] = (0.9, 0.999)
     clip: NotNegative = 0.0  # none

@@ -96,7 +96,7 @@ def killed_and_resumed(tmp_path, base, data, kills):
 
 
 class Line(nn.Module):
-    """One weight matrix; fails on study 5 as it is told."""
+    """One weight matrix; `fail` says how it fails on study 5."""
 
     def __init__(self, fail=None):
         super().__init__()
