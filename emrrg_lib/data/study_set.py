@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.data.cache import colour
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import ImageBank, chosen_views, jitter, normalise, read_view
+from emrrg_lib.data.images import ImageBank, chosen_views, colour, jitter, normalise, read_view
 from emrrg_lib.data.study import Study
 from emrrg_lib.files import InputError
 
