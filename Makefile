@@ -2,6 +2,7 @@
 #
 #   make demo   X-rays -> trained tiny model -> scored reports, in runs/demo/report.html
 #   make lab    JupyterLab on the notebooks
+#   make lint   format, style and types as continuous integration checks them
 #   make test   every test not marked slow, gpu, browser or notebooks
 #   make test-notebooks   run every notebook, unsolved and solved (seconds of each: at the end)
 #   make browser-test   notebook 07 in JupyterLab in a real Chromium (screenshots: runs/browser)
@@ -23,6 +24,11 @@ demo: .venv/.ready-core
 lab: .venv/.ready-core
 	$(BIN)/jupyter lab notebooks
 
+lint: .venv/.ready-dev
+	$(BIN)/ruff format --check emrrg_lib tests notebooks
+	$(BIN)/ruff check emrrg_lib tests notebooks
+	$(BIN)/mypy
+
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -41,4 +47,4 @@ notebooks: .venv/.ready-dev
 .venv/.ready-dev: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
 
-.PHONY: help demo lab test test-notebooks notebooks browser-test
+.PHONY: help demo lab lint test test-notebooks notebooks browser-test

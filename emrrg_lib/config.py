@@ -13,6 +13,7 @@ from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Sha
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
+Objective = Literal["arg", "eq2", "mae"]  # of stage 1, training/stage1.py
 GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
@@ -169,6 +170,7 @@ class EMRRGConfig(Settings):
 
 TINY_ENCODER = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4, drop_path=0.0)
 LARGE: dict[str, Any] = {"embed_dim": 1024, "depth": 24}  # NOTES A1
+ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 
 # Stage 3 of the paper (§4.2). It gives epochs, batch, rank, max_length and how often is validated. Open,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,7 @@ class InputError(ValueError):
 
 KIT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, data, library
 TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
+ABLATIONS = KIT / "data" / "ablations"  # one table of rows an ablation
 
 
 def cache_folder(name: str) -> Path:
@@ -58,6 +62,57 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Writes indented JSON atomically and returns the path; NaN is refused (ValueError)."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_BYTES = 1_000_000  # with less free space than this a disk counts as full
+
+
+def existing_parent(path: Path) -> Path:
+    """`path` itself, or the nearest of its parents that exists."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def file_errno(error: Exception, out: Path | None = None) -> int | None:
+    """The system's number (`errno`) of a failed read or write; None for an error that has none.
+
+    A full disk comes in three shapes: an OSError, an error of safetensors whose text ends in
+    "(os error 28)", and a RuntimeError of torch.save that does not say why. The third is recognised by the
+    free space under `out`.
+    """
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(found.group(1))
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and out is not None and shutil.disk_usage(existing_parent(out)).free < FULL_BYTES:
+        return errno.ENOSPC
+    return number
+
+
+def text_table(rows: Sequence[Sequence[str]], left: int = 1, markdown: bool = False) -> str:
+    """A table whose first row is its header; the first `left` columns are aligned to the left."""
+    header, *body = rows
+    if markdown:
+        rule = ["---" if i < left else "---:" for i in range(len(header))]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (header, ["-" * width for width in widths], *body)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def processes() -> PartialState:

@@ -22,7 +22,7 @@
 # | **GPU** | not needed; nothing is downloaded |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3 and Table 1 |
 #
-# First of 11 notebooks; the course map stands at the end.
+# This is the first of 11 notebooks; the course map is at the end.
 #
 # > **Every X-ray here is synthetic.** PhantomCXR draws it from geometry; there is no patient behind
 # > it. The model you meet has seen nothing else. Nothing in this kit is for clinical use.
@@ -37,35 +37,27 @@
 #
 # 1. **The same code at every size.** The *tiny* model of this notebook, a *laptop* model with a real
 #    small language model, and the paper's GPU models are the same classes with other numbers; the
-#    numbers stand in `config.py` only.
+#    numbers are in `config.py` only.
 # 2. **It does what the paper says.** The code released with the paper does not: in it every block
 #    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 is about
 #    the differences.
-# 3. **It measures honestly.** A model's score stands here beside *controls*: what one constant
-#    report scores, what is left when the images are shuffled, what the language model writes
+# 3. **It measures honestly.** A model's score comes with *controls*: the score of one constant
+#    report, the score after the images are shuffled, the score of a language model that writes
 #    blind. You will see below why that matters.
 
 # %%
 import json
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from transformers.utils import logging
 
 import emrrg_lib
+from emrrg_lib.course.notebook import glossary, open_profile, own_run
 from emrrg_lib.run import doctor
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-places = [os.environ.get("EMRRG_RUN"), kit / "runs" / "demo", kit / "data" / "tiny" / "run"]
-finished = [Path(place) for place in places if place and (Path(place) / "metrics.json").is_file()]
-if not finished:
-    raise FileNotFoundError("there is no finished run: type `make demo` in the kit's folder (10 minutes)")
-run = finished[0]  # yours, if you have made one with `make demo`; otherwise the one shipped with the kit
+run = own_run()  # yours, if `make demo` has made one, else the one shipped with the kit
 print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.name}")
 
 # %% [markdown]
@@ -77,7 +69,8 @@ print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.na
 
 # %%
 checks = doctor.check()
-# Folders are shortened: a notebook that you hand on should not tell where you keep your files.
+# Folders are shortened: a notebook that you hand on should not show where you keep
+# your files.
 print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
 
 # %% [markdown]
@@ -87,13 +80,8 @@ print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
 # the part of that lesson lit. Here it carries the sizes of the tiny model.
 
 # %%
-from emrrg_lib.interpret import ModelNumbers, model_picture
-from emrrg_lib.model import EMRRG
-
-model = EMRRG.from_run(run)
-settings = model.settings
-llm_sizes = model.llm.config
-model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers))
+model, settings, picture = open_profile(run)
+picture
 
 # %% [markdown]
 # **In words**, along the arrows. ① The X-ray is cut into patches; each becomes a token. ② Mamba
@@ -108,12 +96,10 @@ model_picture(ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_size
 #
 # The letters of the paper and their names in the code, as far as this notebook needs them. A shape
 # lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers a
-# head. Some letters have two jobs; then a word in brackets tells which.
+# head. Some letters have two meanings; then a word in brackets says which.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("V (views)", "M", "d", "D (width)", "V", "q", "S", "X′", "W_k", "W_v", "w_g", "b_g", "α")
+glossary("V (views), M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
 
 # %% [markdown]
 # ## The smallest version that works
@@ -132,8 +118,10 @@ glossary("V (views)", "M", "d", "D (width)", "V", "q", "S", "X′", "W_k", "W_v"
 
 # %%
 def gated_look(S, q, K, V, w_g, b_g, alpha):
-    """S, q: (words, h). K, V: (patches, h). Returns the new S, the attention and the gate."""
-    attention = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)  # (words, patches), each row sums to 1
+    """S, q: (words, h). K, V: (patches, h).
+    Returns the new S, the attention and the gate."""
+    # (words, patches), each row sums to 1
+    attention = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)
     X = attention @ V  # (words, h): what each word fetched
     gate = torch.tanh(S @ w_g + b_g) * torch.tanh(alpha)  # (words,)
     return S + X * gate[:, None], attention, gate
@@ -169,15 +157,20 @@ print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
 # %%
 from emrrg_lib.language.cross_attention import GatedCrossAttention
 
-real = GatedCrossAttention(hidden=8, heads=1, kv_heads=1, head_dim=8, norm=torch.nn.Identity())
+real = GatedCrossAttention(
+    hidden=8, heads=1, kv_heads=1, head_dim=8, norm=torch.nn.Identity()
+)
 with torch.no_grad():
-    for projection in (real.k_proj, real.v_proj):  # W_k = W_v = identity: K and V are the tokens themselves
+    # W_k = W_v = identity: K and V are the tokens themselves
+    for projection in (real.k_proj, real.v_proj):
         projection.weight.copy_(torch.eye(8))
         projection.bias.zero_()
     real.gate_proj.weight.copy_(w_g[None])
     real.gate_proj.bias.fill_(b_g)
     real.warm_up.fill_(alpha)
-    theirs = real(S[None], q[None, None], visual_states=V[None], visual_mask=None, text_mask=None)[0]
+    theirs = real(
+        S[None], q[None, None], visual_states=V[None], visual_mask=None, text_mask=None
+    )[0]
 ours, _, _ = gated_look(S, q, V, V, w_g, b_g, alpha)
 print("largest difference:", float((ours - theirs).abs().max()))
 assert torch.allclose(ours, theirs, atol=1e-6)
@@ -185,19 +178,19 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # %% [markdown]
 # ## A trained tiny model
 #
-# The model loaded above is a finished run of `make demo`. A run folder holds all that is needed to
-# have it back: `config.json` (sizes and choices), `trained.safetensors` (only what was trained),
+# The model loaded above is a finished run of `make demo`. A run folder holds everything that
+# restores it: `config.json` (sizes and choices), `trained.safetensors` (only what was trained),
 # `run.json` (seed, versions, minutes), `metrics.json` (scores). Its map, part by part:
 
 # %%
-from emrrg_lib.run.costs import describe as model_map
+from emrrg_lib.run.costs import describe_map as model_map
 
 print(model_map(settings))
 
 # %% [markdown]
 # Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
 # encoder, the projector, and the cross-attention with its gate. In this preset the visual tokens
-# are **not** put into the prompt, the fixed instruction that stands before the report: the image can
+# are **not** put into the prompt, the fixed instruction before the report: the image can
 # reach the report only through the gates. So the gates mean something.
 #
 # ## The same classes, other numbers
@@ -207,6 +200,7 @@ print(model_map(settings))
 
 # %%
 from emrrg_lib.config import PRESETS
+from emrrg_lib.model import EMRRG
 from emrrg_lib.tuning.policy import ledger
 
 sizes = []
@@ -215,13 +209,17 @@ for name, config in PRESETS.items():
         entries = ledger(EMRRG.from_sizes(config))
     encoder, hybrid = config.encoder, config.llm.hybrid_layers
     mamba = f"d = {encoder.embed_dim}, {encoder.depth} blocks"
-    sizes.append({
-        "preset": name, "pixels": encoder.image_size,
-        "encoder": mamba if encoder.kind == "mamba" else config.encoder_weights,
-        "language model": config.llm.name, "hybrid layers": ", ".join(map(str, hybrid)) or "–",
-        "million weights": round(sum(e.parameters for e in entries) / 1e6, 2),
-        "million trained": round(sum(e.trained for e in entries) / 1e6, 2),
-    })
+    sizes.append(
+        {
+            "preset": name,
+            "pixels": encoder.image_size,
+            "encoder": mamba if encoder.kind == "mamba" else config.encoder_weights,
+            "language model": config.llm.name,
+            "hybrid layers": ", ".join(map(str, hybrid)) or "–",
+            "million weights": round(sum(e.parameters for e in entries) / 1e6, 2),
+            "million trained": round(sum(e.trained for e in entries) / 1e6, 2),
+        }
+    )
 pd.DataFrame(sizes).set_index("preset")
 
 # %% [markdown]
@@ -248,7 +246,8 @@ from emrrg_lib.phantom import draw_study
 
 size = settings.encoder.image_size
 study, other = draw_study(7, 654, size), draw_study(7, 12, size)
-pixels, mask = study_set.pixels([study], settings)  # its two views (2, 3, H, W) and where they are (1, 2)
+# its two views (2, 3, H, W) and where they are (1, 2)
+pixels, mask = study_set.pixels([study], settings)
 other_pixels, other_mask = study_set.pixels([other], settings)
 print("pixel_values", tuple(pixels.shape), "· view_mask", tuple(mask.shape))
 for name, each in (("study", study), ("other", other)):
@@ -268,7 +267,8 @@ from emrrg_lib.interpret import study_figure
 
 reports, traces = model.generate(pixels, mask, trace=True)
 report, trace = reports[0], traces[0]
-reference = clean_report(study.report, settings.data.cleaning)  # lower case, " . ": the form that is scored
+# lower case, " . ": the form that is scored
+reference = clean_report(study.report, settings.data.cleaning)
 study_figure(study.images, reference, report, trace)
 
 # %% [markdown]
@@ -290,7 +290,9 @@ study_figure(study.images, reference, report, trace)
 from emrrg_lib.evaluation import clinical_scores, label_report
 
 written = label_report(report)
-table = pd.DataFrame({"drawn": study.truth, "reference says": study.labels, "model says": written})
+table = pd.DataFrame(
+    {"drawn": study.truth, "reference says": study.labels, "model says": written}
+)
 table = table.astype("Int64")  # whole numbers that may be missing
 table[(table != 0).fillna(False).any(axis=1)]
 
@@ -311,8 +313,8 @@ gate_strip(other_traces[0])
 # %% [markdown]
 # ## Where a word looks
 #
-# When the model chooses a word, cross-attention gives each patch of both views a weight (and the two
-# cls tokens what is left to 100 %). Below: the first word that names a finding, the mean over the
+# When the model chooses a word, cross-attention gives each patch of both views a weight (and
+# the two cls tokens get the rest up to 100 %). Below: the first word that names a finding, the mean over the
 # heads of one hybrid layer, with the true place of the finding outlined in cyan. The layer is the
 # one that pointed best on *validation* studies; it is not chosen by looking at this one.
 
@@ -323,7 +325,8 @@ from emrrg_lib.interpret.words import default_words
 metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 pointing = metrics["pointing"]
 layer = pointing["position"]  # among the hybrid layers
-word = default_words(trace, 1)[0]  # a word that names a finding, where the report has one
+# a word that names a finding, where the report has one
+word = default_words(trace, 1)[0]
 finding = {item.word_index: item.finding for item in naming_words(trace)}.get(word)
 drawn = [f["masks"] for f in study.findings if f["label"] == finding]
 outline = np.any(drawn, axis=0) if drawn else None  # (view, H, W)
@@ -340,8 +343,11 @@ attention_overlay(study.images, trace, word, layer, masks=outline)
 # *small* first: there at most 25 % and 15 % of all patches count as a hit.
 
 # %%
-asked = {variant["token"]: pd.DataFrame(variant["rows"]).set_index("kind")
-         for variant in pointing["variants"] if variant["map"] == "attention"}
+asked = {
+    variant["token"]: pd.DataFrame(variant["rows"]).set_index("kind")
+    for variant in pointing["variants"]
+    if variant["map"] == "attention"
+}
 game = asked["predicts"][["cases", "hit", "chance", "centre", "place"]]
 game.insert(2, "hit, sentence", asked["sentence"]["hit"])
 game.rename(columns={"hit": "hit, word", "place": "usual place"}).round(2)
@@ -367,16 +373,23 @@ with gates_scaled(model.llm, dict.fromkeys(layers, 0.0)):
     blind = model.generate(pixels, mask)[0]
     blind_other = model.generate(other_pixels, other_mask)[0]
 
-llm, tokenizer = load_llm(settings.llm.name)  # the language model as it was before this training
+# the language model as it was before this training
+llm, tokenizer = load_llm(settings.llm.name)
 prompt = torch.tensor([prompt_ids(tokenizer, settings.data.prompt)])
 beam = settings.generation
 with torch.no_grad():
     output = llm.generate(
-        input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=beam.num_beams,
-        max_new_tokens=beam.max_new_tokens, length_penalty=beam.length_penalty, early_stopping=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        num_beams=beam.num_beams,
+        max_new_tokens=beam.max_new_tokens,
+        length_penalty=beam.length_penalty,
+        early_stopping=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
-alone = tokenizer.decode(output[0, prompt.shape[1]:], skip_special_tokens=True).strip()
+alone = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True).strip()
 assert blind == blind_other == alone
 print("gates closed, either study:", blind)
 print("\ngates open, this study:    ", report)
@@ -389,12 +402,22 @@ print("\ngates open, this study:    ", report)
 # reference. A model that looks must get worse; a model that recites stays the same.
 
 # %%
-rows = {"this study's image": report, "another study's image": other_report, "no image (gates closed)": blind}
+rows = {
+    "this study's image": report,
+    "another study's image": other_report,
+    "no image (gates closed)": blind,
+}
 swapped = []
 for name, text in rows.items():
     micro = clinical_scores([study.labels], [label_report(text)])["micro"]
     named = [label for label, value in label_report(text).items() if value in (1, -1)]
-    swapped.append({"the model sees": name, "it names": ", ".join(named), "F1": round(micro["F1"], 2)})
+    swapped.append(
+        {
+            "the model sees": name,
+            "it names": ", ".join(named),
+            "F1": round(micro["F1"], 2),
+        }
+    )
 pd.DataFrame(swapped).set_index("the model sees")
 
 # %% [markdown]
@@ -402,7 +425,7 @@ pd.DataFrame(swapped).set_index("the model sees")
 #
 # ## The score table and its controls
 #
-# | row | what it tells |
+# | row | meaning |
 # |---|---|
 # | **model (beam search)** | the reports as you saw them written |
 # | greedy | the same model, which takes the likeliest next word every time |
@@ -422,8 +445,12 @@ pd.DataFrame(swapped).set_index("the model sees")
 
 # %%
 show = {
-    "Bleu_4": "BLEU-4", "METEOR": "METEOR", "CIDEr": "CIDEr", "CE13_micro_P": "finding precision",
-    "CE13_micro_R": "finding recall", "CE13_micro_F1": "finding F1",
+    "Bleu_4": "BLEU-4",
+    "METEOR": "METEOR",
+    "CIDEr": "CIDEr",
+    "CE13_micro_P": "finding precision",
+    "CE13_micro_R": "finding recall",
+    "CE13_micro_F1": "finding F1",
 }
 by_system = {row["system"]: row["metrics"] for row in metrics["rows"]}
 scores = pd.DataFrame(by_system).T.reindex(columns=list(show))
@@ -437,18 +464,28 @@ from emrrg_lib.interpret.style import BLUE, INK, MUTED, RULE
 
 def score_picture(rows, chosen):
     """Bars with 95 % intervals, one panel a metric; a bar may be 0 long."""
-    told = [f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
-            for metric, title in chosen.items() for row in rows if metric in row["metrics"]]
+    told = [
+        f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
+        for metric, title in chosen.items()
+        for row in rows
+        if metric in row["metrics"]
+    ]
     size = (9, 0.33 * len(rows) + 0.7)
-    picture = Picture(size, facecolor="white", layout="constrained", alt="; ".join(told))
+    picture = Picture(
+        size, facecolor="white", layout="constrained", alt="; ".join(told)
+    )
     panels = picture.subplots(1, len(chosen), sharey=True)
     for axes, (metric, title) in zip(panels, chosen.items(), strict=True):
         for place, row in enumerate(rows):
             if metric in row["metrics"]:
-                axes.barh(place, row["metrics"][metric], color=BLUE if place == 0 else RULE)
+                axes.barh(
+                    place, row["metrics"][metric], color=BLUE if place == 0 else RULE
+                )
                 axes.plot(row["ci"][metric], [place, place], color=INK, linewidth=1.5)
             else:
-                axes.text(0.01, place, "writes no text", color=MUTED, fontsize=8, va="center")
+                axes.text(
+                    0.01, place, "writes no text", color=MUTED, fontsize=8, va="center"
+                )
         axes.set_title(title, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_yticks(range(len(rows)), [row["system"] for row in rows], fontsize=8)
@@ -456,7 +493,10 @@ def score_picture(rows, chosen):
     return picture
 
 
-score_picture(metrics["rows"], {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "finding F1 (content)"})
+score_picture(
+    metrics["rows"],
+    {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "finding F1 (content)"},
+)
 
 # %% [markdown]
 # **Read it in this order.**
@@ -468,28 +508,33 @@ score_picture(metrics["rows"], {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "fi
 # 3. *Model against the ceilings.* The oracle rows say how far word overlap can go, the linear head
 #    how far recognition can.
 # 4. *The black lines* are 95 % intervals. Two rows whose difference has an interval that holds 0
-#    are not told apart; the differences, paired study by study, come next.
+#    cannot be distinguished; the differences, paired study by study, come next.
 
 # %%
 for difference in metrics["differences"]:
     if difference["minus"] in ("constant report", "shuffled images", "gates closed"):
         low, high = difference["low"], difference["high"]
-        verdict = "" if low > 0 or high < 0 else "  0 lies inside: not told apart"
+        verdict = "" if low > 0 or high < 0 else "  0 lies inside: no proven difference"
         name = show[difference["metric"]]
         what = f"{name:<10} model − {difference['minus']:<15}"
         print(f"{what} {difference['value']:+.3f}  [{low:+.3f}, {high:+.3f}]{verdict}")
 
 # %% [markdown]
-# And by finding: which does it recognise? The number of test studies that have the finding stands
-# beside; an F1 from a dozen studies is little more than a guess. (Pneumonia, the thirteenth label, is
-# a diagnosis that no phantom is drawn with.)
+# And by finding: which does it recognise? The first column is the number of test studies
+# that have the finding; an F1 from a dozen studies is little more than a guess. (Pneumonia, the
+# thirteenth label, is a diagnosis that no phantom is drawn with.)
 
 # %%
-found = {name.removeprefix("CE_F1 "): value for name, value in by_system[metrics["rows"][0]["system"]].items()
-         if name.startswith("CE_F1 ") and not name.endswith("No Finding")}
+found = {
+    name.removeprefix("CE_F1 "): value
+    for name, value in by_system[metrics["rows"][0]["system"]].items()
+    if name.startswith("CE_F1 ") and not name.endswith("No Finding")
+}
 per_finding = pd.DataFrame({"studies": metrics["support"], "model": found}).dropna()
 if "linear head" in by_system:
-    per_finding["linear head"] = {n: by_system["linear head"].get(f"CE_F1 {n}") for n in per_finding.index}
+    per_finding["linear head"] = {
+        n: by_system["linear head"].get(f"CE_F1 {n}") for n in per_finding.index
+    }
 per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).round(2)
 
 # %% [markdown]
@@ -498,8 +543,8 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # The paper's Table 1 on IU X-ray, the standard benchmark (590 test studies of real patients),
 # beside one row that the paper does not have: one training report, chosen on the validation split,
 # given to every test study. `emrrg evaluate controls` measured it with this kit on the published split
-# and the full cleaned references (the released code cuts them: notebook 10); the README has the row
-# with its intervals.
+# and the full cleaned references (the released code cuts them: notebook 10); `data/results/README.md`
+# has the row with its intervals.
 #
 # | IU X-ray test split | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | METEOR | CIDEr |
 # |---|---|---|---|---|---|---|---|
@@ -507,7 +552,7 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # | one constant report | .503 | .341 | .242 | .174 | .363 | .227 | .283 |
 #
 # That report sees no image, and in five of seven columns it is *ahead*. This does not say that
-# EMRRG is blind. It says that these columns cannot tell. So no table of this kit comes without
+# EMRRG is blind. It says that these columns cannot show it. So no table of this kit comes without
 # controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
 # different and the phantom's language is far simpler.
 #
@@ -523,7 +568,7 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs
 # on.
 #
@@ -679,7 +724,7 @@ check_3(finding_f1)
 # | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
 # | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
 # | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |
-# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can tell |
+# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can show |
 # | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
 # | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
 # | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |

@@ -28,7 +28,7 @@
 # (change one word below).
 
 # %%
-PROFILE = "tiny"  # "iu-xray": the paper's encoder; where its weights are missing, you are told what to fetch
+PROFILE = "tiny"  # "iu-xray": the paper's encoder; the error says what to fetch
 
 # %%
 import numpy as np
@@ -36,13 +36,10 @@ import torch
 import torch.nn.functional as F
 
 from emrrg_lib.config import preset
-from emrrg_lib.interpret import ModelNumbers, model_picture
-from emrrg_lib.language.llm import NAMED
+from emrrg_lib.course.notebook import glossary, picture_of
 
 settings = preset(PROFILE)
-llm_sizes = NAMED[settings.llm.name].config()
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=("image", "patches", "tokens"))
+picture_of(settings, lit=("image", "patches", "tokens"))
 
 # %% [markdown]
 # **The map.** Lit: the part of this notebook, with the sizes of the profile. An image goes in, a
@@ -58,10 +55,11 @@ model_picture(numbers, lit=("image", "patches", "tokens"))
 from emrrg_lib.data.images import normalise
 from emrrg_lib.phantom import draw_study
 
-SIZE, PATCH, WIDTH = 192, 16, 768  # the paper's image and patch; the width of the base encoder
+# the paper's image and patch; the width of the base encoder
+SIZE, PATCH, WIDTH = 192, 16, 768
 study = draw_study(7, 654, SIZE)
 frontal = study.images[0]  # (192, 192) uint8: a synthetic X-ray, as in notebook 00
-pixels = normalise([np.repeat(frontal[..., None], 3, axis=-1)])  # (1, 3, 192, 192)
+pixels = normalise([np.dstack([frontal] * 3)])  # (1, 3, 192, 192)
 print("pixels", tuple(pixels.shape), f"from {pixels.min():.2f} to {pixels.max():.2f}")
 
 # %%
@@ -73,7 +71,7 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 # **How to read it.** Patches are numbered like words on a page: patch 0 is the upper left one,
 # patch 11 ends the first row, patch 143 is the lower right one. Patch *i* lies in row *i* // 12,
 # column *i* % 12. On the right you see what *one token* will know at first: 16 × 16 pixels and no
-# more. Nobody can tell from patch 110 alone that it shows an effusion.
+# more. Nobody can see from patch 110 alone that it shows an effusion.
 #
 # ## Cut by hand
 #
@@ -83,12 +81,13 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 
 # %%
 def cut(image, patch):
-    """(3, H, W) → (M, 3 · patch · patch), row-major; inside a patch: channel, row, column."""
+    """(3, H, W) → (M, 3 · patch · patch), row-major;
+    inside a patch: channel, row, column."""
     _, height, width = image.shape
     rows = []
     for top in range(0, height, patch):
         for left in range(0, width, patch):
-            rows.append(image[:, top:top + patch, left:left + patch].flatten())
+            rows.append(image[:, top : top + patch, left : left + patch].flatten())
     return torch.stack(rows)
 
 
@@ -113,7 +112,8 @@ print("every pixel is in exactly one patch")
 
 # %%
 draw = torch.Generator().manual_seed(0)
-W = torch.randn(WIDTH, 3 * PATCH * PATCH, generator=draw) / (3 * PATCH * PATCH) ** 0.5  # (768, 768)
+# (768, 768)
+W = torch.randn(WIDTH, 3 * PATCH * PATCH, generator=draw) / (3 * PATCH * PATCH) ** 0.5
 b = torch.randn(WIDTH, generator=draw)
 tokens = patches @ W.T + b  # (144, 768) @ (768, 768) + (768,) → (144, 768)
 print("tokens", tuple(tokens.shape), "· weights", f"{W.numel() + b.numel():,}")
@@ -130,23 +130,36 @@ print("tokens", tuple(tokens.shape), "· weights", f"{W.numel() + b.numel():,}")
 # patch; then the kernel *is* a row of $W$, folded to 3 × 16 × 16.
 
 # %%
-kernels = W.view(WIDTH, 3, PATCH, PATCH)  # each row of W as a small three-channel picture
-answers = F.conv2d(pixels, kernels, b, stride=PATCH)  # (1, 768, 12, 12): one picture a channel
+# each row of W as a small three-channel picture
+kernels = W.view(WIDTH, 3, PATCH, PATCH)
+# (1, 768, 12, 12): one picture a channel
+answers = F.conv2d(pixels, kernels, b, stride=PATCH)
 by_convolution = answers.flatten(2).transpose(1, 2)[0]  # (1, 768, 144) → (144, 768)
 difference = float((by_convolution - tokens).abs().max())
-print("convolution", tuple(answers.shape), "→", tuple(by_convolution.shape), f"· difference {difference:.1e}")
+print(
+    "convolution",
+    tuple(answers.shape),
+    "→",
+    tuple(by_convolution.shape),
+    f"· difference {difference:.1e}",
+)
 assert torch.allclose(by_convolution, tokens, atol=1e-4)
 
 # %% [markdown]
 # Two things must agree for this to hold: the order of the numbers *inside* a patch (channel, row,
 # column: that is how a kernel lies in memory) and the order *of* the patches (row-major: that is what
 # `flatten(2)` does). Take the channels last, as image files have them, and all tokens are wrong,
-# with no error to tell you:
+# and no error warns you:
 
 # %%
-channels_last = patches.view(144, 3, PATCH, PATCH).permute(0, 2, 3, 1).flatten(1)  # row, column, channel
+# row, column, channel
+channels_last = patches.view(144, 3, PATCH, PATCH).permute(0, 2, 3, 1).flatten(1)
 wrong = channels_last @ W.T + b
-print("same shape:", wrong.shape == tokens.shape, f"· largest difference {(wrong - tokens).abs().max():.2f}")
+print(
+    "same shape:",
+    wrong.shape == tokens.shape,
+    f"· largest difference {(wrong - tokens).abs().max():.2f}",
+)
 
 # %% [markdown]
 # ## The real one is the same
@@ -184,24 +197,33 @@ for image_size in (100, 80):
 # ## What a trained projection asks for
 #
 # Now the trained encoder of the profile. Each channel of a token is the answer to one question, its
-# kernel, asked of every patch. So one channel of all tokens is a small picture again. Below: the six
+# kernel, put to every patch. So one channel of all tokens is a small picture again. Below: the six
 # channels whose answers differ most over this X-ray.
 
 # %%
+from emrrg_lib.data import study_set
 from emrrg_lib.interpret.figures_vision import map_grid
 from emrrg_lib.vision.weights import load_encoder
 
 encoder, sizes = load_encoder(settings).eval().requires_grad_(False), settings.encoder
 small = draw_study(7, 654, sizes.image_size).images[0]
-x = normalise([np.repeat(small[..., None], 3, axis=-1)])  # (1, 3, 96, 96)
+x, _ = study_set.pixels([[small]], settings)  # (1, 3, 96, 96), normalised as above
 patch_tokens = encoder.patch_embed(x)[0]  # (M, d) = (144, 128)
-print(f"{PROFILE}: {sizes.image_size} px in patches of {sizes.patch_size}, d = {sizes.embed_dim}:",
-      tuple(patch_tokens.shape))
+print(
+    f"{PROFILE}: {sizes.image_size} px in patches of {sizes.patch_size}, d = "
+    f"{sizes.embed_dim}:",
+    tuple(patch_tokens.shape),
+)
 strongest = patch_tokens.var(dim=0).argsort(descending=True)[:6]
-grey_kernels = encoder.patch_embed.proj.weight.sum(dim=1)[strongest]  # the three channels show the same
+# the three channels show the same
+grey_kernels = encoder.patch_embed.proj.weight.sum(dim=1)[strongest]
 as_maps = patch_tokens[:, strongest].T.unflatten(1, encoder.grid)  # (6, 12, 12)
-map_grid({"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()}, "Six channels of the patch tokens",
-         [f"channel {c}" for c in strongest.tolist()], image=small)
+map_grid(
+    {"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()},
+    "Six channels of the patch tokens",
+    [f"channel {c}" for c in strongest.tolist()],
+    image=small,
+)
 
 # %% [markdown]
 # **How to read it.** Dark is the lowest value of a map, bright the highest. Upper row: the kernel,
@@ -215,12 +237,14 @@ map_grid({"kernel": grey_kernels.numpy(), "answer": as_maps.numpy()}, "Six chann
 #
 # One more token joins the patches. It belongs to no place; it is a learned vector, the same for
 # every image, into which the encoder can write what concerns the whole image. In a transformer it
-# stands first. Here it stands **in the middle**, at index M // 2:
+# is the first. Here it is **in the middle**, at index M // 2:
 
 # %%
 M = patch_tokens.shape[0]
 middle = M // 2
-with_cls = torch.cat([patch_tokens[:middle], encoder.cls_token[0], patch_tokens[middle:]])
+with_cls = torch.cat(
+    [patch_tokens[:middle], encoder.cls_token[0], patch_tokens[middle:]]
+)
 print(f"{M} patches, cls at {middle}: {tuple(with_cls.shape)}")
 
 # %% [markdown]
@@ -229,8 +253,10 @@ print(f"{M} patches, cls at {middle}: {tuple(with_cls.shape)}")
 
 # %%
 for name, place in (("first", 0), ("middle", middle), ("last", M)):
-    print(f"{name:>6}: farthest patch {max(place, M - place):>3} steps away · "
-          f"read before it: {place:>3} forwards, {M - place:>3} backwards")
+    print(
+        f"{name:>6}: farthest patch {max(place, M - place):>3} steps away · "
+        f"read before it: {place:>3} forwards, {M - place:>3} backwards"
+    )
 
 # %% [markdown]
 # At an end, one reading direction brings it everything and the other nothing, and the first patch
@@ -243,9 +269,15 @@ for name, place in (("first", 0), ("middle", middle), ("last", M)):
 # The projection treats every patch alike. Two equal patches give equal tokens, wherever they lie:
 
 # %%
-tiled = x[:, :, :sizes.patch_size, :sizes.patch_size].repeat(1, 1, *encoder.grid)  # one patch everywhere
+# one patch everywhere
+tiled = x[:, :, : sizes.patch_size, : sizes.patch_size].repeat(1, 1, *encoder.grid)
 same = encoder.patch_embed(tiled)[0]
-print("different tokens among", M, "equal patches:", len(same.round(decimals=4).unique(dim=0)))
+print(
+    "different tokens among",
+    M,
+    "equal patches:",
+    len(same.round(decimals=4).unique(dim=0)),
+)
 
 # %% [markdown]
 # So a table with one row for each token is *added*: `pos_embed`, of shape (1, M + 1, d), with the row
@@ -276,7 +308,7 @@ def sincos(side, d):
     return torch.cat(halves, dim=1)
 
 
-from emrrg_lib.training.stage1 import sincos_table  # noqa: E402
+from emrrg_lib.training.stage1 import sincos_table
 
 side, d = encoder.grid[0], encoder.embed_dim
 fixed = sincos(side, d)
@@ -287,18 +319,23 @@ print("fixed table", tuple(fixed.shape), "equals the library's")
 from emrrg_lib.vision.mamba import drop_cls
 
 trained = drop_cls(encoder.pos_embed[0].T, encoder.cls_index).T  # (M + 1, d) → (M, d)
-asked = [int(part * side) * side + int(other * side) for part, other in
-         ((0.1, 0.1), (0.3, 0.7), (0.5, 0.5), (0.8, 0.2))]
+chosen = [
+    int(part * side) * side + int(other * side)
+    for part, other in ((0.1, 0.1), (0.3, 0.7), (0.5, 0.5), (0.8, 0.2))
+]
 
 
 def alike(table):
-    """Cosine similarity of the asked rows with all rows, one map each."""
+    """Cosine similarity of the chosen rows with all rows, one map each."""
     unit = F.normalize(table, dim=1)
-    return [(unit @ unit[patch]).unflatten(0, (side, side)).numpy() for patch in asked]
+    return [(unit @ unit[patch]).unflatten(0, (side, side)).numpy() for patch in chosen]
 
 
-map_grid({"sin-cos": alike(fixed), "trained": alike(trained)}, "How alike two positions are",
-         [f"to patch {patch}" for patch in asked])
+map_grid(
+    {"sin-cos": alike(fixed), "trained": alike(trained)},
+    "How alike two positions are",
+    [f"to patch {patch}" for patch in chosen],
+)
 
 # %% [markdown]
 # **How to read it.** Each map: how alike the position of one patch (the brightest spot) is to all
@@ -318,8 +355,13 @@ import pandas as pd
 from emrrg_lib.config import PRESETS
 
 rows = [("paper, §3.2", 192, 16, 1024), ("released code, base", 224, 16, 768)]
-rows += [(f"preset {name}", c.image_size, c.patch_size, c.embed_dim)
-         for name, c in ((name, PRESETS[name].encoder) for name in ("tiny", "iu-xray", "mambaxray-vl-large"))]
+rows += [
+    (f"preset {name}", c.image_size, c.patch_size, c.embed_dim)
+    for name, c in (
+        (name, PRESETS[name].encoder)
+        for name in ("tiny", "iu-xray", "mambaxray-vl-large")
+    )
+]
 table = pd.DataFrame(rows, columns=["", "pixels", "patch", "d"]).set_index("")
 table["patches"] = (table["pixels"] // table["patch"]) ** 2
 table["tokens with cls"] = table["patches"] + 1
@@ -334,17 +376,28 @@ table.assign(**{"numbers in the position table": table["tokens with cls"] * tabl
 # %%
 from emrrg_lib.vision.weights import resize_positions
 
-large = torch.cat([sincos(14, d)[:98], torch.full((1, d), 9.0), sincos(14, d)[98:]])[None]  # (1, 197, d)
+# (1, 197, d)
+large = torch.cat([sincos(14, d)[:98], torch.full((1, d), 9.0), sincos(14, d)[98:]])[
+    None
+]
 resized = resize_positions(large, 12)
-print(tuple(large.shape), "→", tuple(resized.shape), "· cls row now at",
-      int((resized[0] == 9).all(dim=1).nonzero()))
+print(
+    tuple(large.shape),
+    "→",
+    tuple(resized.shape),
+    "· cls row now at",
+    int((resized[0] == 9).all(dim=1).nonzero()),
+)
 channel = [1, 3, d // 2 + 1, d // 2 + 3]
 pictures = {}
 for edge, each in ((14, large), (12, resized)):
     chosen = drop_cls(each[0].T, edge**2 // 2)[channel]  # (4, edge²)
     pictures[f"{edge} × {edge}"] = chosen.unflatten(1, (edge, edge)).numpy()
-map_grid(pictures, "Four channels of a table, before and after",
-         ["column, fast", "column, slower", "row, fast", "row, slower"])
+map_grid(
+    pictures,
+    "Four channels of a table, before and after",
+    ["column, fast", "column, slower", "row, fast", "row, slower"],
+)
 
 # %% [markdown]
 # **How to read it.** The waves keep their form over the image: a place in the chest has nearly the
@@ -365,14 +418,12 @@ map_grid(pictures, "Four channels of a table, before and after",
 # covers the same part of the chest.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("I", "P", "P_i", "M", "T_i", "d")
+glossary("I, P, P_i, M, T_i, d")
 
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Rows of the table *(easy, 5 minutes)*
@@ -382,7 +433,7 @@ glossary("I", "P", "P_i", "M", "T_i", "d")
 #
 # <details><summary>Hint</summary>
 #
-# Patches along one edge, squared, and the token that is no patch.
+# Patches along one edge, squared, and the token that is not a patch.
 #
 # </details>
 
@@ -473,7 +524,8 @@ check_2(join)
 
 # %%
 def fold_grey(weight, bias, mean, std):
-    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,) → weight (d, 1, P, P), bias (d,)."""
+    """weight (d, 3, P, P), bias (d,), mean (3,), std (3,)
+    → weight (d, 1, P, P), bias (d,)."""
     return None  # your code
 
 
@@ -548,7 +600,7 @@ check_4(resize_table)
 # - Patch embedding is **one linear layer on patches**; the 16 × 16 convolution with stride 16 is the
 #   same sum in another notation.
 # - 192 px → 12² = **144** patches, **145** tokens with cls; 224 px → 14² = 196, **197** with cls.
-# - The cls token stands in the **middle**, so that both reading directions feed it.
+# - The cls token is in the **middle**, so that both reading directions feed it.
 # - Positions are a table that is added; it must be resized, as a picture, when the image size changes.
 #
 # You can now follow an image of any size up to the door of the encoder, and you know which mistakes

@@ -24,7 +24,7 @@
 # | **Paper** | EMRRG, arXiv 2510.16776, §3.2, Fig. 2 |
 
 # %%
-PROFILE = "tiny"  # "iu-xray": the paper's encoder; where its weights are missing, you are told what to fetch
+PROFILE = "tiny"  # "iu-xray": the paper's encoder; the error says what to fetch
 
 # %%
 import time
@@ -35,14 +35,11 @@ import torch
 import torch.nn.functional as F
 
 from emrrg_lib.config import preset
-from emrrg_lib.interpret import ModelNumbers, model_picture
-from emrrg_lib.language.llm import NAMED
+from emrrg_lib.course.notebook import glossary, picture_of
 
 torch.set_grad_enabled(False)  # this notebook trains nothing
 settings = preset(PROFILE)
-llm_sizes = NAMED[settings.llm.name].config()
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=("mamba", "scan"))
+picture_of(settings, lit=("mamba", "scan"))
 
 # %% [markdown]
 # **The map.** Lit: one block. A token enters on the left; *in_proj* makes two features of it, **X**,
@@ -76,13 +73,17 @@ print("a = 0.8:", recur(x, 0.8).numpy().round(2))
 from emrrg_lib.interpret.figures_vision import curves
 
 steps = range(1, 17)
-curves({f"a = {a}": (steps, recur(x, a)) for a in (0.5, 0.8, 0.95)}, "step t", "state",
-       "Two events, remembered for a short or a long time")
+curves(
+    {f"a = {a}": (steps, recur(x, a)) for a in (0.5, 0.8, 0.95)},
+    "step t",
+    "state",
+    "Two events, remembered for a short or a long time",
+)
 
 # %% [markdown]
 # **How to read it.** Here $b = c = 1$, so what comes out is the state. Events happen at steps 3 and
 # 10. With $a = 0.5$ the first is forgotten when the second comes; with $a = 0.95$ both are still there
-# at the end, and can no longer be told apart. What to remember and for how long: that is the question
+# at the end, and can no longer be distinguished. What to remember and for how long: that is the question
 # a state must settle.
 #
 # **Check.** Unrolled, the recurrence is a convolution with the kernel $c\,a^k b$: every past number
@@ -90,7 +91,9 @@ curves({f"a = {a}": (steps, recur(x, a)) for a in (0.5, 0.8, 0.95)}, "step t", "
 
 # %%
 kernel = 0.8 ** torch.arange(16.0)
-unrolled = torch.stack([(kernel[: t + 1].flip(0) * x[: t + 1]).sum() for t in range(16)])
+unrolled = torch.stack(
+    [(kernel[: t + 1].flip(0) * x[: t + 1]).sum() for t in range(16)]
+)
 assert torch.allclose(unrolled, recur(x, 0.8), atol=1e-6)
 print("recurrence = convolution with fading weights", kernel[:5].numpy().round(3), "…")
 
@@ -113,8 +116,15 @@ A, B = -1.0, 1.0
 rows = []
 for delta in (0.001, 0.01, 0.1, 0.5, 1.0, 3.0):
     exact = (np.exp(delta * A) - 1) / A * B
-    rows.append({"Δ": delta, "a = exp(ΔA)": np.exp(delta * A), "exact b": exact, "ΔB": delta * B,
-                 "ΔB is larger by": f"{delta * B / exact - 1:.1%}"})
+    rows.append(
+        {
+            "Δ": delta,
+            "a = exp(ΔA)": np.exp(delta * A),
+            "exact b": exact,
+            "ΔB": delta * B,
+            "ΔB is larger by": f"{delta * B / exact - 1:.1%}",
+        }
+    )
 pd.DataFrame(rows).set_index("Δ").round(4)
 
 # %% [markdown]
@@ -133,7 +143,8 @@ pd.DataFrame(rows).set_index("Δ").round(4)
 
 # %%
 def read_with(x, delta):
-    """State of the exact model with A = -1, B = 1, so b = 1 - a; its step sizes are given one by one."""
+    """State of the exact model with A = -1, B = 1, so b = 1 - a;
+    its step sizes are given one by one."""
     h, states = 0.0, []
     for x_t, d_t in zip(x, delta, strict=True):
         a = torch.exp(-d_t)
@@ -142,7 +153,8 @@ def read_with(x, delta):
     return np.array(states)
 
 
-signal = torch.tensor([3.0, 9.0, -7.0, 8.0, 5.0, -9.0, 9.0, -8.0])  # 3 and 5 matter, the rest is noise
+# 3 and 5 matter, the rest is noise
+signal = torch.tensor([3.0, 9.0, -7.0, 8.0, 5.0, -9.0, 9.0, -8.0])
 matters = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 print("signal         ", signal.numpy())
 print("constant steps ", read_with(signal, torch.full((8,), 0.7)).round(1))
@@ -194,7 +206,10 @@ print("y", tuple(y.shape))
 # %%
 skipped, other = delta.clone(), x.clone()
 skipped[4], other[4] = 0.0, 100.0
-with_it, without_it = scan_by_hand(other, skipped, A, B, C, D), scan_by_hand(x, skipped, A, B, C, D)
+with_it, without_it = (
+    scan_by_hand(other, skipped, A, B, C, D),
+    scan_by_hand(x, skipped, A, B, C, D),
+)
 assert torch.equal(with_it[5:], without_it[5:])
 assert torch.equal(scan_by_hand(x[:5], delta[:5], A, B[:5], C[:5], D), y[:5])
 print("a token with step 0 is invisible to all later ones; nothing looks ahead")
@@ -210,7 +225,9 @@ print("a token with step 0 is invisible to all later ones; nothing looks ahead")
 from emrrg_lib.vision.scan import selective_scan
 
 for backend in ("reference", "auto"):
-    theirs = selective_scan(x.T[None], delta.T[None], A, B.T[None], C.T[None], D, backend=backend)[0].T
+    theirs = selective_scan(
+        x.T[None], delta.T[None], A, B.T[None], C.T[None], D, backend=backend
+    )[0].T
     print(f"{backend:>9}: largest difference {(theirs - y).abs().max():.1e}")
     assert torch.allclose(theirs, y, atol=1e-4)
 
@@ -254,13 +271,20 @@ scan_animation(orders)
 
 # %%
 def mix(u, m):
-    """u (B, L, d) → (B, L, d), and what each direction found, (4, B, L, d) in row order."""
-    X, Z = (u @ m.in_proj.weight.T).chunk(2, dim=-1)  # rows 0 … d-1 make X, the others Z
+    """u (B, L, d) → (B, L, d), and what each direction found, (4, B, L,
+    d) in row order."""
+    # rows 0 … d-1 make X, the others Z
+    X, Z = (u @ m.in_proj.weight.T).chunk(2, dim=-1)
     found = []
-    for order, suffix in zip(m.orders, m.suffixes, strict=True):  # "", "_b", "_c", "_c_b"
-        conv, x_proj, dt_proj = (getattr(m, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
-        x = F.pad(X[:, order].transpose(1, 2), (3, 0))  # in scan order; three zeros before the start
-        x = F.silu(F.conv1d(x, conv.weight, conv.bias, groups=m.dim)).transpose(1, 2)  # (B, L, d)
+    # "", "_b", "_c", "_c_b"
+    for order, suffix in zip(m.orders, m.suffixes, strict=True):
+        conv, x_proj, dt_proj = (
+            getattr(m, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj")
+        )
+        # in scan order; three zeros before the start
+        x = F.pad(X[:, order].transpose(1, 2), (3, 0))
+        # (B, L, d)
+        x = F.silu(F.conv1d(x, conv.weight, conv.bias, groups=m.dim)).transpose(1, 2)
         dt, B, C = x_proj(x).split([m.dt_rank, m.d_state, m.d_state], dim=-1)
         delta = F.softplus(dt_proj(dt))  # (B, L, d), positive
         A = -torch.exp(getattr(m, f"A{suffix}_log"))  # (d, N), negative
@@ -271,19 +295,24 @@ def mix(u, m):
 
 
 # %%
-from emrrg_lib.data.images import normalise
+from emrrg_lib.data import study_set
 from emrrg_lib.phantom import draw_study
 from emrrg_lib.vision.weights import load_encoder
 
 encoder = load_encoder(settings).eval()
 side, M, cls = encoder.grid[0], encoder.config.num_patches, encoder.cls_index
-frontal = draw_study(7, 654, encoder.image_size).images[0]  # the study of notebooks 00 and 01
-pixels = normalise([np.repeat(frontal[..., None], 3, axis=-1)])
+# the study of notebooks 00 and 01
+frontal = draw_study(7, 654, encoder.image_size).images[0]
+pixels, _ = study_set.pixels([[frontal]], settings)  # (1, 3, H, W)
 block = encoder.layers[0]
 u = block.norm1(encoder.embed(pixels))  # (1, M + 1, d): what enters the first mixer
 ours, found = mix(u, block.mixer)
 theirs, features = block.mixer(u, return_features=True)
-print("mixed tokens", tuple(ours.shape), f"· largest difference {(ours - theirs).abs().max():.1e}")
+print(
+    "mixed tokens",
+    tuple(ours.shape),
+    f"· largest difference {(ours - theirs).abs().max():.1e}",
+)
 assert torch.allclose(ours, theirs, atol=1e-3)
 
 # %% [markdown]
@@ -306,28 +335,44 @@ row, column = side // 2, side // 3  # row 6, column 4 of a 12 × 12 grid
 listener = row * side + column
 listeners = {f"patch {listener}": listener + (listener >= cls), "cls": cls}
 without = u.repeat(M, 1, 1)
-without[patch, patch + (patch >= cls)] = 0.0  # in image i of the batch, patch i is missing
+# in image i of the batch, patch i is missing
+without[patch, patch + (patch >= cls)] = 0.0
 _, heard = mix(without, block.mixer)  # (4, M, M + 1, d)
 maps = {}
 for name, at in listeners.items():
-    change = (heard[:, :, at] - found[:, :, at]).norm(dim=-1)  # (4, M): the change when patch i is taken away
-    print(f"{name:>8} hears", (change > 0).sum(dim=1).tolist(), "patches in the four directions,",
-          int((change > 0).any(dim=0).sum()), "in all")
+    # (4, M): the change when patch i is taken away
+    change = (heard[:, :, at] - found[:, :, at]).norm(dim=-1)
+    print(
+        f"{name:>8} hears",
+        (change > 0).sum(dim=1).tolist(),
+        "patches in the four directions,",
+        int((change > 0).any(dim=0).sum()),
+        "in all",
+    )
     loud = torch.log10(change / change.max() + 1e-3)  # from a thousandth to 1
-    maps[name] = [*loud.unflatten(1, (side, side)).numpy(),
-                  torch.log10((change / change.max()).sum(0) + 1e-3).unflatten(0, (side, side)).numpy()]
+    maps[name] = [
+        *loud.unflatten(1, (side, side)).numpy(),
+        torch.log10((change / change.max()).sum(0) + 1e-3)
+        .unflatten(0, (side, side))
+        .numpy(),
+    ]
 
 # %%
 from emrrg_lib.interpret.figures_vision import DIRECTION_NAMES, map_grid
 
-map_grid(maps, "Whom a token hears in the first block (logarithmic: darkest = less than a thousandth)",
-         [*DIRECTION_NAMES, "together"], image=frontal)
+map_grid(
+    maps,
+    "Whom a token hears in the first block (logarithmic: darkest = less than a "
+    "thousandth)",
+    [*DIRECTION_NAMES, "together"],
+    image=frontal,
+)
 
 # %% [markdown]
 # **How to read it.** Bright: taking this patch away changes the listener much. In one direction a
 # token is deaf to all that comes later. Together the four reach every patch, loudest along the
 # listener's own row and column: a cross. What lies off the cross comes through faded, and through the
-# blocks that follow. The cls token has no row of its own. In each direction it hears best what was
+# blocks that follow. The cls token has no row in the picture. In each direction it hears best what was
 # read just before it, and that part of the path ends at an edge: hence four bright pieces at the edges.
 #
 # ## X, Z, dt, B, C of an X-ray
@@ -339,21 +384,26 @@ map_grid(maps, "Whom a token hears in the first block (logarithmic: darkest = le
 
 # %%
 def as_maps(feature, direction, count=5):
-    """(1, 4, L, n) → the `count` channels that vary most, as (count, side, side), cls left out."""
-    in_rows = feature[0, direction, block.mixer.inverse[direction]]  # (L, n) from scan order to row order
-    patches = torch.cat([in_rows[:cls], in_rows[cls + 1:]])  # (M, n)
+    """(1, 4, L, n) → the `count` channels that vary most, as (count, side, side),
+    cls left out."""
+    # (L, n) from scan order to row order
+    in_rows = feature[0, direction, block.mixer.inverse[direction]]
+    patches = torch.cat([in_rows[:cls], in_rows[cls + 1 :]])  # (M, n)
     strongest = patches.var(dim=0).argsort(descending=True)[:count]
     return patches[:, strongest].T.unflatten(1, (side, side)).numpy()
 
 
 print({name: tuple(value.shape) for name, value in features.items()})
-map_grid({name: as_maps(value, direction=0) for name, value in features.items()},
-         "First block, direction “rows”: the five channels of each that vary most", image=frontal)
+map_grid(
+    {name: as_maps(value, direction=0) for name, value in features.items()},
+    "First block, direction “rows”: the five channels of each that vary most",
+    image=frontal,
+)
 
 # %% [markdown]
 # **How to read it.** Dark is the lowest, bright the highest value of each map. X and Z are as wide as
 # the token and still look like the chest: lungs, heart, border. B and C have 16 channels each, dt has
-# d / 16. They are coarser and tell regions apart. (So it is in the tiny encoder; PROFILE shows you
+# d / 16. They are coarser and distinguish regions. (So it is in the tiny encoder; PROFILE shows you
 # another one.)
 #
 # From dt comes the step $\Delta$, one number for each patch and channel. Its mean over the channels
@@ -363,16 +413,28 @@ map_grid({name: as_maps(value, direction=0) for name, value in features.items()}
 # %%
 mixer, steps, half_lives = block.mixer, [], {}
 for g, suffix in enumerate(mixer.suffixes):
-    delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(features["dt"][0, g]))  # (L, d)
+    # (L, d)
+    delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(features["dt"][0, g]))
     in_rows = delta.mean(dim=1)[mixer.inverse[g]]
-    steps.append(torch.cat([in_rows[:cls], in_rows[cls + 1:]]).unflatten(0, (side, side)).numpy())
+    steps.append(
+        torch.cat([in_rows[:cls], in_rows[cls + 1 :]])
+        .unflatten(0, (side, side))
+        .numpy()
+    )
     rate = torch.exp(getattr(mixer, f"A{suffix}_log"))  # (d, N)
-    half = np.log(2) / (delta.mean(dim=0)[:, None] * rate)  # (d, N): tokens until half is left
-    half_lives[DIRECTION_NAMES[g]] = half.flatten().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-map_grid({"mean of Δ": steps}, "Where each direction writes", DIRECTION_NAMES, image=frontal)
+    # (d, N): tokens until half is left
+    half = np.log(2) / (delta.mean(dim=0)[:, None] * rate)
+    half_lives[DIRECTION_NAMES[g]] = (
+        half.flatten().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    )
+map_grid(
+    {"mean of Δ": steps}, "Where each direction writes", DIRECTION_NAMES, image=frontal
+)
 
 # %%
-lasting = pd.DataFrame(half_lives, index=["shortest tenth, below", "median", "longest tenth, above"]).T
+lasting = pd.DataFrame(
+    half_lives, index=["shortest tenth, below", "median", "longest tenth, above"]
+).T
 lasting.round(1).rename_axis("tokens until half of the state is left")
 
 # %% [markdown]
@@ -392,18 +454,25 @@ lengths, milliseconds = [12**2, 24**2, 48**2, 72**2], {"scan": [], "attention": 
 
 def cost(repeats, function, *arguments):
     function(*arguments)  # warms up
-    start = time.process_time()  # processor time: other programs on the machine do not count
+    # processor time: other programs on the machine do not count
+    start = time.process_time()
     for _ in range(repeats):
         function(*arguments)
     return 1000 * (time.process_time() - start) / repeats
 
 
 for length in lengths:
-    u_, delta_, A_ = torch.randn(1, 128, length), torch.rand(1, 128, length), -torch.rand(128, 16)
+    u_, delta_, A_ = (
+        torch.randn(1, 128, length),
+        torch.rand(1, 128, length),
+        -torch.rand(128, 16),
+    )
     B_, q = torch.randn(1, 16, length), torch.randn(1, 8, length, 16)  # 8 heads of 16
     repeats = max(3, 20_000 // length)
     milliseconds["scan"].append(cost(repeats, selective_scan, u_, delta_, A_, B_, B_))
-    milliseconds["attention"].append(cost(repeats, F.scaled_dot_product_attention, q, q, q))
+    milliseconds["attention"].append(
+        cost(repeats, F.scaled_dot_product_attention, q, q, q)
+    )
 growth = {"tokens": [b / a for a, b in zip(lengths, lengths[1:], strict=False)]}
 for name, times in milliseconds.items():
     growth[name] = [b / a for a, b in zip(times, times[1:], strict=False)]
@@ -411,8 +480,13 @@ index = [f"{a} → {b} tokens" for a, b in zip(lengths, lengths[1:], strict=Fals
 pd.DataFrame(growth, index=index).round(1).rename_axis("grows by the factor")
 
 # %%
-curves({name: (lengths, times) for name, times in milliseconds.items()}, "tokens",
-       "processor time in ms", "One scan and one attention of width 128", log=True)
+curves(
+    {name: (lengths, times) for name, times in milliseconds.items()},
+    "tokens",
+    "processor time in ms",
+    "One scan and one attention of width 128",
+    log=True,
+)
 
 # %% [markdown]
 # **How to read it.** Both axes are logarithmic, so a power is a straight line and its exponent the
@@ -429,13 +503,25 @@ d, N, R = 768, 16, 48
 rows = []
 for size in (192, 224, 512, 1024, 2048):
     L = (size // 16) ** 2 + 1
-    linear = L * (2 * d * d + d * d + 4 * (d * (R + 2 * N) + R * d))  # in_proj, out_proj, x_proj, dt_proj
-    rows.append({"pixels": size, "tokens": L, "linear layers": linear, "four scans": 4 * 3 * L * d * N,
-                 "attention instead": 2 * L * L * d})
+    # in_proj, out_proj, x_proj, dt_proj
+    linear = L * (2 * d * d + d * d + 4 * (d * (R + 2 * N) + R * d))
+    rows.append(
+        {
+            "pixels": size,
+            "tokens": L,
+            "linear layers": linear,
+            "four scans": 4 * 3 * L * d * N,
+            "attention instead": 2 * L * L * d,
+        }
+    )
 counts = pd.DataFrame(rows).set_index("pixels")
 ratio = (counts["attention instead"] / counts["four scans"]).round(1)
-millions = counts.assign(**{name: (counts[name] / 1e6).round().astype(int) for name in counts.columns[1:]})
-millions.assign(**{"attention / scans": ratio}).rename_axis("pixels; counts in millions")
+millions = counts.assign(
+    **{name: (counts[name] / 1e6).round().astype(int) for name in counts.columns[1:]}
+)
+millions.assign(**{"attention / scans": ratio}).rename_axis(
+    "pixels; counts in millions"
+)
 
 # %% [markdown]
 # At the paper's 192 pixels four scans and one attention are of the same order, and both small beside
@@ -453,14 +539,12 @@ millions.assign(**{"attention / scans": ratio}).rename_axis("pixels; counts in m
 #   tokens and the four directions are the paper's.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
 glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
 
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Half-life *(easy, 5 minutes)*
@@ -510,14 +594,15 @@ check_1(half_life)
 #
 # <details><summary>Hint</summary>
 #
-# Both formulas stand in the section on discretisation. `math.exp` will do: these are plain numbers.
+# Both formulas are in the section on discretisation. `math.exp` will do: these are plain numbers.
 #
 # </details>
 
 
 # %%
 def zero_order_hold(A, B, delta):
-    """Returns a, b of h ← a·h + b·x, exact for an x that is constant during the step."""
+    """Returns a, b of h ← a·h + b·x,
+    exact for an x that is constant during the step."""
     return None  # your code
 
 

@@ -25,30 +25,18 @@
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
 # %%
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from transformers.utils import logging
 
-import emrrg_lib
-from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
-from emrrg_lib.model import EMRRG
+from emrrg_lib.course.notebook import glossary, open_profile
+from emrrg_lib.interpret import Picture
 
-PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
+PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-shipped = os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run")
-run = Path(shipped) if PROFILE == "tiny" else kit / "runs" / PROFILE
-device = "cpu" if PROFILE == "tiny" else "cuda"
-model = EMRRG.from_run(run).to(device)
-settings, llm_sizes = model.settings, model.llm.config
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit="partial_lora")
+model, settings, picture = open_profile(PROFILE, lit="partial_lora")
+picture
 
 # %% [markdown]
 # The lit part is this notebook: two thin pairs of matrices beside `in_proj`, the first linear layer
@@ -57,9 +45,7 @@ model_picture(numbers, lit="partial_lora")
 # added to it. *Partial* LoRA adds it to some rows of W only.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("W", "W (x_proj)", "A (LoRA)", "B (LoRA)", "ΔW", "s", "r", "X", "Z", "dt", "B", "C")
+glossary("W, W (x_proj), A (LoRA), B (LoRA), ΔW, s, r, X, Z, dt, B, C")
 
 # %% [markdown]
 # The letters A and B have two jobs: LoRA's matrices, and the selective scan. `r` is 32 in the
@@ -77,7 +63,9 @@ A = torch.tensor([[1.0, 0, 1]])  # (r, inputs): one question to the input
 B = torch.tensor([[0.0], [2], [0], [1]])  # (rows, r): what each row makes of the answer
 x, scale = torch.tensor([1.0, 2, 3]), 0.5
 
-print("A x                 =", (A @ x).tolist(), "  the input, squeezed to r = 1 number")
+print(
+    "A x                 =", (A @ x).tolist(), "  the input, squeezed to r = 1 number"
+)
 print("scale · B (A x)     =", (scale * B @ (A @ x)).tolist())
 print("W x + scale · B A x =", (W @ x + scale * B @ (A @ x)).tolist())
 print("ΔW = scale · B A    =", (scale * B @ A).tolist())
@@ -113,9 +101,12 @@ class LoRA(nn.Module):
     def delta(self):
         """ΔW (rows, inputs), zero outside of the rows."""
         below = len(self.base.weight) - self.stop
-        return nn.functional.pad(self.scale * self.B @ self.A, (0, 0, self.start, below))
+        return nn.functional.pad(
+            self.scale * self.B @ self.A, (0, 0, self.start, below)
+        )
 
 
+# %%
 torch.manual_seed(0)
 d = 16
 frozen = nn.Linear(d, 2 * d, bias=False)
@@ -124,9 +115,17 @@ tokens = torch.randn(5, d)
 assert torch.equal(layer(tokens), frozen(tokens))  # B = 0: not a bit is different
 
 layer(tokens).square().sum().backward()
-print(f"gradient at the first step: A {layer.A.grad.norm():.1f} · B {layer.B.grad.norm():.1f}")
+print(
+    f"gradient at the first step: A {layer.A.grad.norm():.1f} · B "
+    f"{layer.B.grad.norm():.1f}"
+)
 nn.init.normal_(layer.B)
-print("rank of ΔW:", int(torch.linalg.matrix_rank(layer.delta())), "of", min(layer.delta().shape))
+print(
+    "rank of ΔW:",
+    int(torch.linalg.matrix_rank(layer.delta())),
+    "of",
+    min(layer.delta().shape),
+)
 merged = tokens @ (frozen.weight + layer.delta()).T
 print(f"largest difference, merged or not: {(merged - layer(tokens)).abs().max():.0e}")
 assert torch.allclose(merged, layer(tokens), atol=1e-5)
@@ -139,20 +138,28 @@ assert torch.allclose(merged, layer(tokens), atol=1e-5)
 #
 # One `in_proj` of the mixer makes two features with different work to do. Its first d rows make X,
 # which is scanned; the other d make Z, which only gates. Likewise `x_proj` makes dt, B
-# and C. **Partial LoRA** gives a block of rows a pair of its own. The class above can do it already:
+# and C. **Partial LoRA** gives a block of rows its own pair. The class above can do it already:
 # `start` and `stop`.
 
 # %%
 x_only = LoRA(frozen, r=3, start=0, stop=d)  # LoRA_p(X)
 nn.init.normal_(x_only.B)
 difference = (x_only(tokens) - frozen(tokens)).detach()
-assert torch.equal(x_only(tokens)[:, d:], frozen(tokens)[:, d:])  # Z: not a bit is different
-print("largest change of X:", round(float(difference[:, :d].abs().max()), 2),
-      "· of Z:", float(difference[:, d:].abs().max()))
+# Z: not a bit is different
+assert torch.equal(x_only(tokens)[:, d:], frozen(tokens)[:, d:])
+print(
+    "largest change of X:",
+    round(float(difference[:, :d].abs().max()), 2),
+    "· of Z:",
+    float(difference[:, d:].abs().max()),
+)
 
-mixer = model.encoder.base_model.model.layers[0].mixer  # of the real encoder, with its row blocks
+# of the real encoder, with its row blocks
+mixer = model.encoder.base_model.model.layers[0].mixer
 print("\nin_proj:", mixer.in_proj.base_layer.row_blocks)
-print("x_proj: ", mixer.x_proj.row_blocks, "(and three more of it, one a scan direction)")
+print(
+    "x_proj: ", mixer.x_proj.row_blocks, "(and three more of it, one a scan direction)"
+)
 
 # %% [markdown]
 # ## The real one is the same
@@ -172,19 +179,26 @@ small = EncoderConfig(image_size=32, patch_size=8, embed_dim=d, depth=2, drop_pa
 encoder = VisionMamba(small).eval()
 image = torch.randn(1, 3, 32, 32)
 before = encoder(image)
-tuned = apply_partial_lora(encoder, PartialLoRAConfig(targets=("X", "in_proj"), r=3, scale=0.5)).eval()
+tuned = apply_partial_lora(
+    encoder, PartialLoRAConfig(targets=("X", "in_proj"), r=3, scale=0.5)
+).eval()
 assert torch.equal(tuned(image), before)  # fresh adapters change no bit of the encoder
 
 in_proj = tuned.base_model.model.layers[1].mixer.in_proj
 names = {"X": "lora_X", "in_proj": "lora_in_proj"}  # one PEFT adapter a target
-by_hand = {"X": LoRA(in_proj.base_layer, 3, 0, d, 0.5), "in_proj": LoRA(in_proj.base_layer, 3, scale=0.5)}
+by_hand = {
+    "X": LoRA(in_proj.base_layer, 3, 0, d, 0.5),
+    "in_proj": LoRA(in_proj.base_layer, 3, scale=0.5),
+}
 with torch.no_grad():
     for target, pair in by_hand.items():
         nn.init.normal_(pair.B)
         in_proj.lora_A[names[target]].weight.copy_(pair.A)
         in_proj.lora_B[names[target]].weight.copy_(pair.B)
 
-ours = in_proj.base_layer(tokens) + sum(pair(tokens) - pair.base(tokens) for pair in by_hand.values())
+ours = in_proj.base_layer(tokens) + sum(
+    pair(tokens) - pair.base(tokens) for pair in by_hand.values()
+)
 print(f"largest difference: {(ours - in_proj(tokens)).abs().max():.0e}")
 assert torch.allclose(ours, in_proj(tokens), atol=1e-5)
 assert not torch.equal(tuned(image), before)
@@ -194,7 +208,7 @@ with tuned.disable_adapter():  # switched off, the encoder is the pre-trained on
 # %% [markdown]
 # ## LoRA_p(X) against LoRA(in_proj)
 #
-# What does a pair of one's own buy? In LoRA(in_proj), X and Z share one A: the same r questions to
+# What does a separate pair buy? In LoRA(in_proj), X and Z share one A: the same r questions to
 # the input. The paper's words (§3.3): all features are compressed "into a single low-rank
 # subspace". Let us ask for a change in which X and Z each need two questions, and not the same two.
 #
@@ -205,7 +219,10 @@ with tuned.disable_adapter():  # switched off, the encoder is the pre-trained on
 
 # %%
 torch.manual_seed(2)
-wish = torch.cat([torch.randn(d, 2) @ torch.randn(2, d), torch.randn(d, 2) @ torch.randn(2, d)])  # X, then Z
+# X, then Z
+wish = torch.cat(
+    [torch.randn(d, 2) @ torch.randn(2, d), torch.randn(d, 2) @ torch.randn(2, d)]
+)
 
 
 def lost(part, r):
@@ -214,15 +231,23 @@ def lost(part, r):
 
 
 X_part, Z_part, whole = wish[:d], wish[d:], lost(wish, 0)
-choices = {  # what is left of the wish, and the parameters
+choices = {  # the unfulfilled part of the wish, and the parameters
     "LoRA(in_proj), r = 2": (lost(wish, 2), 2 * (d + 2 * d)),
     "LoRA(in_proj), r = 4": (lost(wish, 4), 4 * (d + 2 * d)),
     "LoRA_p(X), r = 2": (lost(X_part, 2) + lost(Z_part, 0), 2 * (d + d)),
-    "LoRA_p(X) and LoRA(in_proj), r = 2": (lost(X_part, 2) + lost(Z_part, 2), 2 * (d + d) + 2 * (d + 2 * d)),
-    "LoRA_p(X) and LoRA_p(Z), r = 2": (lost(X_part, 2) + lost(Z_part, 2), 2 * (d + d) + 2 * (d + d)),
+    "LoRA_p(X) and LoRA(in_proj), r = 2": (
+        lost(X_part, 2) + lost(Z_part, 2),
+        2 * (d + d) + 2 * (d + 2 * d),
+    ),
+    "LoRA_p(X) and LoRA_p(Z), r = 2": (
+        lost(X_part, 2) + lost(Z_part, 2),
+        2 * (d + d) + 2 * (d + d),
+    ),
 }
-table = {name: {"fulfilled": f"{1 - left / whole:.0%}", "parameters": count}
-         for name, (left, count) in choices.items()}
+table = {
+    name: {"fulfilled": f"{1 - left / whole:.0%}", "parameters": count}
+    for name, (left, count) in choices.items()
+}
 pd.DataFrame(table).transpose()
 
 # %% [markdown]
@@ -245,37 +270,60 @@ from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import draw_study
 
 side = settings.encoder.image_size
-studies = [draw_study(7, index, side) for index in range(600, 608)]  # not of the training data: another seed
+# not of the training data: another seed
+studies = [draw_study(7, index, side) for index in range(600, 608)]
 pixels, view_mask = study_set.pixels(studies, settings)
 reports = [clean_report(study.report, settings.data.cleaning) for study in studies]
-text = text_batch(model.tokenizer, settings.data.prompt, reports, settings.data.max_length,
-                  settings.llm.image_in_prompt)
-batch = {"pixel_values": pixels, "view_mask": view_mask, "input_ids": text.input_ids,
-         "attention_mask": text.attention_mask, "labels": text.labels}
-batch = {name: tensor.to(device) for name, tensor in batch.items()}
+text = text_batch(
+    model.tokenizer,
+    settings.data.prompt,
+    reports,
+    settings.data.max_length,
+    settings.llm.image_in_prompt,
+)
+batch = {
+    "pixel_values": pixels,
+    "view_mask": view_mask,
+    "input_ids": text.input_ids,
+    "attention_mask": text.attention_mask,
+    "labels": text.labels,
+}
+batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 blocks = [layer.mixer.in_proj for layer in model.encoder.base_model.model.layers]
 for block in blocks:
     block.base_layer.weight.requires_grad_(True)
 model(**batch)["loss"].backward()
-steps = [block.base_layer.weight.grad.cpu() for block in blocks]  # of each block, (2·d, d)
+# of each block, (2·d, d)
+steps = [block.base_layer.weight.grad.cpu() for block in blocks]
 for block in blocks:
     block.base_layer.weight.requires_grad_(False)
 model.zero_grad()
 
+# %%
 width = settings.encoder.embed_dim
-rows_of = {"X and Z (in_proj)": slice(0, 2 * width), "X": slice(0, width), "Z": slice(width, 2 * width)}
+rows_of = {
+    "X and Z (in_proj)": slice(0, 2 * width),
+    "X": slice(0, width),
+    "Z": slice(width, 2 * width),
+}
 
 
 def share_kept(matrix):
-    """Share of a matrix's squared length that its best rank-r stand-in keeps, for r = 1, 2, …"""
+    """Share of a matrix's squared length that its best rank-r stand-in keeps,
+    for r = 1, 2, …"""
     energy = torch.linalg.svdvals(matrix).square()
     return (energy.cumsum(0) / energy.sum()).numpy()
 
 
 rank = settings.partial_lora.r
-kept = {name: [share_kept(step[rows])[rank - 1] for step in steps] for name, rows in rows_of.items()}
-kept["the weight W itself"] = [share_kept(b.base_layer.weight.detach().cpu())[rank - 1] for b in blocks]
+kept = {
+    name: [share_kept(step[rows])[rank - 1] for step in steps]
+    for name, rows in rows_of.items()
+}
+kept["the weight W itself"] = [
+    share_kept(b.base_layer.weight.detach().cpu())[rank - 1] for b in blocks
+]
 on_x = [float(step[:width].square().sum() / step.square().sum()) for step in steps]
 print("share of the step that falls on the X rows, block by block:", np.round(on_x, 2))
 table = pd.DataFrame(kept, index=[f"block {i}" for i in range(len(blocks))])
@@ -302,19 +350,39 @@ def rank_picture(block=last, rows="X", r=rank):
     curves = {name: share_kept(steps[block][where]) for name, where in rows_of.items()}
     share, height = curves[rows][r - 1], rows_of[rows].stop - rows_of[rows].start
     cost, full = r * (height + width), height * width
-    told = (f"Share kept over rank. Block {block}, rows of {rows}, rank {r}: keeps {share:.0%} of the full "
-            f"step with {cost:,} parameters, {cost / full:.0%} of the {full:,} of those rows.")
+    told = (
+        f"Share kept over rank. Block {block}, rows of {rows}, rank {r}: keeps "
+        f"{share:.0%} of the full "
+        f"step with {cost:,} parameters, {cost / full:.0%} of the {full:,} of those "
+        "rows."
+    )
     picture = Picture((7.2, 3.1), facecolor="white", layout="constrained", alt=told)
     axes = picture.subplots()
     frozen_weight = blocks[block].base_layer.weight.detach().cpu()[rows_of[rows]]
-    axes.plot(np.arange(1, width + 1), share_kept(frozen_weight), "-.", color=INK, linewidth=0.8,
-              label=f"W itself, rows of {rows}")
+    axes.plot(
+        np.arange(1, width + 1),
+        share_kept(frozen_weight),
+        "-.",
+        color=INK,
+        linewidth=0.8,
+        label=f"W itself, rows of {rows}",
+    )
     for name, (ink, dash) in LOOKS.items():
-        axes.plot(np.arange(1, width + 1), curves[name], dash, color=ink, label=f"step, rows of {name}",
-                  linewidth=2.4 if name == rows else 1.2)
+        axes.plot(
+            np.arange(1, width + 1),
+            curves[name],
+            dash,
+            color=ink,
+            label=f"step, rows of {name}",
+            linewidth=2.4 if name == rows else 1.2,
+        )
     axes.plot([r], [share], "o", color=INK)
-    axes.set_title(f"block {block}, rows of {rows}, rank {r}: {share:.0%} kept with {cost:,} parameters "
-                   f"({cost / full:.0%})", fontsize=9)
+    axes.set_title(
+        f"block {block}, rows of {rows}, rank {r}: {share:.0%} kept with {cost:,} "
+        "parameters "
+        f"({cost / full:.0%})",
+        fontsize=9,
+    )
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, ranks)
     axes.set(xlabel="rank r", ylabel="share kept", ylim=(0, 1.04))
@@ -327,17 +395,21 @@ def rank_picture(block=last, rows="X", r=rank):
 rank_picture()
 
 # %% [markdown]
-# *The picture stands still on a code host and in print. The next cell shows the same picture with
+# *The picture does not move on a code host or in print. The next cell shows the same picture with
 # sliders, in a running notebook.*
 
 # %%
 import ipywidgets
 import matplotlib
 
-matplotlib.use("agg")  # else ipywidgets has matplotlib draw all later pictures, coarser and cropped
+# else ipywidgets has matplotlib draw all later pictures, coarser and cropped
+matplotlib.use("agg")
 _ = ipywidgets.interact(
-    rank_picture, block=ipywidgets.IntSlider(last, 0, last), rows=list(rows_of),
-    r=ipywidgets.SelectionSlider(options=ranks, value=rank, description="rank"))
+    rank_picture,
+    block=ipywidgets.IntSlider(last, 0, last),
+    rows=list(rows_of),
+    r=ipywidgets.SelectionSlider(options=ranks, value=rank, description="rank"),
+)
 
 # %% [markdown]
 # ## What training did
@@ -350,17 +422,30 @@ from emrrg_lib.interpret.style import PAPER
 
 
 def update_picture(in_proj, targets):
-    """|ΔW| of each adapter of an in_proj and of their sum, rows of X above, rows of Z below."""
-    deltas = {name: in_proj.get_delta_weight(a).detach().cpu().numpy() for name, a in targets.items()}
+    """|ΔW| of each adapter of an in_proj and of their sum, rows of X above,
+    rows of Z below."""
+    deltas = {
+        name: in_proj.get_delta_weight(a).detach().cpu().numpy()
+        for name, a in targets.items()
+    }
     deltas["together"] = sum(deltas.values())
     peak = float(np.quantile(np.abs(deltas["together"]), 0.99))
-    told = "; ".join(f"{name}: mean |ΔW| {np.abs(D[:width]).mean():.1e} in the X rows, "
-                     f"{np.abs(D[width:]).mean():.1e} in the Z rows" for name, D in deltas.items())
+    told = "; ".join(
+        f"{name}: mean |ΔW| {np.abs(D[:width]).mean():.1e} in the X rows, "
+        f"{np.abs(D[width:]).mean():.1e} in the Z rows"
+        for name, D in deltas.items()
+    )
     picture = Picture((8.4, 3.9), facecolor=PAPER, layout="constrained", alt=told)
     panels = picture.subplots(1, len(deltas), sharey=True)
     for axes, (name, delta) in zip(panels, deltas.items(), strict=True):
-        shown = axes.imshow(np.abs(delta), cmap="Greys", vmin=0, vmax=peak, aspect="auto",
-                            interpolation="nearest")
+        shown = axes.imshow(
+            np.abs(delta),
+            cmap="Greys",
+            vmin=0,
+            vmax=peak,
+            aspect="auto",
+            interpolation="nearest",
+        )
         axes.axhline(width - 0.5, color=ORANGE, linewidth=1.5)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("input feature", fontsize=8)
@@ -376,9 +461,13 @@ update_picture(blocks[0], {"LoRA_p(X)": "lora_X", "LoRA(in_proj)": "lora_in_proj
 rows = {}
 for index, block in enumerate(blocks):
     weight = block.base_layer.weight
-    delta = sum(block.get_delta_weight(adapter) for adapter in block.active_adapters).detach()
-    rows[f"block {index}"] = {part: float(delta[rows_of[part]].norm() / weight[rows_of[part]].norm())
-                              for part in ("X", "Z")}
+    delta = sum(
+        block.get_delta_weight(adapter) for adapter in block.active_adapters
+    ).detach()
+    rows[f"block {index}"] = {
+        part: float(delta[rows_of[part]].norm() / weight[rows_of[part]].norm())
+        for part in ("X", "Z")
+    }
 print((pd.DataFrame(rows).T * 100).round(2).add_suffix(" rows: |ΔW| / |W| in %"))
 
 views = batch["pixel_values"], batch["view_mask"]
@@ -388,13 +477,16 @@ with torch.no_grad():
         without, tokens_without = model(**batch)["loss"], model.encode(*views)[0]
 moved = (tokens_with - tokens_without).norm() / tokens_without.norm()
 print(f"\nvisual tokens moved by {moved:.2%} of their length")
-print(f"loss of the eight studies, nats per token: with Partial LoRA {with_pairs:.5f}, without {without:.5f}")
+print(
+    f"loss of the eight studies, nats per token: with Partial LoRA {with_pairs:.5f}, "
+    f"without {without:.5f}"
+)
 
 # %% [markdown]
 # The honest reading of the last line comes from the run's recipe: `config.json` says for how many
 # joint steps the encoder trained at all (in the tiny preset a few dozen; before them only projector
 # and cross-attention learn, on tokens computed once). Where the two losses are close, the pairs have
-# had no time to matter, and the run's scores owe them nothing. A comparison that can tell needs more
+# had no time to matter, and the run's scores owe them nothing. A comparison that can decide needs more
 # steps, several seeds and intervals.
 #
 # ## Merge
@@ -411,7 +503,9 @@ largest = (merged_output - tuned(image)).abs().max()
 print(f"largest difference of the encoder's output, merged or not: {largest:.0e}")
 added_by_hand = sum(pair.delta() for pair in by_hand.values())
 assert torch.allclose(merged_output, tuned(image), atol=1e-4)
-assert torch.allclose(merged_weight, in_proj.base_layer.weight + added_by_hand, atol=1e-5)
+assert torch.allclose(
+    merged_weight, in_proj.base_layer.weight + added_by_hand, atol=1e-5
+)
 
 x_tuned = apply_partial_lora(VisionMamba(small), PartialLoRAConfig(("X",), r=3))
 pair = x_tuned.base_model.model.layers[0].mixer.in_proj
@@ -419,8 +513,15 @@ old = pair.base_layer.weight.detach().clone()
 nn.init.normal_(pair.lora_B["lora_X"].weight)
 plain = x_tuned.merge_and_unload()  # an ordinary VisionMamba again
 new = plain.layers[0].mixer.in_proj.weight
-assert isinstance(plain, VisionMamba) and torch.equal(new[d:], old[d:]) and not torch.equal(new[:d], old[:d])
-print("merged LoRA_p(X): X rows changed, Z rows equal bit for bit; the encoder is a", type(plain).__name__)
+assert (
+    isinstance(plain, VisionMamba)
+    and torch.equal(new[d:], old[d:])
+    and not torch.equal(new[:d], old[:d])
+)
+print(
+    "merged LoRA_p(X): X rows changed, Z rows equal bit for bit; the encoder is a",
+    type(plain).__name__,
+)
 
 # %% [markdown]
 # ## The bill of every target
@@ -429,20 +530,41 @@ print("merged LoRA_p(X): X rows changed, Z rows equal bit for bit; the encoder i
 # `dt_proj` exist once for each of the four scan directions, so their pairs are four as well. The
 # counts below are taken from real PEFT models without weights (PyTorch's *meta* device).
 
+
 # %%
 def added(sizes, r):
     """Target → the parameters that it adds to an encoder of these sizes."""
     with torch.device("meta"):
-        adapted = apply_partial_lora(VisionMamba(sizes), PartialLoRAConfig(tuple(TARGETS), r))
+        adapted = apply_partial_lora(
+            VisionMamba(sizes), PartialLoRAConfig(tuple(TARGETS), r)
+        )
     parameters = list(adapted.named_parameters())
-    return {target: sum(p.numel() for name, p in parameters if f".{adapter_name(target)}." in name)
-            for target in TARGETS}
+    return {
+        target: sum(
+            p.numel() for name, p in parameters if f".{adapter_name(target)}." in name
+        )
+        for target in TARGETS
+    }
 
 
-table_6 = {"X": .169, "Z": .163, "dt": .157, "B": .165, "C": .154, "in_proj": .152, "x_proj": .162,
-           "dt_proj": .161, "out_proj": .156, "embedding": .167}  # BLEU-4 on IU X-ray
-bill = pd.DataFrame({"this run": added(settings.encoder, rank), "paper's base encoder, r = 32":
-                     added(EncoderConfig(), 32)})  # d = 768, 12 blocks
+table_6 = {
+    "X": 0.169,
+    "Z": 0.163,
+    "dt": 0.157,
+    "B": 0.165,
+    "C": 0.154,
+    "in_proj": 0.152,
+    "x_proj": 0.162,
+    "dt_proj": 0.161,
+    "out_proj": 0.156,
+    "embedding": 0.167,
+}  # BLEU-4 on IU X-ray
+bill = pd.DataFrame(
+    {
+        "this run": added(settings.encoder, rank),
+        "paper's base encoder, r = 32": added(EncoderConfig(), 32),
+    }
+)  # d = 768, 12 blocks
 bill.map("{:,}".format).join(pd.Series(table_6, name="Table 6: BLEU-4"))
 
 # %% [markdown]
@@ -493,10 +615,15 @@ class Reads(Calls):
 
 
 def called_parameters(module, x):
-    """Parameters of the modules without children whose forward runs: a counter by hooks."""
+    """Parameters of the modules without children whose forward runs:
+    a counter by hooks."""
     seen, leaves = {}, [m for m in module.modules() if not list(m.children())]
-    hooks = [m.register_forward_hook(lambda m, *_: seen.update({m: sum(p.numel() for p in m.parameters())}))
-             for m in leaves]
+    hooks = [
+        m.register_forward_hook(
+            lambda m, *_: seen.update({m: sum(p.numel() for p in m.parameters())})
+        )
+        for m in leaves
+    ]
     module(x)
     for hook in hooks:
         hook.remove()
@@ -510,8 +637,10 @@ for kind in (Calls, Reads):
     adapted = get_peft_model(toy, LoraConfig(r=2, target_modules=["proj"]))
     nn.init.ones_(toy.proj.lora_B["default"].weight)
     change = float((adapted(x) - unchanged).detach().abs().max())
-    print(f"{kind.__name__}: the counter sees {count:>2} of 36 parameters; "
-          f"LoRA changes the output by {change:.2f}")
+    print(
+        f"{kind.__name__}: the counter sees {count:>2} of 36 parameters; "
+        f"LoRA changes the output by {change:.2f}"
+    )
 
 # %% [markdown]
 # One habit, two consequences: such mixers are missing from the count, **and LoRA on them does
@@ -526,7 +655,10 @@ for published in published_counts(768, 12):
         print(f"{count:>12,}  {part}")
     print(f"{published.total:>12,}  = {published.claim}\n")
 called, adapters = (published.total for published in published_counts(768, 12))
-print(f"{adapters:,} are {adapters / called:.2%} of {called:,}, {adapters / 84_262_656:.2%} of the encoder")
+print(
+    f"{adapters:,} are {adapters / called:.2%} of {called:,}, "
+    f"{adapters / 84_262_656:.2%} of the encoder"
+)
 
 # %% [markdown]
 # The first sum is proven: the counter, run on the released encoder, gives 57,310,464. The second is
@@ -548,7 +680,7 @@ print(f"{adapters:,} are {adapters / called:.2%} of {called:,}, {adapters / 84_2
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Write the bill *(easy, 5 minutes)*
@@ -564,9 +696,11 @@ print(f"{adapters:,} are {adapters / called:.2%} of {called:,}, {adapters / 84_2
 #
 # </details>
 
+
 # %%
 def count(target, d, depth, r):
-    """Parameters of one target ("X", "Z", "dt", "B", "C", "in_proj", "x_proj", "dt_proj", "out_proj")."""
+    """Parameters of one target ("X", "Z", "dt", "B", "C", "in_proj", "x_proj",
+    "dt_proj", "out_proj")."""
     return None  # your code
 
 
@@ -606,6 +740,7 @@ check_1(count)
 #
 # </details>
 
+
 # %%
 def partial_lora(x, W, A, B, start, scale):
     """x (n, inputs), W (rows, inputs), A (r, inputs), B (block, r) → (n, rows)."""
@@ -641,6 +776,7 @@ check_2(partial_lora)
 # largest s first. Keep r of each.
 #
 # </details>
+
 
 # %%
 def best_pair(target, r):
@@ -715,7 +851,7 @@ check_4(seen)
 #
 # - LoRA adds scale · B·A to a frozen weight. B starts at zero: the first step changes nothing, and
 #   B gets the first gradient.
-# - **Partial** LoRA gives a row block, X, Z, dt, B or C, a pair of its own; the other rows keep
+# - **Partial** LoRA gives a row block, X, Z, dt, B or C, its own pair; the other rows keep
 #   every bit. LoRA(in_proj) shares its r questions between X and Z.
 # - A full fine-tuning step has few strong directions; the weight it changes has many.
 # - A merged encoder has its old shape and speed.

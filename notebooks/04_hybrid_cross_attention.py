@@ -26,32 +26,22 @@
 
 # %%
 import math
-import os
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from transformers.utils import logging
 
-import emrrg_lib
-from emrrg_lib.interpret import ModelNumbers, gate_strip, model_picture
-from emrrg_lib.model import EMRRG
+from emrrg_lib.course.notebook import glossary, open_profile
+from emrrg_lib.interpret import gate_strip
 
-PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
+PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-shipped = os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run")
-run = Path(shipped) if PROFILE == "tiny" else kit / "runs" / PROFILE
-device = "cpu" if PROFILE == "tiny" else "cuda"
-model = EMRRG.from_run(run).to(device)
-settings, llm_sizes = model.settings, model.llm.config
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=("hybrid", "gate"))
+model, settings, picture = open_profile(PROFILE, lit=("hybrid", "gate"))
+device = model.device
+picture
 
 # %% [markdown]
 # The lit part is this notebook. A decoder layer of the language model lets every word look back at
@@ -59,9 +49,7 @@ model_picture(numbers, lit=("hybrid", "gate"))
 # and a gate decides how much of what it saw is added.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("q", "V", "W_k", "W_v", "X′", "S", "w_g", "b_g", "α")
+glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
 
 # %% [markdown]
 # ## Three tokens by hand
@@ -85,19 +73,37 @@ w_g, b_g, alpha = torch.tensor([ln3]), 0.0, torch.tensor(ln2)
 
 
 def hybrid(S, q, V_s, W_k, W_v, w_g, b_g, alpha):
-    """Eq. 1 and 2, one head of width h: S, q (n, h); V_s (m, D); W_k, W_v (h, D). Returns all steps."""
+    """Eq. 1 and 2, one head of width h: S, q (n, h); V_s (m, D); W_k, W_v (h, D).
+    Returns all steps."""
     K, V = V_s @ W_k.T, V_s @ W_v.T  # (m, h) each
-    weights = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)  # (n, m), each row sums to 1
+    # (n, m), each row sums to 1
+    weights = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)
     X = weights @ V  # (n, h), Eq. 1
     g_d, g_s = torch.tanh(S @ w_g + b_g), torch.tanh(alpha)  # (n,), ()
-    return {"weights": weights, "X": X, "g_d": g_d, "g_s": g_s, "new": S + X * g_d[:, None] * g_s}  # Eq. 2
+    # Eq. 2
+    return {
+        "weights": weights,
+        "X": X,
+        "g_d": g_d,
+        "g_s": g_s,
+        "new": S + X * g_d[:, None] * g_s,
+    }
 
 
 step = hybrid(S, q, V_s, W_k, W_v, w_g, b_g, alpha)
-table = pd.DataFrame({
-    "q": q[:, 0], "weight of patch 1": step["weights"][:, 0], "of patch 2": step["weights"][:, 1],
-    "X′": step["X"][:, 0], "g_d": step["g_d"], "g_s": float(step["g_s"]), "S before": S[:, 0],
-    "S after": step["new"][:, 0]}, index=words)
+table = pd.DataFrame(
+    {
+        "q": q[:, 0],
+        "weight of patch 1": step["weights"][:, 0],
+        "of patch 2": step["weights"][:, 1],
+        "X′": step["X"][:, 0],
+        "g_d": step["g_d"],
+        "g_s": float(step["g_s"]),
+        "S before": S[:, 0],
+        "S after": step["new"][:, 0],
+    },
+    index=words,
+)
 table.round(3)
 
 # %% [markdown]
@@ -113,7 +119,11 @@ table.round(3)
 pencil = torch.tensor([[1 + 2 * 0.8 * 0.6], [0.0], [-1 - 1 * 0.8 * 0.6]])
 assert torch.allclose(step["new"], pencil, atol=1e-6)
 assert torch.equal(hybrid(S, q, V_s, W_k, W_v, w_g, b_g, torch.tensor(0.0))["new"], S)
-print("by hand:", pencil[:, 0].numpy().round(2), "· alpha = 0: S is unchanged, bit for bit")
+print(
+    "by hand:",
+    pencil[:, 0].numpy().round(2),
+    "· alpha = 0: S is unchanged, bit for bit",
+)
 
 # %% [markdown]
 # ## The real one is the same
@@ -133,14 +143,22 @@ real = GatedCrossAttention(hidden=D, heads=heads, kv_heads=heads, head_dim=h, no
 with torch.no_grad():
     for parameter in (*real.parameters(), *norm.parameters()):
         parameter.copy_(torch.randn(parameter.shape))
-S_big, q_big, seen = torch.randn(n, heads * h), torch.randn(heads, n, h), torch.randn(m, D)
+S_big, q_big, seen = (
+    torch.randn(n, heads * h),
+    torch.randn(heads, n, h),
+    torch.randn(m, D),
+)
 
 with torch.no_grad():
-    theirs = real(S_big[None], q_big[None], seen[None], visual_mask=None, text_mask=None)[0]
-    K = real.k_proj(norm(seen)).unflatten(-1, (heads, h)).transpose(0, 1)  # (heads, m, h)
+    theirs = real(
+        S_big[None], q_big[None], seen[None], visual_mask=None, text_mask=None
+    )[0]
+    # (heads, m, h)
+    K = real.k_proj(norm(seen)).unflatten(-1, (heads, h)).transpose(0, 1)
     V = real.v_proj(norm(seen)).unflatten(-1, (heads, h)).transpose(0, 1)
     X = torch.softmax(q_big @ K.transpose(1, 2) / h**0.5, dim=-1) @ V  # (heads, n, h)
-    g_d, g_s = torch.tanh(real.gate_proj(S_big)), torch.tanh(real.warm_up)  # (n, 1), (1,)
+    # (n, 1), (1,)
+    g_d, g_s = torch.tanh(real.gate_proj(S_big)), torch.tanh(real.warm_up)
     ours = S_big + X.transpose(0, 1).flatten(1) * g_d * g_s  # heads side by side again
 print(f"largest difference: {(ours - theirs).abs().max():.0e}")
 assert torch.allclose(ours, theirs, atol=1e-5)
@@ -170,7 +188,8 @@ install_hybrid_layers(llm, settings.llm.hybrid_layers)
 new_keys = sorted(set(llm.state_dict()) - old_keys)
 assert old_keys < set(llm.state_dict())  # every old weight keeps its name
 torch.manual_seed(3)
-some_image = torch.randn(1, 145, width, dtype=llm.dtype).to(device)  # 145 visual tokens, random
+# 145 visual tokens, random
+some_image = torch.randn(1, 145, width, dtype=llm.dtype).to(device)
 with torch.no_grad():
     after = llm(input_ids=prompt, visual_states=some_image).logits
 assert torch.equal(before, after)
@@ -194,8 +213,13 @@ steps = []
 for number in range(3):
     llm.zero_grad()
     llm(input_ids=sentence, labels=sentence, visual_states=some_image).loss.backward()
-    norms = {name: sum(float(dict(module.named_parameters())[name].grad.norm()) for module in modules)
-             for name in ("warm_up", "gate_proj.weight", "k_proj.weight", "v_proj.weight")}
+    norms = {
+        name: sum(
+            float(dict(module.named_parameters())[name].grad.norm())
+            for module in modules
+        )
+        for name in ("warm_up", "gate_proj.weight", "k_proj.weight", "v_proj.weight")
+    }
     largest = max(abs(float(module.warm_up.detach())) for module in modules)
     steps.append({"step": number, "largest |α|": largest} | norms)
     with torch.no_grad():
@@ -207,11 +231,15 @@ pd.DataFrame(steps).set_index("step").map("{:.1e}".format)
 # %% [markdown]
 # At step 0 only `warm_up` has a gradient. From then on the others have one, but multiplied by the
 # still small tanh(α). With the learning rate of the other weights α would crawl, so this kit gives
-# gate and α a rate of their own (`gate_learning_rate`). The trained run shows where α went:
+# gate and α their own rate (`gate_learning_rate`). The trained run shows where α went:
 
 # %%
-alphas = pd.Series({f"layer {i}": float(module.warm_up.detach())
-                    for i, module in hybrid_modules(model.llm).items()})
+alphas = pd.Series(
+    {
+        f"layer {i}": float(module.warm_up.detach())
+        for i, module in hybrid_modules(model.llm).items()
+    }
+)
 pd.DataFrame({"α": alphas, "tanh(α)": np.tanh(alphas)}).round(3).transpose()
 
 # %% [markdown]
@@ -226,7 +254,8 @@ pd.DataFrame({"α": alphas, "tanh(α)": np.tanh(alphas)}).round(3).transpose()
 from emrrg_lib.data import study_set
 from emrrg_lib.phantom import draw_study
 
-study = draw_study(7, 654, settings.encoder.image_size)  # not of the training data: another seed
+# not of the training data: another seed
+study = draw_study(7, 654, settings.encoder.image_size)
 pixels, view_mask = study_set.pixels([study], settings)
 reports, traces = model.generate(pixels, view_mask, trace=True, num_beams=1)
 report, trace = reports[0], traces[0]
@@ -236,7 +265,7 @@ gate_strip(trace)
 # Each column is a word, each row a hybrid layer; white is 0, and both colours let the image in. A
 # gate belongs to the position that *chooses* the word, which is the one before it.
 #
-# How dynamic is the dynamic gate? For each layer: how wide it stands on average, how much that
+# How dynamic is the dynamic gate? For each layer: how wide it is open on average, how much that
 # differs from word to word (standard deviation), and at how many words it is positive.
 
 # %%
@@ -244,20 +273,27 @@ print("written:  ", report)
 print("reference:", study.report)
 gates = pd.DataFrame(trace.gate.T, columns=[f"layer {i}" for i in trace.layer_ids])
 pieces = [piece.strip() for piece in trace.tokens]
-told = pd.DataFrame({"mean |gate|": gates.abs().mean().round(2), "between words": gates.abs().std().round(2),
-                     "positive at": (gates > 0).mean().map("{:.0%}".format)})
-told.assign(**{"least open at": [pieces[i] for i in gates.abs().to_numpy().argmin(axis=0)]})
+told = pd.DataFrame(
+    {
+        "mean |gate|": gates.abs().mean().round(2),
+        "between words": gates.abs().std().round(2),
+        "positive at": (gates > 0).mean().map("{:.0%}".format),
+    }
+)
+told.assign(
+    **{"least open at": [pieces[i] for i in gates.abs().to_numpy().argmin(axis=0)]}
+)
 
 # %% [markdown]
-# A layer whose gate stands wide open at nearly every word, with little between words, does not use
+# A layer whose gate is wide open at nearly every word, with little between words, does not use
 # it as a valve. It may use the **sign**: the same X′ is added at one word and subtracted at another.
-# So a strong colour is no proof that *this* word needed the image, and a mean of |gate| tells little.
+# So a strong colour does not prove that *this* word needed the image, and a mean of |gate| says little.
 # What a word gained from the image is another question; exercise 4 measures it.
 #
 # ## Masks
 #
 # Two masks, two promises. `visual_mask` (B, M): a token that is not valid gets a weight of exactly 0,
-# whatever stands in it. That is how a study with one view lives in a batch of studies with two.
+# whatever its numbers are. That is how a study with one view lives in a batch of studies with two.
 # `text_mask` (B, n): a position that is not text keeps its row, bit for bit; so padding, and visual
 # tokens in the prompt, fetch nothing.
 
@@ -267,10 +303,13 @@ from emrrg_lib.language.hybrid_decoder import gates_scaled, recording
 with torch.no_grad():
     states, visual_mask = model.encode(pixels, view_mask)
     one_view = visual_mask.clone()
-    one_view[:, visual_mask.shape[1] // 2:] = False  # the second half of the tokens is not there
+    # the second half of the tokens is not there
+    one_view[:, visual_mask.shape[1] // 2 :] = False
     rubbish = states.clone()
     rubbish[~one_view] = 1e3
-    ids = torch.tensor([prompt_ids(model.tokenizer, settings.data.prompt)], device=device)
+    ids = torch.tensor(
+        [prompt_ids(model.tokenizer, settings.data.prompt)], device=device
+    )
     clean = model.llm(input_ids=ids, visual_states=states, visual_mask=one_view).logits
     dirty = model.llm(input_ids=ids, visual_states=rubbish, visual_mask=one_view).logits
     with recording(model.llm) as calls:
@@ -278,14 +317,21 @@ with torch.no_grad():
 weights = torch.cat([call[0][1] for call in calls.values()])  # (layers, heads, n, M)
 assert torch.equal(clean, dirty)
 absent = weights[..., ~one_view[0]]
-print("visual_mask: 1000 in every absent token changes no bit; its attention is", float(absent.max()))
+print(
+    "visual_mask: 1000 in every absent token changes no bit; its attention is",
+    float(absent.max()),
+)
 assert not absent.any()
 
 text_mask = torch.ones(1, n, dtype=torch.bool)
 text_mask[0, 2] = False
 with torch.no_grad():
-    out = real(S_big[None], q_big[None], seen[None], visual_mask=None, text_mask=text_mask)[0]
-assert torch.equal(out[2], S_big[2]) and torch.equal(out[[0, 1, 3, 4]], theirs[[0, 1, 3, 4]])
+    out = real(
+        S_big[None], q_big[None], seen[None], visual_mask=None, text_mask=text_mask
+    )[0]
+assert torch.equal(out[2], S_big[2]) and torch.equal(
+    out[[0, 1, 3, 4]], theirs[[0, 1, 3, 4]]
+)
 print("text_mask: row 2 keeps every bit, the other rows are as before")
 
 # %% [markdown]
@@ -293,19 +339,27 @@ print("text_mask: row 2 keeps every bit, the other rows are as before")
 #
 # Writing has two phases. At the **prefill** the whole prompt goes through the model at once. Then
 # come the **cached steps**: one new token at a time, with keys and values of the earlier ones kept.
-# A report of forty tokens is one prefill and thirty-nine cached steps. The first layer tells what it
-# is called with:
+# A report of forty tokens is one prefill and thirty-nine cached steps. Listen to the calls of the
+# first layer:
 
 # %%
 lengths, projections = [], []
 first = next(iter(hybrid_modules(model.llm).values()))
-hooks = [first.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1])),
-         first.k_proj.register_forward_hook(lambda *_: projections.append(1))]
+hooks = [
+    first.register_forward_pre_hook(
+        lambda module, given: lengths.append(given[0].shape[1])
+    ),
+    first.k_proj.register_forward_hook(lambda *_: projections.append(1)),
+]
 model.generate(pixels, view_mask, num_beams=1)
 for hook in hooks:
     hook.remove()
 print("positions a call:", lengths[:6], "…", f"({len(lengths)} calls)")
-print("keys and values of the image were computed", len(projections), "time(s): they are kept as well")
+print(
+    "keys and values of the image were computed",
+    len(projections),
+    "time(s): they are kept as well",
+)
 
 # %% [markdown]
 # The layer on which the paper builds (Slow-Fast) decides by a token's *type* whether a sample has
@@ -318,10 +372,13 @@ print("keys and values of the image were computed", len(projections), "time(s): 
 # writes with the cache, and `one_pass` reads the written report again without it. The second printed
 # line tests the imitation: it should equal a pass in which the prompt alone may look at the image.
 
+
 # %%
 @contextmanager
 def open_at_prefill_only(llm):
-    """The released layer's defect: calls with one position, the cached steps, get a closed gate."""
+    """The released layer's defect:
+    calls with one position, the cached steps, get a closed gate."""
+
     def shut(module, given):
         module.gate_scale = float(given[0].shape[1] > 1)
 
@@ -336,12 +393,18 @@ def open_at_prefill_only(llm):
 
 
 def write_greedily():
-    """The report's token ids (T,) and the logits of each cached step (T, vocabulary)."""
+    """The report's token ids (T,) and the logits of each cached step (T,
+    vocabulary)."""
     out = model.llm.generate(
-        **inputs_of(head), do_sample=False, max_new_tokens=settings.generation.max_new_tokens,
-        return_dict_in_generate=True, output_logits=True, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id)
-    written = out.sequences[0, -len(out.logits):]
+        **inputs_of(head),
+        do_sample=False,
+        max_new_tokens=settings.generation.max_new_tokens,
+        return_dict_in_generate=True,
+        output_logits=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    written = out.sequences[0, -len(out.logits) :]
     return written, torch.cat(out.logits).float()
 
 
@@ -350,29 +413,45 @@ def inputs_of(ids):
 
 
 def one_pass(written, text=None):
-    """The same logits without cache. text (n,) bool: which positions may look; None: as trained."""
+    """The same logits without cache.
+    text (n,) bool: which positions may look; None: as trained."""
     inputs = inputs_of(torch.cat([head, written[None]], dim=1))
     if text is not None:
         inputs["text_mask"] = inputs["text_mask"] & text
-    return model.llm(**inputs, use_cache=False).logits[0, -len(written) - 1:-1].float()
+    return (
+        model.llm(**inputs, use_cache=False).logits[0, -len(written) - 1 : -1].float()
+    )
 
 
-head = torch.tensor([prompt_ids(tokenizer, settings.data.prompt, settings.llm.image_in_prompt)],
-                    device=device)
+# %%
+head = torch.tensor(
+    [prompt_ids(tokenizer, settings.data.prompt, settings.llm.image_in_prompt)],
+    device=device,
+)
 with torch.no_grad():
     ids_open, logits_open = write_greedily()
     whole = one_pass(ids_open)
     with open_at_prefill_only(model.llm):
         ids_shut, logits_shut = write_greedily()
-    length = inputs_of(torch.cat([head, ids_shut[None]], dim=1))["inputs_embeds"].shape[1]
+    length = inputs_of(torch.cat([head, ids_shut[None]], dim=1))["inputs_embeds"].shape[
+        1
+    ]
     prompt_only = torch.arange(length, device=device) < length - len(ids_shut)
     whole_shut = one_pass(ids_shut, prompt_only)
-right, defect = (logits_open - whole).abs().max(), (logits_shut - whole_shut).abs().max()
+right, defect = (
+    (logits_open - whole).abs().max(),
+    (logits_shut - whole_shut).abs().max(),
+)
 print(f"cached steps against one pass, largest difference of a logit: {right:.0e}")
 print(f"with the defect, against a text_mask of the prompt alone:     {defect:.0e}")
-assert max(right, defect) < (1e-3 if model.llm.dtype == torch.float32 else 0.5)  # bfloat16 rounds more
-print("with the defect: first token equal:", bool(ids_open[0] == ids_shut[0]), "· all tokens equal:",
-      torch.equal(ids_open, ids_shut))
+# bfloat16 rounds more
+assert max(right, defect) < (1e-3 if model.llm.dtype == torch.float32 else 0.5)
+print(
+    "with the defect: first token equal:",
+    bool(ids_open[0] == ids_shut[0]),
+    "· all tokens equal:",
+    torch.equal(ids_open, ids_shut),
+)
 
 # %%
 from emrrg_lib.interpret import Picture
@@ -383,14 +462,19 @@ def gates_while_writing():
     """Mean |gate| over the hybrid layers at every position, as called in generation."""
     with torch.no_grad(), recording(model.llm) as calls:
         write_greedily()
-    layers = [torch.cat([gate[0] for gate, _ in made]) for made in calls.values()]  # (positions,) each
+    # (positions,) each
+    layers = [torch.cat([gate[0] for gate, _ in made]) for made in calls.values()]
     return torch.stack(layers).abs().mean(dim=0).float().cpu().numpy()
 
 
 def step_picture(curves, start):
-    """One panel a way of writing; positions before `start` are the prompt, read at the prefill."""
-    told = "; ".join(f"{name}: mean |gate| {curve[:start].mean():.2f} in the prompt, "
-                     f"{curve[start:].mean():.2f} at the cached steps" for name, curve in curves.items())
+    """One panel a way of writing;
+    positions before `start` are the prompt, read at the prefill."""
+    told = "; ".join(
+        f"{name}: mean |gate| {curve[:start].mean():.2f} in the prompt, "
+        f"{curve[start:].mean():.2f} at the cached steps"
+        for name, curve in curves.items()
+    )
     picture = Picture((8.4, 2.6), facecolor=PAPER, layout="constrained", alt=told)
     panels = picture.subplots(1, len(curves), sharey=True)
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
@@ -398,14 +482,24 @@ def step_picture(curves, start):
         axes.bar(places[:start], curve[:start], width=1, color=ORANGE, alpha=0.5)
         axes.bar(places[start:], curve[start:], width=1, color=BLUE)
         axes.axvline(start - 0.5, color=INK, linewidth=1)
-        axes.text(start / 2, 1.0, "prompt: one prefill", ha="center", fontsize=8, color=INK)
-        axes.text((start + len(curve)) / 2, 1.0, "report: cached steps", ha="center", fontsize=8, color=INK)
+        axes.text(
+            start / 2, 1.0, "prompt: one prefill", ha="center", fontsize=8, color=INK
+        )
+        axes.text(
+            (start + len(curve)) / 2,
+            1.0,
+            "report: cached steps",
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
         axes.set(title=name, xlabel="position", ylim=(0, 1.1))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("mean |gate|")
     return picture
 
 
+# %%
 curves = {"this kit": gates_while_writing()}
 with open_at_prefill_only(model.llm):
     curves["with the defect"] = gates_while_writing()
@@ -423,31 +517,37 @@ step_picture(curves, inputs_of(head)["inputs_embeds"].shape[1])
 from emrrg_lib.evaluation import clinical_scores, label_report
 
 many = [draw_study(7, index, settings.encoder.image_size) for index in range(600, 624)]
-views = study_set.pixels(many, settings)
-written = {"as trained": model.generate(*views, num_beams=1)}
+written = {"as trained": model.generate(many, num_beams=1)}
 with open_at_prefill_only(model.llm):
-    written["open at the prefill only"] = model.generate(*views, num_beams=1)
+    written["open at the prefill only"] = model.generate(many, num_beams=1)
 with gates_scaled(model.llm, dict.fromkeys(hybrid_modules(model.llm), 0.0)):
-    written["closed"] = model.generate(*views, num_beams=1)
+    written["closed"] = model.generate(many, num_beams=1)
 
 rows = {}
 for gates, texts in written.items():
-    micro = clinical_scores([each.labels for each in many], [label_report(text) for text in texts])["micro"]
+    micro = clinical_scores(
+        [each.labels for each in many], [label_report(text) for text in texts]
+    )["micro"]
     as_blind = sum(a == b for a, b in zip(texts, written["closed"], strict=True))
-    rows[gates] = {"different reports": len(set(texts)), "same as closed": as_blind,
-                   "precision": micro["P"], "recall": micro["R"], "finding F1": micro["F1"]}
+    rows[gates] = {
+        "different reports": len(set(texts)),
+        "same as closed": as_blind,
+        "precision": micro["P"],
+        "recall": micro["R"],
+        "finding F1": micro["F1"],
+    }
 pd.DataFrame(rows).transpose().map("{:.2g}".format)
 
 # %% [markdown]
 # Compare the second row with the third. A model that sees the image while it reads the prompt, and
 # then no more, writes (nearly) what it writes blind: at the prefill only one word is chosen, and
-# most reports begin alike. Nothing in the loss curve would tell: training runs without a cache, all
+# most reports begin alike. The loss curve would not show it: training runs without a cache, all
 # positions at once, and sees no defect. Only a generated report shows it.
 #
 # ## Visual tokens in the prompt, or not
 #
 # §3.4 says that "all hidden states participate in self-attention" and "only text-derived queries"
-# in cross-attention. That makes sense if visual tokens stand in the prompt too. The kit has three
+# in cross-attention. That makes sense if visual tokens are in the prompt too. The kit has three
 # settings, `visual_in_prompt`:
 #
 # | setting | in the prompt | presets |
@@ -460,19 +560,35 @@ pd.DataFrame(rows).transpose().map("{:.2g}".format)
 # change the model's next word?
 
 # %%
-other_pixels, other_mask = study_set.pixels([draw_study(7, 12, settings.encoder.image_size)], settings)
+other_pixels, other_mask = study_set.pixels(
+    [draw_study(7, 12, settings.encoder.image_size)], settings
+)
 with torch.no_grad():
     other_states, _ = model.encode(other_pixels, other_mask)
 rows = {}
 for choice in ("none", "pooled", "all"):
-    model.settings = replace(settings, llm=replace(settings.llm, visual_in_prompt=choice))
-    ids = torch.tensor([prompt_ids(tokenizer, settings.data.prompt, choice != "none")], device=device)
-    given = [model.llm_inputs(ids, torch.ones_like(ids), s, visual_mask) for s in (states, other_states)]
-    with torch.no_grad(), gates_scaled(model.llm, dict.fromkeys(hybrid_modules(model.llm), 0.0)):
-        one, two = (model.llm(**inputs, logits_to_keep=1).logits.float() for inputs in given)
-    rows[choice] = {"tokens the LLM reads": given[0]["inputs_embeds"].shape[1],
-                    "of them text": int(given[0]["text_mask"].sum()),
-                    "another image moves a logit by": round(float((one - two).abs().max()), 3)}
+    model.settings = replace(
+        settings, llm=replace(settings.llm, visual_in_prompt=choice)
+    )
+    ids = torch.tensor(
+        [prompt_ids(tokenizer, settings.data.prompt, choice != "none")], device=device
+    )
+    given = [
+        model.llm_inputs(ids, torch.ones_like(ids), s, visual_mask)
+        for s in (states, other_states)
+    ]
+    with (
+        torch.no_grad(),
+        gates_scaled(model.llm, dict.fromkeys(hybrid_modules(model.llm), 0.0)),
+    ):
+        one, two = (
+            model.llm(**inputs, logits_to_keep=1).logits.float() for inputs in given
+        )
+    rows[choice] = {
+        "tokens the LLM reads": given[0]["inputs_embeds"].shape[1],
+        "of them text": int(given[0]["text_mask"].sum()),
+        "another image moves a logit by": round(float((one - two).abs().max()), 3),
+    }
 model.settings = settings
 pd.DataFrame(rows).transpose().map("{:g}".format)
 
@@ -505,10 +621,15 @@ for name in ("qwen1.5-1.8b", "llama2-7b"):
     with torch.device("meta"):
         big = build_llm(name)
         sizes = big.config
-        added = sum(p.numel() for p in hybrid_modules(install_hybrid_layers(big, [0]))[0].parameters())
+        added = sum(
+            p.numel()
+            for p in hybrid_modules(install_hybrid_layers(big, [0]))[0].parameters()
+        )
     own = sum(p.numel() for p in big.get_decoder().layers[1].parameters())
-    print(f"{name}: {sizes.num_hidden_layers} layers of {own:,}; "
-          f"a hybrid one adds {added:,} ({added / own:.0%})")
+    print(
+        f"{name}: {sizes.num_hidden_layers} layers of {own:,}; "
+        f"a hybrid one adds {added:,} ({added / own:.0%})"
+    )
 try:
     with torch.device("meta"):
         install_hybrid_layers(build_llm("qwen1.5-1.8b"), [0, 8, 16, 24])
@@ -520,7 +641,7 @@ except InputError as error:
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · What a layer adds *(easy, 5 minutes)*
@@ -535,6 +656,7 @@ except InputError as error:
 # number; α is one number.
 #
 # </details>
+
 
 # %%
 def added_parameters(hidden, heads, kv_heads, head_dim):
@@ -574,9 +696,11 @@ check_1(added_parameters)
 #
 # </details>
 
+
 # %%
 def cross_attention(q, K, V):
-    """q (heads, n, h); K, V (kv_heads, M, h) → X′ (n, heads · h), heads side by side."""
+    """q (heads, n, h); K, V (kv_heads, M, h)
+    → X′ (n, heads · h), heads side by side."""
     return None  # your code
 
 
@@ -611,9 +735,11 @@ check_2(cross_attention)
 #
 # </details>
 
+
 # %%
 def masked_softmax(scores, valid):
-    """scores (n, M), valid (M,) bool, True = there → weights (n, M); each row sums to 1."""
+    """scores (n, M), valid (M,) bool, True = there → weights (n, M);
+    each row sums to 1."""
     return None  # your code
 
 
@@ -650,9 +776,11 @@ check_3(masked_softmax)
 #
 # </details>
 
+
 # %%
 def image_gain(with_image, blind, ids):
-    """(n, vocabulary) twice, (n,) → (n − 1,): log p(token | image) − log p(token | no image)."""
+    """(n, vocabulary) twice, (n,) → (n − 1,):
+    log p(token | image) − log p(token | no image)."""
     return None  # your code
 
 
@@ -682,7 +810,7 @@ check_4(image_gain)
 #     print(f"{gain:+6.2f} nats {piece}")
 # ```
 #
-# Gains stand where a choice is made, at the word that turns a normal sentence into a finding; the
+# Gains appear where a choice is made, at the word that turns a normal sentence into a finding; the
 # words that follow from it gain little, and a gain can be negative. Compare with the strip above: a
 # gate may be wide open at a word that gains nothing.
 #

@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | **You need** | what a gradient step is; notebooks 03 and 04 tell what the trained parts are |
+# | **You need** | what a gradient step is; notebooks 03 and 04 explain the trained parts |
 # | **Time** | about 20 minutes of reading and trying, 30 more for the exercises |
 # | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one, the data and two weight files (not measured) |
@@ -26,11 +26,9 @@
 
 # %%
 import contextlib
-import io
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,48 +36,51 @@ import pandas as pd
 import torch
 from IPython.utils.capture import capture_output
 from torch import nn
-from transformers.utils import logging
 
-import emrrg_lib
 from emrrg_lib.config import preset, with_values
-from emrrg_lib.interpret import ModelNumbers, Picture, loss_curve, model_picture
+from emrrg_lib.course.notebook import (
+    glossary,
+    no_bars,
+    picture_of,
+    run_of,
+    scratch_folder,
+)
+from emrrg_lib.files import KIT
+from emrrg_lib.interpret import Picture, loss_curve
 from emrrg_lib.model import EMRRG
 
-PROFILE = "tiny"  # on a GPU machine, with the data in the kit's folder iu_xray: "iu-xray"
+# on a GPU machine, with the data in the kit's folder iu_xray: "iu-xray"
+PROFILE = "tiny"
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
+scratch = scratch_folder()  # for everything this notebook writes; removed at the end
 folder = Path(scratch.name)
-os.environ["EMRRG_CACHE"] = str(folder / "cache")  # resized images
-
-
-@contextlib.contextmanager
-def no_bars():
-    """Keeps text off the page; pictures are shown."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-SHORT = ["train.warm_steps=24", "train.steps=4", "train.batch_size=8", "train.warmup_steps=4",
-         "train.validations=1", "train.validation_studies=4", "train.save_steps=5"]
+SHORT = [
+    "train.warm_steps=24",
+    "train.steps=4",
+    "train.batch_size=8",
+    "train.warmup_steps=4",
+    "train.validations=1",
+    "train.validation_studies=4",
+    "train.save_steps=5",
+]
 if PROFILE == "tiny":
-    config, data, out = with_values(preset("tiny"), SHORT), folder / "data", folder / "run"
+    config, data, out = (
+        with_values(preset("tiny"), SHORT),
+        folder / "data",
+        folder / "run",
+    )
 else:
-    config, data, out = preset(PROFILE), kit / "iu_xray", kit / "runs" / PROFILE
+    config, data, out = preset(PROFILE), KIT / "iu_xray", run_of(PROFILE)
 model = EMRRG.from_preset("tiny")  # for what is done by hand
-numbers = ModelNumbers.from_config(model.settings, model.llm.config.hidden_size,
-                                   model.llm.config.num_hidden_layers)
-model_picture(numbers, lit=("partial_lora", "projector", "hybrid", "gate", "report"))
+lit = ("partial_lora", "projector", "hybrid", "gate", "report")
+picture_of(model.settings, lit)
 
 # %% [markdown]
 # Lit are the parts that stage 3 trains, and the report with its loss, from which they learn. The
 # encoder's own weights and the language model stay as they are.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("B (batch)", "V (views)", "I", "r", "w_g", "b_g", "α", "g_s")
+glossary("B (batch), V (views), I, r, w_g, b_g, α, g_s")
 
 # %% [markdown]
 # ## The protocol, as numbers
@@ -93,7 +94,12 @@ glossary("B (batch)", "V (views)", "I", "r", "w_g", "b_g", "α", "g_s")
 iu = preset("iu-xray")
 rows = [  # setting, the paper, the release's IU script, this kit's preset
     ("language model", "Qwen1.5-1.8B", "Llama-2-7B-chat", iu.llm.name),
-    ("hybrid layers", "0, 8, 16, 24", "none", ", ".join(map(str, iu.llm.hybrid_layers))),
+    (
+        "hybrid layers",
+        "0, 8, 16, 24",
+        "none",
+        ", ".join(map(str, iu.llm.hybrid_layers)),
+    ),
     ("image", "192 px", "224 px", f"{iu.encoder.image_size} px"),
     ("views", "not given", "mean of their tokens", iu.data.views),
     ("epochs", "30", "21", iu.train.epochs),
@@ -101,14 +107,35 @@ rows = [  # setting, the paper, the release's IU script, this kit's preset
     ("rank of Partial LoRA", "32", "16, frozen again", iu.partial_lora.r),
     ("longest report", "60 tokens", "60 tokens", f"{iu.data.max_length} tokens"),
     ("references scored", "not given", "cut to 60 tokens", iu.data.references),
-    ("optimiser", "not given", "AdamW, decay .01", f"AdamW, decay {iu.train.weight_decay}"),
-    ("learning rate", "not given", "1e-4",
-     f"{iu.train.learning_rate:g}; gate {iu.train.gate_learning_rate:g}"),
-    ("schedule", "not given", "cosine, no warm-up", f"{iu.train.schedule}, warm-up {iu.train.warmup_steps}"),
-    ("validation", "every epoch", "every 2 batches", f"{iu.train.validations} times in all"),
+    (
+        "optimiser",
+        "not given",
+        "AdamW, decay .01",
+        f"AdamW, decay {iu.train.weight_decay}",
+    ),
+    (
+        "learning rate",
+        "not given",
+        "1e-4",
+        f"{iu.train.learning_rate:g}; gate {iu.train.gate_learning_rate:g}",
+    ),
+    (
+        "schedule",
+        "not given",
+        "cosine, no warm-up",
+        f"{iu.train.schedule}, warm-up {iu.train.warmup_steps}",
+    ),
+    (
+        "validation",
+        "every epoch",
+        "every 2 batches",
+        f"{iu.train.validations} times in all",
+    ),
     ("beams", "not given", "5", iu.generation.num_beams),
 ]
-pd.DataFrame(rows, columns=["", "paper", "released script", "preset iu-xray"]).set_index("")
+pd.DataFrame(
+    rows, columns=["", "paper", "released script", "preset iu-xray"]
+).set_index("")
 
 # %% [markdown]
 # Three lines need a word. *Hybrid layers:* Qwen1.5-1.8B has 24 layers, numbered 0 to 23, so the
@@ -127,9 +154,15 @@ pd.DataFrame(rows, columns=["", "paper", "released script", "preset iu-xray"]).s
 studies = 2069  # train split of IU X-ray
 batches = math.ceil(studies / iu.train.batch_size)
 steps = iu.train.joint_steps(studies)
-print(f"one epoch: {batches} batches, the last of {studies - (batches - 1) * iu.train.batch_size} studies")
+print(
+    f"one epoch: {batches} batches, the last of "
+    f"{studies - (batches - 1) * iu.train.batch_size} studies"
+)
 print(f"30 epochs: {steps} steps")
-print(f"by batches that is {steps / batches:.2f} epochs; 30 whole ones would be {30 * batches}")
+print(
+    f"by batches that is {steps / batches:.2f} epochs; 30 whole ones would be "
+    f"{30 * batches}"
+)
 
 # %% [markdown]
 # ## The loss, by hand
@@ -149,10 +182,16 @@ sizes = model.settings
 drawn = [draw_study(5, i, sizes.encoder.image_size) for i in (0, 1)]
 pixels, view_mask = study_set.pixels(drawn, sizes)
 reports = ["the heart is normal in size .", "no pneumothorax ."]
-text = text_batch(model.tokenizer, "Describe the image.", reports, sizes.data.max_length)
-table = pd.DataFrame({
-    "token": [model.tokenizer.decode([i]) for i in text.input_ids[1]],
-    "attended": text.attention_mask[1].tolist(), "label": text.labels[1].tolist()})
+text = text_batch(
+    model.tokenizer, "Describe the image.", reports, sizes.data.max_length
+)
+table = pd.DataFrame(
+    {
+        "token": [model.tokenizer.decode([i]) for i in text.input_ids[1]],
+        "attended": text.attention_mask[1].tolist(),
+        "label": text.labels[1].tolist(),
+    }
+)
 print(table[18:].to_string())  # from the end of the prompt on
 
 # %%
@@ -165,11 +204,22 @@ with torch.no_grad():
         for place in range(1, text.labels.shape[1]):
             label = int(text.labels[row, place])
             if label != -100:
-                summed -= float(log_p[row, place - 1, label])  # the token before it makes the prediction
+                # the token before it makes the prediction
+                summed -= float(log_p[row, place - 1, label])
                 count += 1
-    theirs = float(model(view_mask=view_mask, input_ids=text.input_ids, attention_mask=text.attention_mask,
-                         labels=text.labels, pixel_values=pixels)["loss"])
-print(f"by hand {summed / count:.6f} nats per token over {count} tokens · the model's own {theirs:.6f}")
+    theirs = float(
+        model(
+            view_mask=view_mask,
+            input_ids=text.input_ids,
+            attention_mask=text.attention_mask,
+            labels=text.labels,
+            pixel_values=pixels,
+        )["loss"]
+    )
+print(
+    f"by hand {summed / count:.6f} nats per token over {count} tokens · the model's "
+    f"own {theirs:.6f}"
+)
 assert abs(summed / count - theirs) < 1e-4
 
 # %% [markdown]
@@ -205,13 +255,19 @@ Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
 
 def train_by_hand(model, steps, size, rate, decay, seed):
     """Cosine schedule without warm-up, no clipping."""
-    groups = [{"params": [model.line.weight], "weight_decay": decay},
-              {"params": [model.line.bias], "weight_decay": 0.0}]  # vectors do not decay
+    groups = [
+        {"params": [model.line.weight], "weight_decay": decay},
+        # vectors do not decay
+        {"params": [model.line.bias], "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     batches, losses = [], []
     for step in range(steps):
-        if not batches:  # a new epoch: a new permutation, from seed and number of the epoch
-            epoch = torch.Generator().manual_seed(seed + step // math.ceil(len(X) / size))
+        # a new epoch: a new permutation, from seed and number of the epoch
+        if not batches:
+            epoch = torch.Generator().manual_seed(
+                seed + step // math.ceil(len(X) / size)
+            )
             batches = list(torch.randperm(len(X), generator=epoch).split(size))
         batch = batches.pop(0)
         loss = model(X[batch], Y[batch])["loss"]
@@ -224,9 +280,13 @@ def train_by_hand(model, steps, size, rate, decay, seed):
     return losses
 
 
+# %%
 ours = Line()
 losses = train_by_hand(ours, steps=60, size=4, rate=0.1, decay=0.1, seed=3)
-print(f"loss: {sum(losses[:3]) / 3:.3f} in the first epoch, {sum(losses[-3:]) / 3:.3f} in the last")
+print(
+    f"loss: {sum(losses[:3]) / 3:.3f} in the first epoch, {sum(losses[-3:]) / 3:.3f} "
+    "in the last"
+)
 
 # %% [markdown]
 # ### The real one is the same
@@ -240,11 +300,29 @@ from emrrg_lib.training.engine import fit, loss_history
 
 real = Line()
 with capture_output():
-    trainer = fit(real, Indices(len(X)), lambda numbers: {"x": X[numbers], "y": Y[numbers]}, folder / "line",
-                  steps=60, batch_size=4, learning_rate=0.1, warmup_steps=0, weight_decay=0.1, clip=0.0,
-                  schedule="cosine", seed=3)
-print("largest difference of the weights:", float((ours.line.weight - real.line.weight).abs().max().detach()))
-print("logged by the engine:", len(loss_history(trainer)), "points, each a mean of three steps")
+    trainer = fit(
+        real,
+        Indices(len(X)),
+        lambda numbers: {"x": X[numbers], "y": Y[numbers]},
+        folder / "line",
+        steps=60,
+        batch_size=4,
+        learning_rate=0.1,
+        warmup_steps=0,
+        weight_decay=0.1,
+        clip=0.0,
+        schedule="cosine",
+        seed=3,
+    )
+print(
+    "largest difference of the weights:",
+    float((ours.line.weight - real.line.weight).abs().max().detach()),
+)
+print(
+    "logged by the engine:",
+    len(loss_history(trainer)),
+    "points, each a mean of three steps",
+)
 assert torch.allclose(ours.line.weight, real.line.weight, atol=1e-6)
 
 # %% [markdown]
@@ -255,7 +333,7 @@ assert torch.allclose(ours.line.weight, real.line.weight, atol=1e-6)
 #
 # The gate starts shut: α = 0. Adam moves a parameter by about the learning rate a step, whatever the
 # size of its gradient. So the rate and the number of steps decide how far α can come at all. The
-# gate (α, w_g, b_g) therefore has a group and a rate of its own.
+# gate (α, w_g, b_g) therefore has its own group and rate.
 
 # %%
 from emrrg_lib.training.engine import SCHEDULES
@@ -267,33 +345,60 @@ rows = []
 for name, each in models.items():
     train = each.settings.train
     groups = learning_rate_groups(each, train.learning_rate, train.gate_learning_rate)
-    for part, group in zip(("LoRA, projector, cross-attention", "gate and α"), groups, strict=True):
-        rows.append({"preset": name, "group": part, "rate": f"{group['lr']:g}",
-                     "parameters": f"{sum(p.numel() for p in group['params']):,}"})
+    for part, group in zip(
+        ("LoRA, projector, cross-attention", "gate and α"), groups, strict=True
+    ):
+        rows.append(
+            {
+                "preset": name,
+                "group": part,
+                "rate": f"{group['lr']:g}",
+                "parameters": f"{sum(p.numel() for p in group['params']):,}",
+            }
+        )
 pd.DataFrame(rows).set_index(["preset", "group"])
 
 # %%
 from emrrg_lib.interpret.style import BLUE, INK, ORANGE, PAPER
 
-factors = {name: [rule(step, 0 if name == "cosine" else 100, steps) for step in range(steps)]
-           for name, rule in SCHEDULES.items()}
+factors = {
+    name: [rule(step, 0 if name == "cosine" else 100, steps) for step in range(steps)]
+    for name, rule in SCHEDULES.items()
+}
 reach = {rate: sum(factors["cosine"]) * rate for rate in (1e-4, 1e-3)}
 
 
 def rates_picture():
     """The two schedules, and the farthest that α can come."""
-    picture = Picture((8.4, 2.8), facecolor=PAPER, layout="constrained", alt=(
-        f"Left: the factor on the learning rate over {steps} steps; hold rises, stays at 1 and falls over "
-        "the last 30 %, cosine falls from the start. Right: how far α can come under the cosine: "
-        + ", ".join(f"{far:.2f} at a rate of {rate:g}" for rate, far in reach.items()) + "."))
+    picture = Picture(
+        (8.4, 2.8),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            f"Left: the factor on the learning rate over {steps} steps; hold rises, "
+            "stays at 1 and falls over "
+            "the last 30 %, cosine falls from the start. Right: how far α can come "
+            "under the cosine: "
+            + ", ".join(
+                f"{far:.2f} at a rate of {rate:g}" for rate, far in reach.items()
+            )
+            + "."
+        ),
+    )
     left, right = picture.subplots(1, 2)
-    for (name, values), colour_of, style in zip(factors.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
+    for (name, values), colour_of, style in zip(
+        factors.items(), (BLUE, ORANGE), ("-", "--"), strict=True
+    ):
         left.plot(values, style, color=colour_of, label=name)
     left.set(xlabel="step", ylabel="factor on the rate")
     left.legend(frameon=False)
     for rate, style in zip(reach, ("--", "-"), strict=True):
-        right.plot((torch.tensor(factors["cosine"]).cumsum(0) * rate).tolist(), style, color=INK,
-                   label=f"rate {rate:g}")
+        right.plot(
+            (torch.tensor(factors["cosine"]).cumsum(0) * rate).tolist(),
+            style,
+            color=INK,
+            label=f"rate {rate:g}",
+        )
     right.set(xlabel="step", ylabel="farthest α")
     right.legend(frameon=False)
     return picture
@@ -323,19 +428,28 @@ from emrrg_lib.training.finetune import run_finetune
 
 if PROFILE == "tiny":
     with no_bars():
-        write_phantom(data, 48, seed=11, size=config.encoder.image_size, splits=(32 / 48, 8 / 48, 8 / 48))
+        write_phantom(
+            data,
+            48,
+            seed=11,
+            size=config.encoder.image_size,
+            splits=(32 / 48, 8 / 48, 8 / 48),
+        )
 with no_bars():
     run_finetune(config, data, out)
 record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-print(record["history"][-1]["step"], "steps · validation score",
-      [round(entry["score"], 3) for entry in record["validation"]])
+print(
+    record["history"][-1]["step"],
+    "steps · validation score",
+    [round(entry["score"], 3) for entry in record["validation"]],
+)
 
 # %% [markdown]
 # *Two curves, drawn while it ran: the warm part, then the joint part.* (Two validations of four
 # studies each, one at the end of each part; where they are equal, no report of the four has changed
 # between them.) The loss begins low, since
-# the frozen language model knows the phantom's language already; what is left to learn is what only
-# the image can tell. With 8 studies a step the curve is mostly the luck of the batch, and more so at the
+# the frozen language model knows the phantom's language already; it has to learn only what
+# the image shows. With 8 studies a step the curve is mostly the luck of the batch, and more so at the
 # end of an epoch, where the batch is what was left over. (An epoch is longer than 32 studies: one
 # with a finding is drawn twice, `abnormal_factor`.)
 #
@@ -345,12 +459,19 @@ print(record["history"][-1]["step"], "steps · validation score",
 # warm part had a higher one: there the encoder was not tuned yet.
 
 # %%
-shipped = Path(os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run"))
+shipped = run_of("tiny")
 past = json.loads((shipped / "run.json").read_text(encoding="utf-8"))
 curve = past["history"]
-print(f"{curve[-1]['step']} steps, {past['minutes']} minutes on", past["hardware"]["threads"], "threads")
+print(
+    f"{curve[-1]['step']} steps, {past['minutes']} minutes on",
+    past["hardware"]["threads"],
+    "threads",
+)
 for entry in past["validation"]:
-    print(f"  validated at step {entry['step']}: 0.8 · BLEU-4 + 0.2 · CIDEr = {entry['score']:.3f}")
+    print(
+        f"  validated at step {entry['step']}: 0.8 · BLEU-4 + 0.2 · CIDEr = "
+        f"{entry['score']:.3f}"
+    )
 loss_curve([row["step"] for row in curve], [row["loss"] for row in curve])
 
 # %% [markdown]
@@ -382,7 +503,12 @@ if PROFILE == "tiny":
     with capture_output(), contextlib.suppress(PowerCut), plug:
         run_finetune(config, data, part)
     print("run.json written:", (part / "run.json").exists())
-    print("checkpoints:", sorted(path.name for path in (part / "checkpoints" / "warm").glob("checkpoint-*")))
+    print(
+        "checkpoints:",
+        sorted(
+            path.name for path in (part / "checkpoints" / "warm").glob("checkpoint-*")
+        ),
+    )
     newest = part / "checkpoints" / "warm" / "checkpoint-10"
     for file in sorted(newest.iterdir()):
         print(f"  {file.name:<22}{file.stat().st_size:>9,} bytes")
@@ -401,7 +527,9 @@ if PROFILE == "tiny":
     again = json.loads((part / "run.json").read_text(encoding="utf-8"))
     points = zip(record["history"], again["history"], strict=True)
     differences = [abs(a["loss"] - b["loss"]) for a, b in points]
-    print(f"{len(differences)} points of the curve, largest difference {max(differences)}")
+    print(
+        f"{len(differences)} points of the curve, largest difference {max(differences)}"
+    )
     for name in ("trained.safetensors", "last.safetensors"):
         same = (out / name).read_bytes() == (part / name).read_bytes()
         print(f"{name} equal, byte for byte: {same}")
@@ -417,7 +545,9 @@ from emrrg_lib.files import InputError
 
 if PROFILE == "tiny":
     try:
-        run_finetune(with_values(config, ["train.learning_rate=0.01"]), data, part, resume=True)
+        run_finetune(
+            with_values(config, ["train.learning_rate=0.01"]), data, part, resume=True
+        )
     except InputError as error:
         print(str(error).replace(f"{folder}{os.sep}", ""))
 
@@ -436,7 +566,7 @@ with no_bars():
 told = {
     "config.json": "every size and choice: with it the model is built again",
     "run.json": "seed, versions, hardware, minutes, the loss curve, the validations",
-    "trained.safetensors": "what trained, as it was at the joint part's best validation",
+    "trained.safetensors": "what trained, at the best validation of the joint part",
     "last.safetensors": "the same after the last step",
     "predictions.jsonl": "a line a study: id, reference, hypothesis",
     "metrics.json": "scores with 95 % intervals",
@@ -450,23 +580,48 @@ from safetensors.torch import load_file
 from emrrg_lib.tuning.policy import part_of
 
 tensors = load_file(out / "trained.safetensors")
-names = pd.DataFrame([{"part": part_of(name), "numbers": t.numel(),
-                       "example": ".".join(name.split(".")[-4:])}  # the end of the name
-                      for name, t in tensors.items()])
-names = names.groupby("part").agg(tensors=("numbers", "size"), numbers=("numbers", "sum"),
-                                  example=("example", "first"))
+names = pd.DataFrame(
+    [
+        {
+            "part": part_of(name),
+            "numbers": t.numel(),
+            "example": ".".join(name.split(".")[-4:]),
+        }  # the end of the name
+        for name, t in tensors.items()
+    ]
+)
+names = names.groupby("part").agg(
+    tensors=("numbers", "size"),
+    numbers=("numbers", "sum"),
+    example=("example", "first"),
+)
 print(names.to_string())
 last = load_file(out / "last.safetensors")
-print("\ntanh(α) at the end, layer by layer:",
-      [round(math.tanh(float(t)), 4) for name, t in last.items() if name.endswith("warm_up")])
+print(
+    "\ntanh(α) at the end, layer by layer:",
+    [
+        round(math.tanh(float(t)), 4)
+        for name, t in last.items()
+        if name.endswith("warm_up")
+    ],
+)
 
 # %% [markdown]
 # The file holds what trained and nothing else: no encoder, no language model. For `iu-xray` that is
 # 36.6 million numbers beside a model of 1.96 billion, and nobody's weights are handed on with a run.
 
 # %%
-rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
-print(rows[0]["id"], "\n  reference: ", rows[0]["reference"], "\n  hypothesis:", rows[0]["hypothesis"])
+rows = [
+    json.loads(line)
+    for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+]
+print(
+    rows[0]["id"],
+    "\n  reference: ",
+    rows[0]["reference"],
+    "\n  hypothesis:",
+    rows[0]["hypothesis"],
+)
 scores = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
 model_row = scores["rows"][0]
 print(f"\n{scores['dataset']}, {scores['split']}, {len(rows)} studies")
@@ -494,19 +649,25 @@ from emrrg_lib.language.prompt import report_ids
 whole = [clean_report(draw_study(5, i, 32).report, "iu_xray") for i in range(40)]
 rows = []
 for longest in (15, 25, 35, 100):
-    kept = [report_ids(model.tokenizer, report, longest)[:-1] for report in whole]  # without the end symbol
+    # without the end symbol
+    kept = [report_ids(model.tokenizer, report, longest)[:-1] for report in whole]
     cut = [model.tokenizer.decode(ids).strip() for ids in kept]
     changed = sum(a != b for a, b in zip(cut, whole, strict=True))
     honest = score_reports(whole, cut, meteor=False)
     lenient = score_reports(cut, cut, meteor=False)
-    rows.append({"max_length": longest, "references cut": f"{changed} of 40",
-                 "BLEU-4, cut references": lenient["Bleu_4"],
-                 "BLEU-4, whole references": honest["Bleu_4"]})
+    rows.append(
+        {
+            "max_length": longest,
+            "references cut": f"{changed} of 40",
+            "BLEU-4, cut references": lenient["Bleu_4"],
+            "BLEU-4, whole references": honest["Bleu_4"],
+        }
+    )
 pd.DataFrame(rows).set_index("max_length").round(3)
 
 # %% [markdown]
-# The cut referee gives full marks to a model that never says how a report ends, and findings may stand
-# there. On IU X-ray a limit of 60 is no formality: with Qwen1.5's tokens it cuts 22.8 % of the training
+# The cut referee gives full marks to a model that never says how a report ends, and findings may be
+# there. On IU X-ray a limit of 60 is not a formality: with Qwen1.5's tokens it cuts 22.8 % of the training
 # reports and 14.9 % of the test references, with Llama-2's 38.6 % and 23.6 % (our count, on the
 # published split after R2Gen's cleaning). So the cut moves the scores of every system, up or down, with
 # the tokenizer: numbers with different language models are not on one scale. The kit scores whole references;
@@ -524,12 +685,12 @@ pd.DataFrame(rows).set_index("max_length").round(3)
 #
 # **The real one.** `emrrg data check iu_xray`, then `PROFILE = "iu-xray"` above, or in a terminal
 # `emrrg train --preset iu-xray --data iu_xray --out runs/iu`. It needs a GPU, the encoder
-# `MambaXrayCLIP-B.pth` and Qwen1.5-1.8B; the README says where they come from. This preset has not
-# been trained by us yet.
+# `MambaXrayCLIP-B.pth` and Qwen1.5-1.8B; `emrrg_lib/README.md` says where they come from. This
+# preset has not been trained by us yet.
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Where in the data is step k? *(easy, 6 minutes)*
@@ -542,6 +703,7 @@ pd.DataFrame(rows).set_index("max_length").round(3)
 # How many batches has one epoch? Round up. Then `divmod`.
 #
 # </details>
+
 
 # %%
 def place(k, studies, batch_size):
@@ -579,6 +741,7 @@ check_1(place)
 # `learnt = report[:max_length] + [end]`. The prompt takes `len(prompt)` places in front of it.
 #
 # </details>
+
 
 # %%
 def make_labels(prompt, report, end, max_length, width):
@@ -619,6 +782,7 @@ check_2(make_labels)
 # the smaller one of 1 and the fall.
 #
 # </details>
+
 
 # %%
 def farthest(steps, warmup, rate):
@@ -665,6 +829,7 @@ check_3(farthest)
 #
 # </details>
 
+
 # %%
 def goes_on(done, every, broken):
     """→ (step it goes on from, steps done twice)."""
@@ -699,7 +864,7 @@ scratch.cleanup()
 # - 30 epochs of 2,069 studies at batch 20 are 3,104 steps as the kit counts. Much of the protocol is
 #   not in the paper; the preset says where each number comes from.
 # - The loss is the mean over report tokens and the end symbol; prompt and padding do not count.
-# - Rate and steps bound how far α can come. The gate needs a rate of its own.
+# - Rate and steps bound how far α can come. The gate needs its own rate.
 # - A run that is killed goes on from its newest whole checkpoint, to the same bits.
 # - A run folder holds configuration, record, trained weights, predictions and scores; the frozen
 #   weights are not in it.

@@ -12,7 +12,7 @@
 # # 07 · The gate and attention explorer
 #
 # **Goal.** Question one report, word by word: where did this word look, which words look at this
-# spot, what is written when a gate is closed, what does a scan remember, what did Partial LoRA
+# spot, which report comes when a gate is closed, what does a scan remember, what did Partial LoRA
 # change. Four explorers answer live, and you learn what their answers do not prove.
 #
 # | | |
@@ -25,47 +25,35 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 #
-# Each explorer stands here twice: the **live** one, which needs this notebook to be running, and
+# Each explorer is here twice: the **live** one, which needs this notebook to be running, and
 # under it a **still picture**, which also prints and shows on a code host. All can be used by
 # keyboard: *Tab* goes from control to control, the arrow keys move a slider, and a sentence under
 # the picture says what it shows.
 
 # %%
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import display
-from transformers.utils import logging
 
-import emrrg_lib
-from emrrg_lib.interpret import ModelNumbers, model_picture
-from emrrg_lib.model import EMRRG
+from emrrg_lib.course.notebook import glossary, open_profile
+from emrrg_lib.files import KIT
 
-PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
+PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 STUDY = 654  # any number is another patient
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-shipped = os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run")
-run = Path(shipped) if PROFILE == "tiny" else kit / "runs" / PROFILE
-device = "cpu" if PROFILE == "tiny" else "cuda"
-model = EMRRG.from_run(run).to(device)
-settings, llm_sizes = model.settings, model.llm.config
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=["scan", "partial_lora", "hybrid", "gate"])
+lit = ["scan", "partial_lora", "hybrid", "gate"]
+model, settings, picture = open_profile(PROFILE, lit)
+picture
 
 # %% [markdown]
 # Four parts are lit, one for each explorer.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("attention", "g_d · g_s", "α", "g_s", "ΔW")
+glossary("attention, g_d · g_s, α, g_s, ΔW")
 
 # %% [markdown]
 # ## One study, one report, one trace
@@ -83,7 +71,8 @@ pixels, mask = study_set.pixels([study], settings)
 
 
 def regenerate(gate_scales):
-    """Writes the report with the gates of some layers scaled: {layer: scale} → Trace."""
+    """Writes the report with the gates of some layers scaled: {layer:
+    scale} → Trace."""
     with gates_scaled(model.llm, dict(gate_scales)):
         return model.generate(pixels, mask, trace=True)[1][0]
 
@@ -110,12 +99,22 @@ tokens = range(trace.words()[word].start, trace.words()[word].stop)
 by_hand = np.zeros((trace.views, *trace.grid))
 for head in range(trace.heads):
     for token in tokens:
-        by_hand += trace.attention[layer, head, token].reshape(by_hand.shape) / (trace.heads * len(tokens))
+        by_hand += trace.attention[layer, head, token].reshape(by_hand.shape) / (
+            trace.heads * len(tokens)
+        )
 
 library = trace.word_attention(word, layer)
 assert np.allclose(by_hand, library, atol=1e-6)
-print(f"“{trace.words()[word].text}” in layer {trace.layer_ids[layer]}: (view, rows, columns)", library.shape)
-print("share of each view:", library.sum(axis=(1, 2)).round(3), "· the rest went to the cls tokens")
+print(
+    f"“{trace.words()[word].text}” in layer {trace.layer_ids[layer]}: (view, rows, "
+    "columns)",
+    library.shape,
+)
+print(
+    "share of each view:",
+    library.sum(axis=(1, 2)).round(3),
+    "· the rest went to the cls tokens",
+)
 
 # %% [markdown]
 # The same, equal to the last digits. The explorer does this for every word, layer and head, and
@@ -135,7 +134,7 @@ display(words)
 
 # %% [markdown]
 # *Still: three words that name a finding, frontal view left, lateral view right, one row a hybrid
-# layer. The brighter, the more; each word in each layer has a scale of its own. Cyan line: the true
+# layer. The brighter, the more; each word in each layer has its own scale. Cyan line: the true
 # place of the word's finding, where the study has it.*
 #
 # **Try this.** Take the word that names a finding and step through the layers: do they agree? Take
@@ -166,14 +165,21 @@ display(gates)
 # %%
 from emrrg_lib.explorers.gate import changed_words
 
-closed = {"none": trace} | {f"layer {number}": regenerate({number: 0.0}) for number in trace.layer_ids}
+closed = {"none": trace} | {
+    f"layer {number}": regenerate({number: 0.0}) for number in trace.layer_ids
+}
 closed["all"] = gates.written(0, 0)  # as the explorer keeps it
-table = pd.DataFrame({
-    "mean |gate| left": [np.abs(other.gate).mean() for other in closed.values()],
-    "new words": [sum(changed_words(trace, other)) for other in closed.values()],
-    "report": [other.text for other in closed.values()],
-}, index=pd.Index(closed, name="closed"))
-table.style.format(precision=2).set_properties(subset="report", **{"text-align": "left"})
+table = pd.DataFrame(
+    {
+        "mean |gate| left": [np.abs(other.gate).mean() for other in closed.values()],
+        "new words": [sum(changed_words(trace, other)) for other in closed.values()],
+        "report": [other.text for other in closed.values()],
+    },
+    index=pd.Index(closed, name="closed"),
+)
+table.style.format(precision=2).set_properties(
+    subset="report", **{"text-align": "left"}
+)
 
 # %% [markdown]
 # **Check.** A closed gate is closed: all scales at 0 must leave a gate of exactly 0 everywhere, and
@@ -196,10 +202,16 @@ print("scale 0: every gate is 0.  scale 1: the report is the model's own.")
 # $$h_t = e^{\Delta_t A}\,h_{t-1} + \Delta_t B_t x_t, \qquad y_t = C_t h_t + D x_t$$
 
 # %%
-encoder = model.encoder.get_base_model() if hasattr(model.encoder, "get_base_model") else model.encoder
+encoder = (
+    model.encoder.get_base_model()
+    if hasattr(model.encoder, "get_base_model")
+    else model.encoder
+)
 mixer = encoder.layers[len(encoder.layers) // 2].mixer
 seen = {}
-hook = mixer.register_forward_pre_hook(lambda module, given: seen.update(tokens=given[0]))
+hook = mixer.register_forward_pre_hook(
+    lambda module, given: seen.update(tokens=given[0])
+)
 with torch.no_grad():
     model.encode(pixels, mask)
 hook.remove()
@@ -209,19 +221,29 @@ with torch.no_grad():
     output, features = mixer(frontal, return_features=True)
 
 
+# %%
 @torch.no_grad()
 def scan_by_hand(direction):
-    """One direction: Δ, A, B, x in scan order, and what it adds to the block's output, in token order."""
+    """One direction: Δ, A, B, x in scan order, and what it adds to the block's output,
+    in token order."""
     suffix = mixer.suffixes[direction]
-    X, Z, dt, B, C = (features[name][0, direction] for name in ("X", "Z", "dt", "B", "C"))  # (L, …)
+    # (L, …)
+    X, Z, dt, B, C = (
+        features[name][0, direction] for name in ("X", "Z", "dt", "B", "C")
+    )
     conv = getattr(mixer, f"conv1d{suffix}")
     before = conv.kernel_size[0] - 1  # causal: a token sees itself and those before
-    x = F.silu(F.conv1d(F.pad(X.T, (before, 0)), conv.weight, conv.bias, groups=conv.groups)).T  # (L, d)
+    # (L, d)
+    x = F.silu(
+        F.conv1d(F.pad(X.T, (before, 0)), conv.weight, conv.bias, groups=conv.groups)
+    ).T
     delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(dt))  # (L, d)
-    A, D = -torch.exp(getattr(mixer, f"A{suffix}_log")), getattr(mixer, f"D{suffix}")  # (d, N), (d,)
+    # (d, N), (d,)
+    A, D = -torch.exp(getattr(mixer, f"A{suffix}_log")), getattr(mixer, f"D{suffix}")
     h, y = torch.zeros_like(A), torch.zeros_like(x)
     for t in range(len(x)):
-        h = torch.exp(delta[t, :, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]  # (d, N)
+        # (d, N)
+        h = torch.exp(delta[t, :, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]
         y[t] = h @ C[t] + D * x[t]
     added = torch.zeros_like(y)
     added[mixer.orders[direction]] = y * F.silu(Z)
@@ -229,13 +251,19 @@ def scan_by_hand(direction):
     return [array.cpu().numpy() for array in arrays]
 
 
+# %%
 by_hand = [scan_by_hand(direction) for direction in range(len(mixer.suffixes))]
 outputs = np.stack([added for *_, added in by_hand])  # (4, L, d)
 difference = np.abs(outputs.sum(axis=0) - output[0].cpu().numpy()).max()
-print(f"largest difference to the library's block: {difference:.0e}, numbers up to {output.abs().max():.0f}")
+print(
+    f"largest difference to the library's block: {difference:.0e}, numbers up to "
+    f"{output.abs().max():.0f}"
+)
 assert difference < 1e-3
 sizes = np.linalg.norm(output[0].cpu().numpy(), axis=1)  # (L,) one a token
-print(f"size of a token: {np.median(sizes):.0f} in the middle, {sizes.max():.0f} at most")
+print(
+    f"size of a token: {np.median(sizes):.0f} in the middle, {sizes.max():.0f} at most"
+)
 
 # %% [markdown]
 # The four directions add up to the library's block. Now the explorer: a map of what the state still
@@ -247,7 +275,9 @@ from emrrg_lib.explorers import ScanExplorer, scan_memory
 
 memory = np.stack([scan_memory(*arrays[:4]) for arrays in by_hand])  # (4, L, L)
 orders = mixer.orders.cpu().numpy()
-scan = ScanExplorer(study.images[0], model.grid, orders, memory, outputs, model.cls_index)
+scan = ScanExplorer(
+    study.images[0], model.grid, orders, memory, outputs, model.cls_index
+)
 display(scan)
 
 # %% [markdown]
@@ -264,7 +294,7 @@ display(scan)
 # step before. So the four directions are not four copies: the lower row of the still picture shows
 # how much the output changes without each. Read its percentages with care. They are shares of the
 # whole output, and a few tokens can be many times as large as the others (printed above the explorer):
-# then map and percentage tell of those few.
+# then map and percentage describe those few.
 #
 # ## Explorer 4 · Partial LoRA
 #
@@ -284,17 +314,39 @@ def matrix_name(path):
 
 def read_target(name):
     """All matrices that the target acts on, and ΔW where its adapter was trained."""
-    found = {path: module for path, module in encoder.named_modules() if re.fullmatch(TARGETS[name], path)}
+    found = {
+        path: module
+        for path, module in encoder.named_modules()
+        if re.fullmatch(TARGETS[name], path)
+    }
     frozen = [getattr(module, "base_layer", module) for module in found.values()]
-    weight = np.stack([matrix.weight.detach().flatten(1).cpu().numpy() for matrix in frozen])  # (n, out, in)
+    # (n, out, in)
+    weight = np.stack(
+        [matrix.weight.detach().flatten(1).cpu().numpy() for matrix in frozen]
+    )
     blocks = getattr(frozen[0], "row_blocks", {"all": (0, weight.shape[1])})
-    trained = [module for module in found.values() if adapter_name(name) in getattr(module, "lora_A", {})]
-    delta = [module.get_delta_weight(adapter_name(name)).detach().cpu().numpy() for module in trained]
-    return LoraTarget(name, weight, [matrix_name(path) for path in found], blocks,
-                      blocks.get(name, (0, weight.shape[1])), np.stack(delta) if trained else None)
+    trained = [
+        module
+        for module in found.values()
+        if adapter_name(name) in getattr(module, "lora_A", {})
+    ]
+    delta = [
+        module.get_delta_weight(adapter_name(name)).detach().cpu().numpy()
+        for module in trained
+    ]
+    return LoraTarget(
+        name,
+        weight,
+        [matrix_name(path) for path in found],
+        blocks,
+        blocks.get(name, (0, weight.shape[1])),
+        np.stack(delta) if trained else None,
+    )
 
 
-targets = sorted(map(read_target, TARGETS), key=lambda target: target.delta is None)  # the trained ones first
+# %%
+# the trained ones first
+targets = sorted(map(read_target, TARGETS), key=lambda target: target.delta is None)
 lora = LoraExplorer(targets, settings.partial_lora.r)
 display(lora)
 
@@ -307,8 +359,15 @@ display(lora)
 # %%
 for target in targets:
     if target.delta is not None:
-        own = sum(p.numel() for n, p in model.named_parameters() if f".{adapter_name(target.name)}." in n)
-        print(f"{target.name:<8} explorer {target.parameters(settings.partial_lora.r):>7,} · model {own:>7,}")
+        own = sum(
+            p.numel()
+            for n, p in model.named_parameters()
+            if f".{adapter_name(target.name)}." in n
+        )
+        print(
+            f"{target.name:<8} explorer "
+            f"{target.parameters(settings.partial_lora.r):>7,} · model {own:>7,}"
+        )
         assert own == target.parameters(settings.partial_lora.r)
         moved = np.linalg.norm(target.delta) / np.linalg.norm(target.weight)
         print(f"         size of ΔW: {moved:.1%} of the size of the frozen matrices")
@@ -316,7 +375,7 @@ for target in targets:
 # %% [markdown]
 # Training moved the matrices by a small share of their size. Lower the rank and see how much of ΔW the
 # best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
-# have done; whether it does, only a training with it can tell.
+# have done; whether it does, only a training with it can show.
 #
 # ## Take it with you
 #
@@ -325,10 +384,15 @@ for target in targets:
 # positions, since no model runs in a browser.
 
 # %%
-pages = kit / "runs" / "explorers"
-for name, explorer in {"words": words, "gate": gates, "scan": scan, "lora": lora}.items():
+pages = KIT / "runs" / "explorers"
+for name, explorer in {
+    "words": words,
+    "gate": gates,
+    "scan": scan,
+    "lora": lora,
+}.items():
     path = explorer.html(pages / f"{name}.html")
-    print(f"{path.relative_to(kit).as_posix():<28} {path.stat().st_size / 1e6:.2f} MB")
+    print(f"{path.relative_to(KIT).as_posix():<28} {path.stat().st_size / 1e6:.2f} MB")
 
 # %% [markdown]
 # ## What the paper says
@@ -341,14 +405,14 @@ for name, explorer in {"words": words, "gate": gates, "scan": scan, "lora": lora
 # and "shuffled images" of every score table do for all reports what the gate explorer does for one.
 #
 # What the tiny preset changes: here the image can reach the report through the gates alone, so
-# closing them leaves a blind report. In the paper's presets the visual tokens also stand in the
+# closing them leaves a blind report. In the paper's presets the visual tokens are also in the
 # prompt (§3.4); there a report with closed gates still sees. And α learns faster here: it has a
-# learning rate of its own (`gate_learning_rate`).
+# separate learning rate (`gate_learning_rate`).
 
 # %% [markdown]
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Which view? *(easy, 5 minutes)*
@@ -495,7 +559,8 @@ check_3(deciding_layers)
 
 # %%
 def gain(weights, mask):
-    """Attention on the finding over what even attention would put there; 1 is chance."""
+    """Attention on the finding over what even attention would put there;
+    1 is chance."""
     raise NotImplementedError
 
 

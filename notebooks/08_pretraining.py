@@ -29,8 +29,6 @@ import contextlib
 import io
 import json
 import math
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,36 +36,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from IPython.utils.capture import capture_output
-from transformers.utils import logging
 
-import emrrg_lib
-from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
+from emrrg_lib.config import ENCODERS
+from emrrg_lib.course.notebook import glossary, no_bars, picture_of, scratch_folder
+from emrrg_lib.files import TINY_DIR
+from emrrg_lib.interpret import Picture
 from emrrg_lib.interpret.style import INK, ORANGE, PAPER
 from emrrg_lib.model import EMRRG
-from emrrg_lib.training.recipes import ENCODERS, STAGE1, STAGE2
+from emrrg_lib.training.pretrain import STAGE1, STAGE2
 
 PROFILE = "tiny"  # on a GPU machine: "base", the encoder of the paper at 192 px
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
+scratch = scratch_folder()  # for everything this notebook writes; removed at the end
 folder = Path(scratch.name)
-os.environ["EMRRG_CACHE"] = str(folder / "cache")  # resized images
-
-
-@contextlib.contextmanager
-def no_bars():
-    """Keeps progress bars off the page."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
 sizes = ENCODERS[PROFILE]
-
 model = EMRRG.from_preset("tiny").eval()  # with the shipped encoder
-numbers = ModelNumbers.from_config(model.settings, model.llm.config.hidden_size,
-                                   model.llm.config.num_hidden_layers)
-model_picture(numbers, lit=("image", "patches", "tokens", "mamba", "scan"))
+picture_of(model.settings, lit=("image", "patches", "tokens", "mamba", "scan"))
 
 # %% [markdown]
 # Lit is all that pre-training makes: the encoder. Stage 3 (notebook 05) freezes it and tunes a few
@@ -81,9 +65,7 @@ model_picture(numbers, lit=("image", "patches", "tokens", "mamba", "scan"))
 # | scan directions | 1 | 4 | 4 |
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("B (batch)", "I", "P", "T_i", "M", "d", "L")
+glossary("B (batch), I, P, T_i, M, d, L")
 
 # %% [markdown]
 # ## Stage 1: guess the next cluster
@@ -98,7 +80,12 @@ glossary("B (batch)", "I", "P", "T_i", "M", "d", "L")
 # %%
 from emrrg_lib.data.images import normalise
 from emrrg_lib.phantom import draw_study
-from emrrg_lib.training.stage1 import CLUSTER, cluster_mask, cluster_order, normalised_pixels
+from emrrg_lib.training.stage1 import (
+    CLUSTER,
+    cluster_mask,
+    cluster_order,
+    normalised_pixels,
+)
 
 side = sizes.side  # patches along an edge: 12
 by_hand = []
@@ -106,38 +93,54 @@ for cluster_row in range(side // CLUSTER):
     for cluster_column in range(side // CLUSTER):
         for row in range(CLUSTER):
             for column in range(CLUSTER):
-                by_hand.append((cluster_row * CLUSTER + row) * side + cluster_column * CLUSTER + column)
+                by_hand.append(
+                    (cluster_row * CLUSTER + row) * side
+                    + cluster_column * CLUSTER
+                    + column
+                )
 order = torch.tensor(by_hand)
 assert torch.equal(order, cluster_order(side))
 clusters = len(order) // CLUSTER**2
 print("first cluster:", order[:16].tolist())
-print("clusters:", clusters, "· the encoder reads the first", clusters - 1, "· guessed are 2 to", clusters)
+print(
+    "clusters:",
+    clusters,
+    "· the encoder reads the first",
+    clusters - 1,
+    "· guessed are 2 to",
+    clusters,
+)
 
 # %% [markdown]
 # ### The target, by hand
 #
 # Guessing plain pixels would reward guessing the average grey. So each patch is brought to mean 0 and
-# deviation 1 first: what is left is its *structure*. A model that knows nothing guesses 0 and has a
+# deviation 1 first: the rest is its *structure*. A model that knows nothing guesses 0 and has a
 # mean squared error of nearly 1. The average patch is a better blind guess: the three channels, brought
 # to ImageNet's colours, differ by constants, and a constant can be guessed without looking.
 
 # %%
 study = draw_study(3, 8, sizes.image_size)
 grey = np.asarray(study.images[0])  # (H, W), 0 … 255
-image = normalise([np.repeat(grey[..., None], 3, axis=-1)])  # (1, 3, H, W), as the encoder takes it
+image = normalise([np.dstack([grey] * 3)])  # (1, 3, H, W), as the encoder takes it
 P, edge = sizes.patch_size, CLUSTER * sizes.patch_size  # of a patch, of a cluster
 
-patch = image[0, :, 2 * P:3 * P, 5 * P:6 * P]  # row 2, column 5 of the grid
+patch = image[0, :, 2 * P : 3 * P, 5 * P : 6 * P]  # row 2, column 5 of the grid
 values = patch.permute(1, 2, 0).reshape(-1)  # (row, column, channel)
 hand = (values - values.mean()) / (values.var() + 1e-6).sqrt()
 target = normalised_pixels(image, P)
 assert torch.allclose(hand, target[0, 2 * side + 5], atol=1e-4)
 average = target.mean(dim=1, keepdim=True)  # one patch for every place
 print("target", tuple(target.shape))
-print("error of the guess 0:", round(float(target.square().mean()), 3),
-      "· of the average patch:", round(float((target - average).square().mean()), 3))
+print(
+    "error of the guess 0:",
+    round(float(target.square().mean()), 3),
+    "· of the average patch:",
+    round(float((target - average).square().mean()), 3),
+)
 
 
+# %%
 def assembled(patches):
     """(M, 3 · P²) → grey picture (H, W)."""
     one = patches.reshape(side, side, P, P, 3).mean(dim=-1)
@@ -146,16 +149,32 @@ def assembled(patches):
 
 def stage1_picture():
     """Order, target and mask, side by side."""
-    picture = Picture((9, 3.5), facecolor=PAPER, layout="constrained", alt=(
-        f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by line. Middle: the "
-        "same with every patch normalised, so that edges show and brightness is gone. Right: the mask, a "
-        "staircase: the queries for cluster k + 1 see clusters 1 to k."))
+    picture = Picture(
+        (9, 3.5),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered "
+            "line by line. Middle: the "
+            "same with every patch normalised, so that edges show and brightness is "
+            "gone. Right: the mask, a "
+            "staircase: the queries for cluster k + 1 see clusters 1 to k."
+        ),
+    )
     panels = picture.subplots(1, 3)
     panels[0].imshow(grey, cmap="gray")
     for number in range(clusters):
         row, column = divmod(number, side // CLUSTER)
-        panels[0].text((column + 0.5) * edge, (row + 0.5) * edge, str(number + 1), color="white", fontsize=13,
-                       ha="center", va="center", bbox={"facecolor": INK, "pad": 2, "linewidth": 0})
+        panels[0].text(
+            (column + 0.5) * edge,
+            (row + 0.5) * edge,
+            str(number + 1),
+            color="white",
+            fontsize=13,
+            ha="center",
+            va="center",
+            bbox={"facecolor": INK, "pad": 2, "linewidth": 0},
+        )
     for line in range(1, side // CLUSTER):
         panels[0].axhline(line * edge - 0.5, color="white", linewidth=1)
         panels[0].axvline(line * edge - 0.5, color="white", linewidth=1)
@@ -163,7 +182,9 @@ def stage1_picture():
     panels[1].imshow(assembled(target[0]), cmap="gray", vmin=-2, vmax=2)
     panels[1].set_title("the target: normalised patches", fontsize=9)
     panels[2].imshow(cluster_mask(clusters - 1) == 0, cmap="Greys", vmax=1.6)
-    panels[2].set(xlabel="tokens read (clusters 1 to 8)", ylabel="patches asked (clusters 2 to 9)")
+    panels[2].set(
+        xlabel="tokens read (clusters 1 to 8)", ylabel="patches asked (clusters 2 to 9)"
+    )
     panels[2].set_title("the mask: dark may be seen", fontsize=9)
     for axes in panels[:2]:
         axes.set_axis_off()
@@ -180,8 +201,8 @@ stage1_picture()
 #
 # Two things keep the future out. The encoder scans in **one** direction only, so a token knows only what
 # came before it. And what guesses is a small **decoder**, cross-attention from one *query* for each patch
-# asked for (its place in the picture, none of its pixels) to the encoder's tokens; by the mask these queries
-# see only the clusters before the one asked for. If that holds, a change of the picture in cluster 5 must
+# to guess (its place in the picture, none of its pixels) to the encoder's tokens; by the mask these queries
+# see only the clusters before the one to guess. If that holds, a change of the picture in cluster 5 must
 # not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
@@ -189,8 +210,9 @@ from emrrg_lib.training.stage1 import Stage1Model, pick
 
 size = CLUSTER**2
 mask = torch.full(((clusters - 1) * size, (clusters - 1) * size), -math.inf)
-for asked in range(clusters - 1):  # the queries for cluster asked + 2, of those numbered from 1
-    mask[asked * size:(asked + 1) * size, :(asked + 1) * size] = 0
+# the queries for cluster asked + 2, of those numbered from 1
+for asked in range(clusters - 1):
+    mask[asked * size : (asked + 1) * size, : (asked + 1) * size] = 0
 assert torch.equal(mask, cluster_mask(clusters - 1))
 
 torch.manual_seed(0)
@@ -200,16 +222,24 @@ untrained = Stage1Model(sizes, recipe.objective, recipe.decoder_dim).eval()
 
 @torch.no_grad()
 def guesses(stage1, pixel_values):
-    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128, 3 · P²)."""
+    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128,
+    3 · P²)."""
     seen, asked = stage1.plan(1, pixel_values.device)
-    taps = stage1.encode(pick(stage1.patch_embed(pixel_values) + stage1.pos_embed, seen))
+    taps = stage1.encode(
+        pick(stage1.patch_embed(pixel_values) + stage1.pos_embed, seen)
+    )
     return stage1.decode(taps, asked)[0]
 
 
 changed = image.clone()
 row, column = divmod(5 - 1, side // CLUSTER)
-changed[..., row * edge:(row + 1) * edge, column * edge:(column + 1) * edge] += 0.5
-moved = (guesses(untrained, changed) - guesses(untrained, image)).abs().view(clusters - 1, -1).amax(dim=1)
+changed[..., row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] += 0.5
+moved = (
+    (guesses(untrained, changed) - guesses(untrained, image))
+    .abs()
+    .view(clusters - 1, -1)
+    .amax(dim=1)
+)
 for number, by in enumerate(moved.tolist(), start=2):
     print(f"guess for cluster {number}: moved by {by:.1e}")
 assert not moved[:4].any() and moved[4:].all()
@@ -238,31 +268,56 @@ from emrrg_lib.training.pretrain import run_stage1
 from emrrg_lib.training.stage1 import load_stage1
 
 with no_bars():
-    corpus = write_phantom(folder / "corpus", 48, seed=21, size=sizes.image_size,
-                           splits=(46 / 48, 2 / 48, 0.0))
+    corpus = write_phantom(
+        folder / "corpus",
+        48,
+        seed=21,
+        size=sizes.image_size,
+        splits=(46 / 48, 2 / 48, 0.0),
+    )
 short = replace(recipe, steps=60, warmup_steps=6, batch_size=8, base_learning_rate=0.06)
 with capture_output():
     file = run_stage1(find_images(corpus), sizes, short, folder / "stage1")
-history = json.loads((folder / "stage1" / "run.json").read_text(encoding="utf-8"))["history"]
-print(f"mean squared error: {history[0]['loss']:.3f} at first, {history[-1]['loss']:.3f} at the end")
+history = json.loads((folder / "stage1" / "run.json").read_text(encoding="utf-8"))[
+    "history"
+]
+print(
+    f"mean squared error: {history[0]['loss']:.3f} at first, "
+    f"{history[-1]['loss']:.3f} at the end"
+)
 
 # %%
 stage1 = load_stage1(file).eval()
 shown = torch.zeros_like(target[0])
 shown[order[size:]] = guesses(stage1, image)
-for name, guess in {"the average patch": average[0].expand_as(shown), "the model": shown}.items():
-    print(f"this image, clusters 2 to 9, error of {name}:",
-          round(float((guess - target[0])[order[size:]].square().mean()), 3))
+for name, guess in {
+    "the average patch": average[0].expand_as(shown),
+    "the model": shown,
+}.items():
+    print(
+        f"this image, clusters 2 to 9, error of {name}:",
+        round(float((guess - target[0])[order[size:]].square().mean()), 3),
+    )
 
 
 def guess_picture():
     """Target and guess of one image."""
-    picture = Picture((6.4, 3.5), facecolor=PAPER, layout="constrained", alt=(
-        "Left: the target of an image that was not in the training. Right: what the model guesses after 60 "
-        f"steps; the first cluster is empty, it is never guessed. Mean squared error "
-        f"{float((shown - target[0])[order[size:]].square().mean()):.2f}."))
+    picture = Picture(
+        (6.4, 3.5),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            "Left: the target of an image that was not in the training. Right: what "
+            "the model guesses after 60 "
+            "steps; the first cluster is empty, it is never guessed. Mean squared "
+            "error "
+            f"{float((shown - target[0])[order[size:]].square().mean()):.2f}."
+        ),
+    )
     titles = "target", "guess after 60 steps"
-    for axes, values, title in zip(picture.subplots(1, 2), (target[0], shown), titles, strict=True):
+    for axes, values, title in zip(
+        picture.subplots(1, 2), (target[0], shown), titles, strict=True
+    ):
         axes.imshow(assembled(values), cmap="gray", vmin=-2, vmax=2)
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
@@ -273,7 +328,7 @@ guess_picture()
 
 # %% [markdown]
 # *An image from another seed; shown is the mean of the channels.* Compare the two errors. Sixty steps have
-# learnt the average patch and, from the place asked for, which way the brightness runs: towards the middle.
+# learnt the average patch and, from its place, which way the brightness runs: towards the middle.
 # No rib and no heart yet; they take the steps of a real recipe. The first cluster stays empty, since
 # nothing comes before it.
 #
@@ -296,10 +351,14 @@ name = "layers.0.mixer.x_proj"
 for suffix in ("", "_b", "_c", "_c_b"):
     assert torch.equal(after[f"{name}{suffix}.weight"], before[f"{name}.weight"])
 middle = sizes.num_patches // 2
-assert not after["pos_embed"][0, middle].any()  # the cls token has no place in the picture
+# the cls token has no place in the picture
+assert not after["pos_embed"][0, middle].any()
 assert torch.equal(after["pos_embed"][0, :middle], before["pos_embed"][0, :middle])
 kept = sum(key in after for key in before)
-print(f"\ntensors: {len(before)} in the file, {kept} of them go on, {len(after)} in the encoder")
+print(
+    f"\ntensors: {len(before)} in the file, {kept} of them go on, {len(after)} in the "
+    "encoder"
+)
 
 # %% [markdown]
 # Four equal directions are a start, not an end: from stage 2 on each learns by itself. The position
@@ -335,22 +394,28 @@ def contrast(images, reports, log_scale):
 
 loss, logits = contrast(pictures, texts, log_scale)
 print("similarity · scale:\n", logits.numpy().round(1))
-print(f"by hand {float(loss):.6f} · clip_loss {float(clip_loss(pictures, texts, log_scale)):.6f}")
+print(
+    f"by hand {float(loss):.6f} · clip_loss "
+    f"{float(clip_loss(pictures, texts, log_scale)):.6f}"
+)
 assert torch.allclose(loss, clip_loss(pictures, texts, log_scale), atol=1e-5)
 
 # %% [markdown]
 # **Three points to know this loss by.** If all similarities are equal, it is ln S: blind guessing.
 # If each image fits its own report and no other at all, it is ln(1 + (S − 1)·e^(−scale)), nearly
-# 0. And if some reports of the batch are *the same text*, no model can tell their images' places apart:
-# with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
+# 0. And if some reports of the batch are *the same text*, no model can distinguish the places
+# of their images: with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
 
 # %%
 S, one = 8, torch.eye(8)
 alike = one.clone()
-alike[:4] = one[0]  # the first four reports are one text; a perfect model gives their images one vector
-cases = {"all similarities equal": (torch.ones(S, 8), torch.ones(S, 8), math.log(S)),
-         "each its own": (one, one, math.log(1 + 7 * math.exp(-1 / 0.07))),
-         "four of eight alike": (alike, alike, 0.5 * math.log(4))}
+# the first four reports are one text; a perfect model gives their images one vector
+alike[:4] = one[0]
+cases = {
+    "all similarities equal": (torch.ones(S, 8), torch.ones(S, 8), math.log(S)),
+    "each its own": (one, one, math.log(1 + 7 * math.exp(-1 / 0.07))),
+    "four of eight alike": (alike, alike, 0.5 * math.log(4)),
+}
 for name, (first, second, closed_form) in cases.items():
     value = float(clip_loss(first, second, log_scale))
     print(f"{name:<24}{value:.4f}   closed form {closed_form:.4f}")
@@ -368,30 +433,46 @@ for name, (first, second, closed_form) in cases.items():
 # not how stage 2 trains, where both towers learn.
 
 # %%
+from emrrg_lib.data import study_set
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.training.stage2 import ContrastiveModel, load_text_encoder
 
 tiny = ENCODERS["tiny"]
 drawn = [draw_study(31, i, tiny.image_size) for i in range(288)]
-frontal = normalise([np.repeat(np.asarray(s.images[0])[..., None], 3, axis=-1) for s in drawn])
+frontal, _ = study_set.pixels([study.images[:1] for study in drawn], model.settings)
 shipped = model.encoder.base_model.model  # under its Partial LoRA, which is still zero
 with torch.no_grad():
     tokens = torch.cat([shipped(part) for part in frontal.split(16)])  # (288, M + 1, d)
 torch.manual_seed(0)
 text_tower, tokenizer = load_text_encoder("tiny")
-reports = tokenizer([clean_report(s.report, "iu_xray") for s in drawn], padding=True, truncation=True,
-                    max_length=128, return_tensors="pt", padding_side="right")
+reports = tokenizer(
+    [clean_report(s.report, "iu_xray") for s in drawn],
+    padding=True,
+    truncation=True,
+    max_length=128,
+    return_tensors="pt",
+    padding_side="right",
+)
 towers = ContrastiveModel(shipped, text_tower, projection_dim=128)
-learning = [p for name, p in towers.named_parameters() if not name.startswith("visual_encoder")]
-print(f"{len(drawn)} pairs · {sum(p.numel() for p in learning):,} weights learn, the encoder's do not")
+learning = [
+    p for name, p in towers.named_parameters() if not name.startswith("visual_encoder")
+]
+print(
+    f"{len(drawn)} pairs · {sum(p.numel() for p in learning):,} weights learn, the "
+    "encoder's do not"
+)
 
 
 def similarities(chosen):
     """Numbers of studies → image and text vectors of the shared space."""
     studies = torch.arange(len(chosen))
     keep = int(reports.attention_mask[chosen].sum(dim=1).max())
-    return (towers.encode_image(tokens[chosen], studies, len(chosen)),
-            towers.encode_text(reports.input_ids[chosen, :keep], reports.attention_mask[chosen, :keep]))
+    return (
+        towers.encode_image(tokens[chosen], studies, len(chosen)),
+        towers.encode_text(
+            reports.input_ids[chosen, :keep], reports.attention_mask[chosen, :keep]
+        ),
+    )
 
 
 held_out = torch.arange(256, 288)
@@ -410,29 +491,48 @@ with torch.no_grad():
     end = clip_loss(*similarities(held_out), towers.logit_scale)
     seen, read = (F.normalize(x, dim=1) for x in similarities(held_out))
     matrix = seen @ read.T  # (32, 32), the diagonal is image with its own report
-print(f"32 pairs held out: loss {start:.2f} before, {end:.2f} after; ln 32 = {math.log(32):.2f}")
-print(f"in training: {np.mean(curve[:10]):.2f} in the first ten steps, {np.mean(curve[-10:]):.2f} in the "
-      "last")
+print(
+    f"32 pairs held out: loss {start:.2f} before, {end:.2f} after; ln 32 = "
+    f"{math.log(32):.2f}"
+)
+print(
+    f"in training: {np.mean(curve[:10]):.2f} in the first ten steps, "
+    f"{np.mean(curve[-10:]):.2f} in the "
+    "last"
+)
 
 # %%
 normal = torch.tensor([not drawn[int(i)].findings for i in held_out])
 by_kind = torch.argsort(normal.int(), stable=True)  # studies with findings first
-rank = (matrix > matrix.diagonal()[:, None]).sum(dim=1)  # reports that fit image i better than its own
+# reports that fit image i better than its own
+rank = (matrix > matrix.diagonal()[:, None]).sum(dim=1)
 for name, which in (("with a finding", ~normal), ("normal", normal)):
     count = int(which.sum())
-    print(f"{count} images, {name}: own report first {int((rank[which] == 0).sum())} times "
-          f"(by chance {count / 32:.1f}), among the first five {int((rank[which] < 5).sum())} "
-          f"({count * 5 / 32:.1f})")
+    print(
+        f"{count} images, {name}: own report first {int((rank[which] == 0).sum())} "
+        "times "
+        f"(by chance {count / 32:.1f}), among the first five "
+        f"{int((rank[which] < 5).sum())} "
+        f"({count * 5 / 32:.1f})"
+    )
 
 
 def similarity_picture():
     """The matrix, studies with a finding first."""
     border = int((~normal).sum())
-    picture = Picture((5.6, 4.4), facecolor=PAPER, layout="constrained", alt=(
-        f"Similarity matrix of 32 images and 32 reports held out, {border} with a finding first. "
-        f"Mean on the diagonal {float(matrix.diagonal().mean()):.2f}, off it "
-        f"{float((matrix.sum() - matrix.trace()) / (32 * 31)):.2f}; in the block of the normal studies "
-        f"{float(matrix[normal][:, normal].mean()):.2f}."))
+    picture = Picture(
+        (5.6, 4.4),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            f"Similarity matrix of 32 images and 32 reports held out, {border} with a "
+            "finding first. "
+            f"Mean on the diagonal {float(matrix.diagonal().mean()):.2f}, off it "
+            f"{float((matrix.sum() - matrix.trace()) / (32 * 31)):.2f}; in the block "
+            "of the normal studies "
+            f"{float(matrix[normal][:, normal].mean()):.2f}."
+        ),
+    )
     axes = picture.subplots()
     shown = axes.imshow(matrix[by_kind][:, by_kind], cmap="Greys")
     axes.axhline(border - 0.5, color=ORANGE)
@@ -464,18 +564,33 @@ similarity_picture()
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.training.pretrain import run_stage2
 
-few = replace(STAGE2["tiny"], image_size=sizes.image_size, steps=5, warmup_steps=1, batch_size=8)
+few = replace(
+    STAGE2["tiny"], image_size=sizes.image_size, steps=5, warmup_steps=1, batch_size=8
+)
 torch.manual_seed(0)
 text_tower, tokenizer = load_text_encoder("tiny")
 with capture_output():
-    pairs_file = run_stage2(load_annotation(corpus, "train"), encoder, text_tower, tokenizer, few,
-                            folder / "stage2")
+    pairs_file = run_stage2(
+        load_annotation(corpus, "train"),
+        encoder,
+        text_tower,
+        tokenizer,
+        few,
+        folder / "stage2",
+    )
 record = json.loads((folder / "stage2" / "run.json").read_text(encoding="utf-8"))
 print("loss:", [round(row["loss"], 2) for row in record["history"]])
-print("what the file holds:", sorted({name.split(".")[0] for name in read_tensors(pairs_file)}))
+print(
+    "what the file holds:",
+    sorted({name.split(".")[0] for name in read_tensors(pairs_file)}),
+)
 again = load_vision_encoder(pairs_file)
-assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), encoder.state_dict().values(),
-                                            strict=True))
+assert all(
+    torch.equal(a, b)
+    for a, b in zip(
+        again.state_dict().values(), encoder.state_dict().values(), strict=True
+    )
+)
 print("read back as an encoder: equal")
 
 # %% [markdown]
@@ -486,22 +601,35 @@ print("read back as an encoder: equal")
 # ## What the shipped encoder was trained on
 
 # %%
-made = json.loads((kit / "data" / "tiny" / "encoder" / "run.json").read_text(encoding="utf-8"))
+made = json.loads((TINY_DIR / "encoder" / "run.json").read_text(encoding="utf-8"))
 print("made from:", made["made_from"])
 print("objective:", made["objective"])
 early = made["stage1"]  # what stage 1 wrote; the minutes of the whole hold it
-print(f"stage 1: {early['history'][-1]['step']} steps, {early['minutes']:.0f} minutes · "
-      f"stage 2: {made['history'][-1]['step']} steps, {made['minutes'] - early['minutes']:.0f} minutes · "
-      f"processes: {made['hardware']['processes']}, with {made['hardware']['threads']} thread each")
+print(
+    f"stage 1: {early['history'][-1]['step']} steps, {early['minutes']:.0f} minutes · "
+    f"stage 2: {made['history'][-1]['step']} steps, "
+    f"{made['minutes'] - early['minutes']:.0f} minutes · "
+    f"processes: {made['hardware']['processes']}, with {made['hardware']['threads']} "
+    "thread each"
+)
 
 
 def stage2_picture(history):
     """The loss over the steps."""
-    picture = Picture((6.4, 2.8), facecolor=PAPER, layout="constrained", alt=(
-        f"The loss of stage 2 falls from {history[0]['loss']:.2f} at step {history[0]['step']} to "
-        f"{history[-1]['loss']:.2f} at step {history[-1]['step']}."))
+    picture = Picture(
+        (6.4, 2.8),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            f"The loss of stage 2 falls from {history[0]['loss']:.2f} at step "
+            f"{history[0]['step']} to "
+            f"{history[-1]['loss']:.2f} at step {history[-1]['step']}."
+        ),
+    )
     axes = picture.subplots()
-    axes.plot([row["step"] for row in history], [row["loss"] for row in history], color=INK)
+    axes.plot(
+        [row["step"] for row in history], [row["loss"] for row in history], color=INK
+    )
     axes.set(xlabel="step", ylabel="loss of stage 2")
     axes.spines[["top", "right"]].set_visible(False)
     return picture
@@ -511,8 +639,8 @@ stage2_picture(made["history"])
 
 # %% [markdown]
 # *The stored curve of stage 2. Its loss is CLIP's plus the weighted auxiliary one.*
-# `emrrg pretrain tiny --out FOLDER` makes an encoder by this recipe again from nothing (the README says why
-# its bits will be others).
+# `emrrg pretrain tiny --out FOLDER` makes an encoder by this recipe again from nothing (`data/tiny/README.md`
+# says why its bits will be others).
 #
 # ## The papers, the release, this kit
 #
@@ -530,13 +658,13 @@ stage2_picture(made["history"])
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Which cluster? *(easy, 6 minutes)*
 #
 # A grid of `side` × `side` patches, clusters of `edge` × `edge`. At which place of the cluster order
-# does the patch of row `row` and column `column` stand? All count from 0.
+# is the patch of row `row` and column `column`? All count from 0.
 #
 # <details><summary>Hint</summary>
 #
@@ -544,6 +672,7 @@ stage2_picture(made["history"])
 # come before the cluster?
 #
 # </details>
+
 
 # %%
 def place(row, column, side, edge):
@@ -580,6 +709,7 @@ check_1(place)
 #
 # </details>
 
+
 # %%
 def pair_loss(images, reports, scale):
     """(S, width), (S, width), number → the loss, a tensor without axes."""
@@ -611,10 +741,11 @@ check_2(pair_loss)
 #
 # <details><summary>Hint</summary>
 #
-# An image whose report stands k times in the batch can at best give each of the k the share 1/k: it
+# An image whose report is k times in the batch can at best give each of the k the share 1/k: it
 # pays ln k. Average over the images.
 #
 # </details>
+
 
 # %%
 def floor(texts):
@@ -649,7 +780,7 @@ check_3(floor)
 #
 # Write the names that a tensor of a stage-1 file gets in the four-direction encoder. In a mixer
 # `A_log`, `D`, `conv1d`, `x_proj` and `dt_proj` exist once for each direction, with the endings "",
-# "_b", "_c", "_c_b"; the ending of `A_log` stands after the A: `A_b_log`. All others keep their name.
+# "_b", "_c", "_c_b"; the ending of `A_log` comes after the A: `A_b_log`. All others keep their name.
 #
 # <details><summary>Hint</summary>
 #
@@ -658,9 +789,11 @@ check_3(floor)
 #
 # </details>
 
+
 # %%
 def new_names(name):
-    """A name such as "layers.0.mixer.x_proj.weight" → list of its names, four or one."""
+    """A name such as "layers.0.mixer.x_proj.weight" → list of its names, four or
+    one."""
     return None  # your code
 
 

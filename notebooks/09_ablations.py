@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 09 · Ablations
 #
-# **Goal.** Read the paper's Tables 5 and 6 for what they can tell, make such a table of your own, and
+# **Goal.** Read the paper's Tables 5 and 6 for what they can show, make such a table yourself, and
 # say which of its rows really differ.
 #
 # | | |
@@ -29,9 +29,7 @@ import base64
 import html
 import itertools
 import json
-import os
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,30 +38,25 @@ import pandas as pd
 import torch
 from IPython.display import HTML, display
 from IPython.utils.capture import capture_output
-from transformers.utils import logging
 
-import emrrg_lib
 from emrrg_lib.config import preset
-from emrrg_lib.interpret import ModelNumbers, Picture, model_picture
+from emrrg_lib.course.notebook import glossary, picture_of, scratch_folder
+from emrrg_lib.files import KIT
+from emrrg_lib.interpret import Picture
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE
 from emrrg_lib.model import EMRRG
 from emrrg_lib.settings import to_dict
 
 PROFILE = "tiny"  # on a GPU machine: "laptop", a real small language model
 
-logging.disable_progress_bar()
-kit = Path(emrrg_lib.__file__).parents[1]
-results = kit / "data" / "results"  # one folder an ablation, as `emrrg ablate` writes it
-scratch = tempfile.TemporaryDirectory()  # everything this notebook writes; removed at the end
+# one folder an ablation, as `emrrg ablate` writes it
+results = KIT / "data" / "results"
+scratch = scratch_folder()  # for everything this notebook writes; removed at the end
 folder = Path(scratch.name)
-os.environ["EMRRG_CACHE"] = str(folder / "cache")  # resized images
 pd.set_option("display.max_colwidth", None)
 
 start = preset(PROFILE)
-with torch.device("meta"):  # shapes only, no weights
-    sizes = EMRRG.from_sizes(start).llm.config
-numbers = ModelNumbers.from_config(start, sizes.hidden_size, sizes.num_hidden_layers)
-model_picture(numbers, lit=("mamba", "partial_lora", "llm", "hybrid", "gate"))
+picture_of(start, lit=("mamba", "partial_lora", "llm", "hybrid", "gate"))
 
 # %% [markdown]
 # Lit are the parts that are exchanged here: what of the encoder trains and how the language model reads
@@ -72,9 +65,7 @@ model_picture(numbers, lit=("mamba", "partial_lora", "llm", "hybrid", "gate"))
 # and a difference larger than luck.
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("X", "Z", "dt", "B", "C", "W", "W (x_proj)", "r", "A (LoRA)", "B (LoRA)", "d", "R", "N")
+glossary("X, Z, dt, B, C, W, W (x_proj), r, A (LoRA), B (LoRA), d, R, N")
 
 # %% [markdown]
 # ## The paper's Table 6
@@ -91,26 +82,42 @@ table6.assign(best=(table6 == table6.max()).sum(axis=1))
 
 # %% [markdown]
 # §4.4 concludes that tuning Llama 2 is "superior" and that LoRA_P(X) "attains the best performance across
-# multiple metrics". The table has one number a cell. How many trainings stand behind it, and how far
+# multiple metrics". The table has one number a cell. How many trainings are behind it, and how far
 # another one would have landed, it does not say. Two questions can be put to it all the same. Do its own
 # columns agree on an order? And what about the row that is printed twice, in Tables 5 and 6?
+
 
 # %%
 def spearman(a, b):
     """Rank correlation: 1 same order, 0 none, −1 reversed."""
-    return float(np.corrcoef(pd.Series(list(a)).rank(), pd.Series(list(b)).rank())[0, 1])
+    return float(
+        np.corrcoef(pd.Series(list(a)).rank(), pd.Series(list(b)).rank())[0, 1]
+    )
 
 
-agreement = {pair: spearman(table6[pair[0]], table6[pair[1]]) for pair in itertools.combinations(SCORES, 2)}
+agreement = {
+    pair: spearman(table6[pair[0]], table6[pair[1]])
+    for pair in itertools.combinations(SCORES, 2)
+}
 least, most = min(agreement, key=agreement.get), max(agreement, key=agreement.get)
-print(f"orders of two columns: rank correlation {agreement[least]:.2f} ({' and '.join(least)}) to "
-      f"{agreement[most]:.2f} ({' and '.join(most)}), median {np.median(list(agreement.values())):.2f}")
+print(
+    f"orders of two columns: rank correlation {agreement[least]:.2f} "
+    f"({' and '.join(least)}) to "
+    f"{agreement[most]:.2f} ({' and '.join(most)}), median "
+    f"{np.median(list(agreement.values())):.2f}"
+)
 
 table5 = published("emrrg_table5").set_index("system")
-twice = pd.DataFrame({"Table 6, LoRA_P(X)": table6.loc["LoRA_P(X)"],
-                      "Table 5, #04, LoRA_P(X)": table5.loc["EMRRG #04", SCORES].astype(float)})
+twice = pd.DataFrame(
+    {
+        "Table 6, LoRA_P(X)": table6.loc["LoRA_P(X)"],
+        "Table 5, #04, LoRA_P(X)": table5.loc["EMRRG #04", SCORES].astype(float),
+    }
+)
 twice["difference"] = twice.iloc[:, 0] - twice.iloc[:, 1]
-twice["share of Table 6's range"] = (twice["difference"] / (table6.max() - table6.min())).round(2)
+twice["share of Table 6's range"] = (
+    twice["difference"] / (table6.max() - table6.min())
+).round(2)
 twice.round(3)
 
 # %% [markdown]
@@ -126,7 +133,9 @@ twice.round(3)
 # %%
 from emrrg_lib.training.ablation_rows import names, read_rows, row_config
 
-lines = (kit / "data" / "ablations" / "table6.csv").read_text(encoding="utf-8").splitlines()
+lines = (
+    (KIT / "data" / "ablations" / "table6.csv").read_text(encoding="utf-8").splitlines()
+)
 print(lines[0], lines[-1], sep="\n")
 rows = {row.row: row for row in read_rows("table6")}
 print("\n", rows["LoRA_P(X)"], sep="")
@@ -134,34 +143,50 @@ print("\nthe tables there are:", ", ".join(names()))
 
 # %% [markdown]
 # `row_config` turns a line into a whole configuration. By hand, for this line: Partial LoRA on X alone,
-# no hybrid layers, so the visual tokens must stand in the prompt, or else no image reaches the model.
+# no hybrid layers, so the visual tokens must be in the prompt, or else no image reaches the model.
 
 # %%
 by_hand = replace(
-    start, encoder_tuning="lora", partial_lora=replace(start.partial_lora, targets=("X",)),
-    llm=replace(start.llm, hybrid_layers=(), visual_in_prompt="all", tuning="frozen"))
+    start,
+    encoder_tuning="lora",
+    partial_lora=replace(start.partial_lora, targets=("X",)),
+    llm=replace(start.llm, hybrid_layers=(), visual_in_prompt="all", tuning="frozen"),
+)
 assert row_config(start, rows["LoRA_P(X)"]) == by_hand
 
 
 def flat(values, before=""):
     """Nested settings → {"llm.tuning": …}."""
-    return {name: value for key, inner in values.items() for name, value in (
-        flat(inner, f"{before}{key}.").items() if isinstance(inner, dict) else [(before + key, inner)])}
+    return {
+        name: value
+        for key, inner in values.items()
+        for name, value in (
+            flat(inner, f"{before}{key}.").items()
+            if isinstance(inner, dict)
+            else [(before + key, inner)]
+        )
+    }
 
 
 def changed(config):
     """What differs from the preset, as text."""
     before = flat(to_dict(start))
-    return {name: str(value) for name, value in flat(to_dict(config)).items() if value != before[name]}
+    return {
+        name: str(value)
+        for name, value in flat(to_dict(config)).items()
+        if value != before[name]
+    }
 
 
 chosen = {**rows, **{row.row: row for row in read_rows("table5")}}
-pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.items()}).transpose().fillna("·")
+pd.DataFrame(
+    {name: changed(row_config(start, row)) for name, row in chosen.items()}
+).transpose().fillna("·")
 
 # %% [markdown]
 # *A dot: as in the preset.* Read such a table **before** any score. Two encoder rows of Table 6 differ in
 # one column. LoRA(LLM) differs from each of them in two things, since its encoder is frozen. And a row of
-# Table 6 differs from the preset in several: the two do not tell what one part is worth.
+# Table 6 differs from the preset in several: the two do not say what one part is worth.
 #
 # ### What a row trains
 #
@@ -171,9 +196,14 @@ pd.DataFrame({name: changed(row_config(start, row)) for name, row in chosen.item
 # %%
 from emrrg_lib.tuning.policy import ledger
 
-GROUPS = {"Partial LoRA": "encoder, LoRA", "projector, view embedding": "projector",
-          "LoRA of the LLM": "LLM, LoRA", "cross-attention W_k, W_v": "hybrid layers",
-          "dynamic gate, warm-up α": "hybrid layers"}  # all other parts are the encoder's own weights
+GROUPS = {
+    "Partial LoRA": "encoder, LoRA",
+    "projector, view embedding": "projector",
+    "LoRA of the LLM": "LLM, LoRA",
+    "cross-attention W_k, W_v": "hybrid layers",
+    # all other parts are the encoder's own weights
+    "dynamic gate, warm-up α": "hybrid layers",
+}
 
 
 def trained(config):
@@ -186,15 +216,21 @@ def trained(config):
     return groups
 
 
-counts = pd.DataFrame({name: trained(row_config(start, row)) for name, row in chosen.items()}).transpose()
+counts = pd.DataFrame(
+    {name: trained(row_config(start, row)) for name, row in chosen.items()}
+).transpose()
 counts["sum"] = counts.sum(axis=1)
 encoder, r = start.encoder, start.partial_lora.r
 d, R, N = encoder.embed_dim, -(-encoder.embed_dim // 16), encoder.d_state
 assert counts.loc["LoRA_P(X)", "encoder, LoRA"] == encoder.depth * r * (d + d)
-assert counts.loc["LoRA(x_proj)", "encoder, LoRA"] == encoder.depth * 4 * r * (d + R + 2 * N)
+assert counts.loc["LoRA(x_proj)", "encoder, LoRA"] == encoder.depth * 4 * r * (
+    d + R + 2 * N
+)
 adapters = counts.loc[[name for name in rows if name != "LoRA(LLM)"], "encoder, LoRA"]
-print(f"adapters of Table 6's encoder rows, all of rank {r}: {adapters.min():,} weights "
-      f"({adapters.idxmin()}) to {adapters.max():,} ({adapters.idxmax()})")
+print(
+    f"adapters of Table 6's encoder rows, all of rank {r}: {adapters.min():,} weights "
+    f"({adapters.idxmin()}) to {adapters.max():,} ({adapters.idxmax()})"
+)
 counts.rename_axis("trained weights")
 
 # %% [markdown]
@@ -215,12 +251,25 @@ from emrrg_lib.generation import write_reports
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.training.finetune import run_finetune
 
-SHORT = ["train.warm_steps=8", "train.steps=2", "train.batch_size=8", "train.warmup_steps=2",
-         "train.validations=1", "train.validation_studies=4", "generation.num_beams=1",
-         "generation.max_new_tokens=60"]  # the same for every row
+SHORT = [
+    "train.warm_steps=8",
+    "train.steps=2",
+    "train.batch_size=8",
+    "train.warmup_steps=2",
+    "train.validations=1",
+    "train.validation_studies=4",
+    "generation.num_beams=1",
+    "generation.max_new_tokens=60",
+]  # the same for every row
 with capture_output():  # no progress bars on the page
     data = folder / "data"
-    write_phantom(data, 60, seed=5, size=start.encoder.image_size, splits=(36 / 60, 8 / 60, 16 / 60))
+    write_phantom(
+        data,
+        60,
+        seed=5,
+        size=start.encoder.image_size,
+        splits=(36 / 60, 8 / 60, 16 / 60),
+    )
 
 
 def one_row(config, out):
@@ -233,8 +282,11 @@ def one_row(config, out):
 
 gates = {row.row: row for row in read_rows("gate")}
 config = row_config(start, gates["none"], SHORT)
-assert config == replace(row_config(start, gates["dynamic + warm-up"], SHORT),
-                         llm=replace(start.llm, gate="none"))  # the two rows differ in the gate alone
+assert config == replace(
+    row_config(start, gates["dynamic + warm-up"], SHORT),
+    # the two rows differ in the gate alone
+    llm=replace(start.llm, gate="none"),
+)
 with capture_output():
     ours = one_row(config, folder / "by_hand")
 print({name: round(value, 4) for name, value in ours.items() if value is not None})
@@ -242,19 +294,28 @@ print({name: round(value, 4) for name, value in ours.items() if value is not Non
 # %% [markdown]
 # ## The real runner
 #
-# `run_ablation` does this for all rows and seeds, each **job** (one row, one seed) in a folder of its own.
+# `run_ablation` does this for all rows and seeds, each **job** (one row, one seed) in a separate folder.
 # In a terminal it is `emrrg ablate gate --seeds 1 --rows none 'dynamic + warm-up'`.
 
 # %%
 from emrrg_lib.training.ablation import run_ablation
 
 with capture_output():
-    table, refused = run_ablation("gate", start, data, folder / "gate", seeds=1, values=SHORT,
-                                  only=["none", "dynamic + warm-up"])
+    table, refused = run_ablation(
+        "gate",
+        start,
+        data,
+        folder / "gate",
+        seeds=1,
+        values=SHORT,
+        only=["none", "dynamic + warm-up"],
+    )
 live = pd.read_csv(table)
 theirs = live.set_index("row").loc["none"]
 assert not refused
-assert all(abs(ours[name] - theirs[name]) <= 5.1e-5 for name in ("Bleu_4", "ROUGE_L", "CIDEr"))
+assert all(
+    abs(ours[name] - theirs[name]) <= 5.1e-5 for name in ("Bleu_4", "ROUGE_L", "CIDEr")
+)
 print("row `none`, by hand and by run_ablation: equal to the four digits of the file")
 METRICS = {"Bleu_4": "BLEU-4", "CIDEr": "CIDEr", "CE13_micro_F1": "finding F1"}
 shown = live.astype({"seed": "Int64", "trained": "Int64"})
@@ -274,13 +335,21 @@ shown.astype(object).where(shown.notna(), "")
 jobs = {}  # row → (reports, scores) of its job
 for file in sorted((folder / "gate" / "jobs").glob("*/seed-0/scores.json")):
     scores = json.loads(file.read_text(encoding="utf-8"))
-    written = file.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    written = (
+        file.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     jobs[scores["row"]] = [json.loads(line) for line in written], scores
 for name, (reports, scores) in jobs.items():
-    same = all(scores["metrics"][metric] == scores["shuffled images"][metric] for metric in METRICS)
+    same = all(
+        scores["metrics"][metric] == scores["shuffled images"][metric]
+        for metric in METRICS
+    )
     texts = {report["hypothesis"] for report in reports}
-    print(f"{name}: {len(reports)} reports, different texts: {len(texts)}; to other patients they are worth",
-          "exactly the same" if same else "otherwise")
+    print(
+        f"{name}: {len(reports)} reports, different texts: {len(texts)}; to other "
+        "patients they are worth",
+        "exactly the same" if same else "otherwise",
+    )
 
 
 def states():
@@ -291,12 +360,29 @@ def states():
 
 before = states()
 with capture_output():
-    run_ablation("gate", start, data, folder / "gate", seeds=1, values=SHORT,
-                 only=["none", "dynamic + warm-up"])
-    _, refused = run_ablation("gate", start, data, folder / "gate", seeds=1,
-                              values=[*SHORT, "train.steps=3"], only=["none"])
+    run_ablation(
+        "gate",
+        start,
+        data,
+        folder / "gate",
+        seeds=1,
+        values=SHORT,
+        only=["none", "dynamic + warm-up"],
+    )
+    _, refused = run_ablation(
+        "gate",
+        start,
+        data,
+        folder / "gate",
+        seeds=1,
+        values=[*SHORT, "train.steps=3"],
+        only=["none"],
+    )
 assert states() == before and list(refused) == ["none"]
-print(f"{len(before)} files of finished jobs, none written again; with train.steps=3 row `none` is refused")
+print(
+    f"{len(before)} files of finished jobs, none written again; with train.steps=3 "
+    "row `none` is refused"
+)
 
 # %% [markdown]
 # ## The results that come with the kit
@@ -306,13 +392,21 @@ print(f"{len(before)} files of finished jobs, none written again; with train.ste
 # lines say. If Table 6 has hybrid layers among them, this is why: its lines ask for a plain language model
 # that finds the visual tokens in its prompt, and a tiny frozen one does not learn to read them through a
 # projector alone in so few steps (see "full / LLM" and "LoRA_P(X) / LLM" in Table 5). Eleven blind rows
-# would tell nothing apart.
+# would not separate the rows.
 
 # %%
-stored = {path.parent.name: pd.read_csv(path) for path in sorted(results.glob("*/results.csv"))}
+stored = {
+    path.parent.name: pd.read_csv(path)
+    for path in sorted(results.glob("*/results.csv"))
+}
 if not stored:
-    raise FileNotFoundError("data/results holds no results.csv: `emrrg ablate NAME --out data/results/NAME`")
-record = {name: json.loads((results / name / "run.json").read_text(encoding="utf-8")) for name in stored}
+    raise FileNotFoundError(
+        "data/results holds no results.csv: `emrrg ablate NAME --out data/results/NAME`"
+    )
+record = {
+    name: json.loads((results / name / "run.json").read_text(encoding="utf-8"))
+    for name in stored
+}
 
 
 def trainings(frame):
@@ -322,49 +416,81 @@ def trainings(frame):
     return mine.astype({"trained": int}) if len(mine) else mine
 
 
-everywhere = [word for word in record[min(record)]["values"]
-              if all(word in each["values"] for each in record.values())]
+everywhere = [
+    word
+    for word in record[min(record)]["values"]
+    if all(word in each["values"] for each in record.values())
+]
 sets = {each["dataset"] for each in record.values()}
 overview = []
 for name, frame in stored.items():
     mine, left = trainings(frame), frame[frame["source"] == "left out"]
     seeds = mine.groupby("row").size() if len(mine) else pd.Series([0])
-    told = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    told = (
+        f"{seeds.min()}"
+        if seeds.min() == seeds.max()
+        else f"{seeds.min()} to {seeds.max()}"
+    )
     own = [word for word in record[name]["values"] if word not in everywhere]
-    overview.append({"table": name, "rows": mine["row"].nunique(), "seeds": told,
-                     "left out": ", ".join(left["row"]) or "·", "its own settings": " ".join(own) or "·",
-                     "minutes": round(float(mine["minutes"].sum())) if len(mine) else 0}
-                    | ({"data": record[name]["dataset"]} if len(sets) > 1 else {}))
+    overview.append(
+        {
+            "table": name,
+            "rows": mine["row"].nunique(),
+            "seeds": told,
+            "left out": ", ".join(left["row"]) or "·",
+            "its own settings": " ".join(own) or "·",
+            "minutes": round(float(mine["minutes"].sum())) if len(mine) else 0,
+        }
+        | ({"data": record[name]["dataset"]} if len(sets) > 1 else {})
+    )
 print("settings of every table:", " ".join(everywhere) or "none")
 if len(sets) == 1:
     print("data of every table:", *sets)
-print("tables without results here:", ", ".join(name for name in names() if name not in stored) or "none")
+print(
+    "tables without results here:",
+    ", ".join(name for name in names() if name not in stored) or "none",
+)
 for name, frame in stored.items():
     for _, row in frame[frame["source"] == "left out"].iterrows():
-        print(f"{name}, left out: {row['row']}:", re.sub(r"(/[\w.+-]+)+/", "…/", str(row["note"])))
-stored = {name: frame for name, frame in stored.items() if len(trainings(frame))}  # those with a row that ran
-several = [name for name in stored if trainings(stored[name]).groupby("row").size().min() > 1]
+        print(
+            f"{name}, left out: {row['row']}:",
+            re.sub(r"(/[\w.+-]+)+/", "…/", str(row["note"])),
+        )
+# those with a row that ran
+stored = {name: frame for name, frame in stored.items() if len(trainings(frame))}
+several = [
+    name for name in stored if trainings(stored[name]).groupby("row").size().min() > 1
+]
 single = [name for name in stored if name not in several]  # with one seed for some row
 pd.DataFrame(overview).set_index("table")
+
 
 # %%
 def stored_figure(name):
     """The PNG of a table, base64, and its text."""
     alt = (results / name / "figure.txt").read_text(encoding="utf-8").strip()
-    return base64.b64encode((results / name / "figure.png").read_bytes()).decode("ascii"), alt
+    return base64.b64encode((results / name / "figure.png").read_bytes()).decode(
+        "ascii"
+    ), alt
 
 
 large = [name for name in stored if name in ("table5", "table6")] or list(stored)
 for name in large:
     image, alt = stored_figure(name)
-    display({"image/png": image, "text/plain": alt}, metadata={"image/png": {"alt": alt, "width": 900}},
-            raw=True)
+    display(
+        {"image/png": image, "text/plain": alt},
+        metadata={"image/png": {"alt": alt, "width": 900}},
+        raw=True,
+    )
 folded = ""
 for name in stored:
     if name not in large:
         image, alt = stored_figure(name)
-        folded += (f"<details><summary>{name}</summary><img width='720' alt=\"{html.escape(alt)}\" "
-                   f"src='data:image/png;base64,{image}'></details>")
+        folded += (
+            f"<details><summary>{name}</summary><img width='720' "
+            f'alt="{html.escape(alt)}" '
+            f"src='data:image/png;base64,{image}'></details>"
+        )
 if folded:
     display(HTML(folded))
 
@@ -372,7 +498,7 @@ if folded:
 # *One figure a table, Tables 5 and 6 large; a click on a name unfolds one of the others, if there are any.
 # The large dot is a row's mean, small dots are its trainings, the bar is the standard
 # deviation over seeds (no bar: one seed), the vertical lines are controls; "CE F1, 13" is the finding F1,
-# that is, micro-F1 of the 13 findings. Where the paper has the row, its values stand in panels of their own,
+# that is, micro-F1 of the 13 findings. Where the paper has the row, its values are in separate panels,
 # since their scale is that of other data.*
 #
 # ### What they say
@@ -380,7 +506,8 @@ if folded:
 # No sentence here is written by hand; they are computed from the files. "Overlap" means that mean ± sd of
 # the row and of the best row overlap. It is a reading aid, not a test: with three seeds a bar is itself
 # uncertain by about half of its length. The table asks the controls: does a row beat the constant report,
-# and what is left when the reports are given to other patients? (Of the folded tables the finding F1 alone.)
+# and how much
+# remains when the reports are given to other patients? (Of the folded tables the finding F1 alone.)
 
 # %%
 from emrrg_lib.interpret.ablation_figure import mean_and_spread
@@ -388,13 +515,18 @@ from emrrg_lib.interpret.ablation_figure import mean_and_spread
 
 def spreads(name, metric):
     """Row → (mean, standard deviation or None) of a stored table."""
-    found = {row: [{metric: value} for value in part[metric].dropna()]
-             for row, part in trainings(stored[name]).groupby("row", sort=False) if metric in part}
-    return {row: mean_and_spread(values, metric) for row, values in found.items() if values}
+    found = {
+        row: [{metric: value} for value in part[metric].dropna()]
+        for row, part in trainings(stored[name]).groupby("row", sort=False)
+        if metric in part
+    }
+    return {
+        row: mean_and_spread(values, metric) for row, values in found.items() if values
+    }
 
 
 def sentence(name, metric):
-    """Which rows cannot be told from the best one, in words."""
+    """The rows that cannot be distinguished from the best one, in words."""
     found = spreads(name, metric)
     if not found:
         return "not measured"
@@ -402,10 +534,15 @@ def sentence(name, metric):
     if any(sd is None for _, sd in found.values()):
         return f"highest {best} {found[best][0]:.3f}"
     low = found[best][0] - found[best][1]
-    near = [row for row, (mean, sd) in found.items() if row != best and mean + sd >= low]
+    near = [
+        row for row, (mean, sd) in found.items() if row != best and mean + sd >= low
+    ]
     below = [row for row in found if row != best and row not in near]
-    return (f"best {best} {found[best][0]:.3f} ± {found[best][1]:.3f}; overlap: {', '.join(near) or 'none'}; "
-            f"apart: {', '.join(below) or 'none'}")
+    return (
+        f"best {best} {found[best][0]:.3f} ± {found[best][1]:.3f}; overlap: "
+        f"{', '.join(near) or 'none'}; "
+        f"apart: {', '.join(below) or 'none'}"
+    )
 
 
 for name in several:
@@ -413,9 +550,17 @@ for name in several:
     for metric, title in METRICS.items():
         print(f"  {title}: {sentence(name, metric)}")
 if single:
-    print("one seed for some row, so the highest is named and nothing is said about the others:")
+    print(
+        "one seed for some row, so the highest is named and nothing is said about "
+        "the others:"
+    )
 for name in single:
-    print(f"  {name}:", "; ".join(f"{title}: {sentence(name, metric)}" for metric, title in METRICS.items()))
+    print(
+        f"  {name}:",
+        "; ".join(
+            f"{title}: {sentence(name, metric)}" for metric, title in METRICS.items()
+        ),
+    )
 
 told = []
 for name, frame in stored.items():
@@ -423,45 +568,69 @@ for name, frame in stored.items():
     for metric, title in METRICS.items():
         means = [mean for mean, _ in spreads(name, metric).values()]
         if means and metric in control and (name in large or metric == "CE13_micro_F1"):
-            told.append({"table": name, "score": title, "rows": len(means), "lowest row": min(means),
-                         "highest row": max(means), **control[metric].to_dict(),
-                         "rows above both": sum(mean > control[metric].max() for mean in means)})
+            told.append(
+                {
+                    "table": name,
+                    "score": title,
+                    "rows": len(means),
+                    "lowest row": min(means),
+                    "highest row": max(means),
+                    **control[metric].to_dict(),
+                    "rows above both": sum(
+                        mean > control[metric].max() for mean in means
+                    ),
+                }
+            )
 pd.DataFrame(told).set_index(["table", "score"]).round(3)
 
 # %% [markdown]
 # ## How much of it is luck?
 #
-# Three lengths stand beside each other: how far the rows of a table lie apart, how far **another seed**
+# Three lengths are side by side: how far the rows of a table lie apart, how far **another seed**
 # moves a row, and how far **another draw of test studies** moves a score (notebook 06). Data sets have
 # different levels, so all are in percent of the mean score. The seeds' deviation is pooled over rows:
 # the root of the mean variance.
 
+
 # %%
 def pooled(name, metric):
-    """Standard deviation over seeds, all rows of a table together; None with single seeds."""
-    groups = [part[metric].dropna() for _, part in trainings(stored[name]).groupby("row") if metric in part]
+    """Standard deviation over seeds, all rows of a table together;
+    None with single seeds."""
+    groups = [
+        part[metric].dropna()
+        for _, part in trainings(stored[name]).groupby("row")
+        if metric in part
+    ]
     freedom = sum(max(len(group) - 1, 0) for group in groups)
-    squares = sum(((group - group.mean())**2).sum() for group in groups)
+    squares = sum(((group - group.mean()) ** 2).sum() for group in groups)
     return float(np.sqrt(squares / freedom)) if freedom else None
 
 
 def gaps(values):
-    """(highest − lowest, median gap of neighbours in the order), in percent of the mean."""
+    """(highest − lowest, median gap of neighbours in the order),
+    in percent of the mean."""
     ordered = np.sort(np.asarray(list(values), dtype=float))
-    return np.array([np.ptp(ordered), np.median(np.diff(ordered))]) / ordered.mean() * 100
+    return (
+        np.array([np.ptp(ordered), np.median(np.diff(ordered))]) / ordered.mean() * 100
+    )
 
 
-readme = (kit / "README.md").read_text(encoding="utf-8")
-cells = re.search(r"^\| constant report chosen on validation \|(.*)$", readme, re.MULTILINE)[1]
-measured = [tuple(map(float, cell)) for cell in re.findall(r"(\.\d+) \[(\.\d+), (\.\d+)\]", cells)]
-iu = dict(zip(SCORES, measured, strict=True))  # score, low, high: 590 studies of IU X-ray
-shipped = json.loads((kit / "data" / "tiny" / "run" / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
+file = KIT / "data" / "results" / "iu-controls" / "metrics.json"
+constant = json.loads(file.read_text(encoding="utf-8"))["rows"][0]
+# 590 studies of IU X-ray
+iu = {name: (constant["metrics"][name], *constant["ci"][name]) for name in SCORES}
+shipped = json.loads(
+    (KIT / "data" / "tiny" / "run" / "metrics.json").read_text(encoding="utf-8")
+)["rows"][0]
 
 
 def lengths(metric):
     """What is compared → percent of the mean score."""
     wide, near = gaps(table6[metric])
-    found = {"paper's Table 6: highest − lowest": wide, "paper's Table 6: neighbours": near}
+    found = {
+        "paper's Table 6: highest − lowest": wide,
+        "paper's Table 6: neighbours": near,
+    }
     for name in stored:
         values = [mean for mean, _ in spreads(name, metric).values()]
         if name in ("table5", "table6") and len(values) > 1:
@@ -471,25 +640,43 @@ def lengths(metric):
     score, low, high = iu[metric]
     found["another 590 IU studies: sd"] = (high - low) / 3.92 / score * 100
     low, high = shipped["ci"][metric]
-    found["another 240 phantoms: sd"] = (high - low) / 3.92 / shipped["metrics"][metric] * 100
+    found["another 240 phantoms: sd"] = (
+        (high - low) / 3.92 / shipped["metrics"][metric] * 100
+    )
     return found
 
 
-compared = pd.DataFrame({METRICS[metric]: lengths(metric) for metric in ("Bleu_4", "CIDEr")})
+compared = pd.DataFrame(
+    {METRICS[metric]: lengths(metric) for metric in ("Bleu_4", "CIDEr")}
+)
 compared.round(1).rename_axis("percent of the mean score")
+
 
 # %%
 def lengths_picture(frame):
     """Bars, one panel a score; what is luck is hatched."""
-    told = "; ".join(f"{title}, {what}: {value:.1f} %" for title in frame
-                     for what, value in frame[title].items())
-    picture = Picture((9, 0.32 * len(frame) + 0.8), facecolor=PAPER, layout="constrained",
-                      alt=f"Percent of the mean score. {told}.")
+    told = "; ".join(
+        f"{title}, {what}: {value:.1f} %"
+        for title in frame
+        for what, value in frame[title].items()
+    )
+    picture = Picture(
+        (9, 0.32 * len(frame) + 0.8),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=f"Percent of the mean score. {told}.",
+    )
     panels = picture.subplots(1, len(frame.columns), sharey=True)
     luck = [": sd" in what for what in frame.index]
     for axes, title in zip(panels, frame, strict=True):
-        axes.barh(range(len(frame)), frame[title], color=[RULE if each else BLUE for each in luck],
-                  hatch=["////" if each else "" for each in luck], edgecolor=INK, linewidth=0.6)
+        axes.barh(
+            range(len(frame)),
+            frame[title],
+            color=[RULE if each else BLUE for each in luck],
+            hatch=["////" if each else "" for each in luck],
+            edgecolor=INK,
+            linewidth=0.6,
+        )
         axes.set_title(f"{title}, percent of the mean score", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_yticks(range(len(frame)), frame.index, fontsize=8)
@@ -501,7 +688,7 @@ lengths_picture(compared)
 
 # %% [markdown]
 # *Plain: differences between rows. Hatched: standard deviations of luck.* IU's are those of the constant
-# report in the README, as nobody has EMRRG's reports; the phantom's those of the shipped run.
+# report in `data/results`, as nobody has EMRRG's reports; the phantom's those of the shipped run.
 #
 # How close may two rows of a single-run table lie before their order means nothing? The usual mark is twice
 # the standard deviation of a *difference* of two independent rows, 2 · √2 · sd. Below: all pairs of Table 6,
@@ -512,19 +699,47 @@ lengths_picture(compared)
 for metric in ("Bleu_4", "CIDEr"):
     apart = [abs(a - b) for a, b in itertools.combinations(table6[metric], 2)]
     found = compared[METRICS[metric]].dropna()
-    marks = {what: found[what] for what in found.index if what in ("another 590 IU studies: sd",
-                                                                 "our table5: sd of seeds",
-                                                                 "our table6: sd of seeds")}
-    marks["all luck together"] = np.sqrt(sum(np.square([
-        found["another 590 IU studies: sd"], found.get("our table6: sd of seeds", 0.0)])))
+    marks = {
+        what: found[what]
+        for what in found.index
+        if what
+        in (
+            "another 590 IU studies: sd",
+            "our table5: sd of seeds",
+            "our table6: sd of seeds",
+        )
+    }
+    marks["all luck together"] = np.sqrt(
+        sum(
+            np.square(
+                [
+                    found["another 590 IU studies: sd"],
+                    found.get("our table6: sd of seeds", 0.0),
+                ]
+            )
+        )
+    )
     for what, percent in marks.items():
         limit = 2 * 2**0.5 * percent / 100 * table6[metric].mean()
-        print(f"{METRICS[metric]:7} {what:27} rows closer than {limit:.3f} cannot be ranked: "
-              f"{sum(gap < limit for gap in apart)} of {len(apart)} pairs")
-    for what, (more, less) in {"hybrid layers, LoRA_P(X)": (6, 4), "hybrid layers, full": (3, 1),
-                               "full, hybrid layers": (3, 6)}.items():
-        gap = table5.loc[f"EMRRG #0{more}", metric] - table5.loc[f"EMRRG #0{less}", metric]
-        verdict = "closer than all luck together" if abs(gap) < limit else "further apart than that"
+        print(
+            f"{METRICS[metric]:7} {what:27} rows closer than {limit:.3f} cannot be "
+            "ranked: "
+            f"{sum(gap < limit for gap in apart)} of {len(apart)} pairs"
+        )
+    for what, (more, less) in {
+        "hybrid layers, LoRA_P(X)": (6, 4),
+        "hybrid layers, full": (3, 1),
+        "full, hybrid layers": (3, 6),
+    }.items():
+        gap = (
+            table5.loc[f"EMRRG #0{more}", metric]
+            - table5.loc[f"EMRRG #0{less}", metric]
+        )
+        verdict = (
+            "closer than all luck together"
+            if abs(gap) < limit
+            else "further apart than that"
+        )
         print(f"        Table 5, {what}: #0{more} − #0{less} = {gap:+.3f}, {verdict}")
 
 # %% [markdown]
@@ -536,19 +751,27 @@ for metric in ("Bleu_4", "CIDEr"):
 # %%
 from emrrg_lib.evaluation.intervals import paired_difference, system_statistics
 
-systems = {name: system_statistics([report["reference"] for report in reports],
-                                   [report["hypothesis"] for report in reports], meteor=False)
-           for name, (reports, _) in jobs.items()}
+systems = {
+    name: system_statistics(
+        [report["reference"] for report in reports],
+        [report["hypothesis"] for report in reports],
+        meteor=False,
+    )
+    for name, (reports, _) in jobs.items()
+}
 for metric in ("Bleu_4", "CIDEr"):
     gap = paired_difference(metric, systems["none"], systems["dynamic + warm-up"])
-    told = "told apart" if gap.real else "not told apart"
-    print(f"{METRICS[metric]}: none − (dynamic + warm-up) = {gap.value:+.3f} "
-          f"[{gap.low:+.3f}, {gap.high:+.3f}]: {told} on these studies, of these two trainings")
+    told = "different" if gap.real else "no proven difference"
+    print(
+        f"{METRICS[metric]}: none − (dynamic + warm-up) = {gap.value:+.3f} "
+        f"[{gap.low:+.3f}, {gap.high:+.3f}]: {told} on these studies, of these two "
+        "trainings"
+    )
 
 # %% [markdown]
 # ## Is it the paper's order?
 #
-# The rank correlation between our rows and the paper's. Two measures of its own luck: *by chance*, how
+# The rank correlation between our rows and the paper's. Two measures of its luck: *by chance*, how
 # large it gets in 95 % of random orders; and *by seeds*, the middle 95 % when every row's mean is moved
 # by its error, sd / √seeds.
 
@@ -558,13 +781,17 @@ luck = np.random.default_rng(0)
 
 def correlations(many, truth):
     """Rank correlation of each line of (R, rows) with (rows,): (R,)."""
-    ranks, wanted = many.argsort(axis=1).argsort(axis=1), pd.Series(truth).rank().to_numpy()
+    ranks, wanted = (
+        many.argsort(axis=1).argsort(axis=1),
+        pd.Series(truth).rank().to_numpy(),
+    )
     ranks, wanted = ranks - ranks.mean(axis=1, keepdims=True), wanted - wanted.mean()
     return ranks @ wanted / np.sqrt((ranks**2).sum(axis=1) * (wanted**2).sum())
 
 
 def order(name, dataset, metric):
-    """Rank correlation of one stored table with the paper's rows; None with less than 3 rows."""
+    """Rank correlation of one stored table with the paper's rows;
+    None with less than 3 rows."""
     frame, ours = stored[name], spreads(name, metric)
     paper = frame[frame["source"] == f"paper, {dataset}"].set_index("row")
     paper = paper[metric].dropna() if metric in paper else pd.Series(dtype=float)
@@ -573,24 +800,39 @@ def order(name, dataset, metric):
         return None
     mine, truth = np.array([ours[row][0] for row in both]), paper[both].to_numpy()
     chance = abs(correlations(luck.random((2000, len(both))), truth))
-    told = {"table": name, "paper's data": dataset, "score": METRICS[metric], "rows": len(both),
-            "rank correlation": f"{spearman(mine, truth):+.2f}",
-            "by chance, 95 % within": f"± {np.percentile(chance, 95):.2f}", "by seeds": "one seed: not known"}
+    told = {
+        "table": name,
+        "paper's data": dataset,
+        "score": METRICS[metric],
+        "rows": len(both),
+        "rank correlation": f"{spearman(mine, truth):+.2f}",
+        "by chance, 95 % within": f"± {np.percentile(chance, 95):.2f}",
+        "by seeds": "one seed: not known",
+    }
     if sd := pooled(name, metric):
         seeds = trainings(frame).groupby("row").size()[both].to_numpy()
-        drawn = correlations(luck.normal(mine, sd / np.sqrt(seeds), (2000, len(both))), truth)
-        told["by seeds"] = "{:+.2f} to {:+.2f}".format(*np.percentile(drawn, [2.5, 97.5]))
+        drawn = correlations(
+            luck.normal(mine, sd / np.sqrt(seeds), (2000, len(both))), truth
+        )
+        told["by seeds"] = "{:+.2f} to {:+.2f}".format(
+            *np.percentile(drawn, [2.5, 97.5])
+        )
     return told
 
 
-found = [order(name, dataset, metric) for name, frame in stored.items()
-         for dataset in frame["source"][frame["source"].str.startswith("paper, ")].str[7:].unique()
-         for metric in ("Bleu_4", "CIDEr")]
+found = [
+    order(name, dataset, metric)
+    for name, frame in stored.items()
+    for dataset in frame["source"][frame["source"].str.startswith("paper, ")]
+    .str[7:]
+    .unique()
+    for metric in ("Bleu_4", "CIDEr")
+]
 pd.DataFrame([each for each in found if each])
 
 # %% [markdown]
 # A table without rows of the paper (the gate's, for instance) is not in the list. A correlation inside the
-# chance range is no agreement, and no disagreement either. Equal order is **not
+# chance range shows neither agreement nor disagreement. Equal order is **not
 # expected** here. What the tiny preset changes:
 #
 # | | the paper | the tiny preset |
@@ -616,7 +858,10 @@ pd.DataFrame([each for each in found if each])
 with_encoder = [name for name in rows if name != "LoRA(LLM)"]
 paper = preset("iu-xray")  # its encoder; the language model does not count here
 full_size = replace(start, encoder=paper.encoder, partial_lora=paper.partial_lora)
-adapter = {name: trained(row_config(full_size, rows[name]))["encoder, LoRA"] for name in with_encoder}
+adapter = {
+    name: trained(row_config(full_size, rows[name]))["encoder, LoRA"]
+    for name in with_encoder
+}
 order_paper = spearman(adapter.values(), table6.loc[with_encoder, "Bleu_4"])
 
 
@@ -626,16 +871,22 @@ def by_chance(count):
     return np.percentile(abs(correlations(lines, np.arange(count))), 95)
 
 
-print(f"paper's Table 6, encoder rows: adapters of {min(adapter.values()):,} to {max(adapter.values()):,} "
-      f"weights; rank correlation with BLEU-4 {order_paper:+.2f} "
-      f"({len(adapter)} rows, by chance ± {by_chance(len(adapter)):.2f})")
+print(
+    f"paper's Table 6, encoder rows: adapters of {min(adapter.values()):,} to "
+    f"{max(adapter.values()):,} "
+    f"weights; rank correlation with BLEU-4 {order_paper:+.2f} "
+    f"({len(adapter)} rows, by chance ± {by_chance(len(adapter)):.2f})"
+)
 for name, frame in stored.items():
     found = spreads(name, "Bleu_4")
     size = trainings(frame).groupby("row")["trained"].first()
     if size.nunique() > 2:
         value = spearman(size[list(found)], [mean for mean, _ in found.values()])
-        print(f"our {name}: {size.min():,} to {size.max():,} weights; rank correlation {value:+.2f} "
-              f"({len(found)} rows, by chance ± {by_chance(len(found)):.2f})")
+        print(
+            f"our {name}: {size.min():,} to {size.max():,} weights; rank correlation "
+            f"{value:+.2f} "
+            f"({len(found)} rows, by chance ± {by_chance(len(found)):.2f})"
+        )
 
 # %% [markdown]
 # ### 2. Equal steps are not equal chances
@@ -646,7 +897,9 @@ for name, frame in stored.items():
 # tokens no gradient goes back.
 
 # %%
-full = EMRRG.from_preset(row_config(start, {row.row: row for row in read_rows("rank")}["full"]))
+full = EMRRG.from_preset(
+    row_config(start, {row.row: row for row in read_rows("rank")}["full"])
+)
 with capture_output():
     test = StudySet(read_dataset(data, 0).split("test"), start)
     pixels, mask = test.images(range(2))
@@ -661,27 +914,43 @@ def encoder_learns(states):
     return sum(p.numel() for p in full.encoder.parameters() if p.grad is not None)
 
 
-print(f"from stored tokens: {encoder_learns(full.project(kept, mask)[0]):,} of the encoder's weights get a "
-      f"gradient; from the images: {encoder_learns(full.encode(pixels, mask)[0]):,}")
+print(
+    f"from stored tokens: {encoder_learns(full.project(kept, mask)[0]):,} of the "
+    "encoder's weights get a "
+    f"gradient; from the images: {encoder_learns(full.encode(pixels, mask)[0]):,}"
+)
 budgets = {}  # joint steps of all steps → tables
 for name in stored:
     values = dict(word.split("=", 1) for word in record[name]["values"])
-    steps = {part: int(values.get(f"train.{part}", record[name]["config"]["train"][part]))
-             for part in ("warm_steps", "steps")}
-    budgets.setdefault(f"{steps['steps']} of {sum(steps.values())} steps", []).append(name)
+    steps = {
+        part: int(values.get(f"train.{part}", record[name]["config"]["train"][part]))
+        for part in ("warm_steps", "steps")
+    }
+    budgets.setdefault(f"{steps['steps']} of {sum(steps.values())} steps", []).append(
+        name
+    )
 for budget, tables in budgets.items():
     print(f"the encoder learns in {budget}:", ", ".join(tables))
 
-run = json.loads((kit / "data" / "tiny" / "run" / "run.json").read_text(encoding="utf-8"))
-warm = [entry["loss"] for entry in run["history"] if entry["step"] <= run["config"]["train"]["warm_steps"]]
+run = json.loads(
+    (KIT / "data" / "tiny" / "run" / "run.json").read_text(encoding="utf-8")
+)
+warm = [
+    entry["loss"]
+    for entry in run["history"]
+    if entry["step"] <= run["config"]["train"]["warm_steps"]
+]
 fifths = [float(np.mean(part)) for part in np.array_split(warm, 5)]
-print("\nthe shipped run, mean loss of the warm part's fifths:", [round(value, 4) for value in fifths])
+print(
+    "\nthe shipped run, mean loss of the warm part's fifths:",
+    [round(value, 4) for value in fifths],
+)
 print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before")
 
 # %% [markdown]
 # So in these tables, what of the encoder trains can make a difference in the joint steps alone. A row with
 # the whole encoder to tune has the most to gain from more of them: what is below here may be above after
-# a real training. The loss of the last fifths tells whether a training was at its end, the column `minutes`
+# a real training. The loss of the last fifths shows whether a training was at its end, the column `minutes`
 # of `results.csv` what a row cost.
 #
 # ### 3. The same seed is not always the same start
@@ -691,18 +960,26 @@ print(f"the last fifth is {1 - fifths[-1] / fifths[-2]:.0%} below the one before
 # random numbers, and whoever draws first takes the first ones. An adapter of rank 4 takes fewer than one
 # of rank 8. If the adapter is drawn before the projector, the projector gets other numbers:
 
+
 # %%
 def drawn(order, r):
-    """First weights of an adapter of rank r and of a projector, drawn from seed 0 in this order."""
+    """First weights of an adapter of rank r and of a projector,
+    drawn from seed 0 in this order."""
     width = {"adapter": r, "projector": 128}
     torch.manual_seed(0)
-    return {part: torch.nn.Linear(128, width[part], bias=False).weight.detach() for part in order}
+    return {
+        part: torch.nn.Linear(128, width[part], bias=False).weight.detach()
+        for part in order
+    }
 
 
 for parts in (("adapter", "projector"), ("projector", "adapter")):
     four, eight = (drawn(parts, r)["projector"] for r in (4, 8))
-    print(f"first the {parts[0]}, then the {parts[1]}: the projectors of rank 4 and of rank 8 start",
-          "equal" if torch.equal(four, eight) else "different")
+    print(
+        f"first the {parts[0]}, then the {parts[1]}: the projectors of rank 4 and of "
+        "rank 8 start",
+        "equal" if torch.equal(four, eight) else "different",
+    )
 
 # %% [markdown]
 # So the kit draws what all rows share first (projector, view embedding, then hybrid layers) and the adapters
@@ -717,26 +994,47 @@ for parts in (("adapter", "projector"), ("projector", "adapter")):
 # two rows varies less from seed to seed than that of two independent rows, √2 · sd.
 
 # %%
-PAIRS = [("LoRA_P(X)", "LoRA(x_proj)", "projector"), ("LoRA_P(X)", "LoRA(LLM)", "projector"),
-         ("full / LLM + hybrid layers", "LoRA_P(X) / LLM + hybrid layers", "cross_attention"),
-         ("full / LLM + LoRA", "LoRA_P(X) / LLM + LoRA", "q_proj.lora_A")]
-begun = {name: EMRRG.from_preset(row_config(start, chosen[name])).eval()
-         for name in dict.fromkeys(name for pair in PAIRS for name in pair[:2])}
+PAIRS = [
+    ("LoRA_P(X)", "LoRA(x_proj)", "projector"),
+    ("LoRA_P(X)", "LoRA(LLM)", "projector"),
+    (
+        "full / LLM + hybrid layers",
+        "LoRA_P(X) / LLM + hybrid layers",
+        "cross_attention",
+    ),
+    ("full / LLM + LoRA", "LoRA_P(X) / LLM + LoRA", "q_proj.lora_A"),
+]
+begun = {
+    name: EMRRG.from_preset(row_config(start, chosen[name])).eval()
+    for name in dict.fromkeys(name for pair in PAIRS for name in pair[:2])
+}
 for one, other, part in PAIRS:
     a, b = (dict(begun[name].named_parameters()) for name in (one, other))
     both = [name for name in a if part in name and name in b]
     equal = sum(torch.equal(a[name], b[name]) for name in both)
     print(f"{one} and {other}: {equal} of {len(both)} tensors of `{part}` are equal")
-assert torch.equal(begun["LoRA_P(X)"].projector.weight, begun["LoRA(x_proj)"].projector.weight)
+assert torch.equal(
+    begun["LoRA_P(X)"].projector.weight, begun["LoRA(x_proj)"].projector.weight
+)
 with torch.no_grad():
-    one, other = (begun[name].encode(pixels, mask)[0] for name in ("LoRA_P(X)", "LoRA(x_proj)"))
-print(f"visual states of the first two rows: they differ by {float((one - other).abs().max())}\n")
+    one, other = (
+        begun[name].encode(pixels, mask)[0] for name in ("LoRA_P(X)", "LoRA(x_proj)")
+    )
+print(
+    "visual states of the first two rows: they differ by "
+    f"{float((one - other).abs().max())}\n"
+)
 
 for name in several:
     scores = trainings(stored[name]).pivot(index="seed", columns="row", values="Bleu_4")
-    spread = [(scores[a] - scores[b]).var() for a, b in itertools.combinations(scores, 2)]
-    print(f"{name}, BLEU-4, difference of two rows: sd {np.nanmean(spread)**0.5:.4f} paired by seed, "
-          f"{2**0.5 * pooled(name, 'Bleu_4'):.4f} if they were independent")
+    spread = [
+        (scores[a] - scores[b]).var() for a, b in itertools.combinations(scores, 2)
+    ]
+    print(
+        f"{name}, BLEU-4, difference of two rows: sd {np.nanmean(spread) ** 0.5:.4f} "
+        "paired by seed, "
+        f"{2**0.5 * pooled(name, 'Bleu_4'):.4f} if they were independent"
+    )
 if single:
     print("one seed for some row, so nothing can be said:", ", ".join(single))
 
@@ -746,9 +1044,11 @@ if single:
 # Let eleven rows be *equal*. The highest one still leads, by luck, and a table's bold print celebrates it.
 # How far is the highest above the mean of the rows, if nothing but the seeds makes a difference?
 
+
 # %%
 def lead(rows, sd, seeds, draws=4000):
-    """Highest row minus mean of the rows, of tables in which all rows are equal: (draws,)."""
+    """Highest row minus mean of the rows, of tables in which all rows are equal:
+    (draws,)."""
     tables = np.random.default_rng(1).normal(0, sd, (draws, rows, seeds)).mean(axis=2)
     return tables.max(axis=1) - tables.mean(axis=1)
 
@@ -758,26 +1058,50 @@ for name in several:
     means = [mean for mean, _ in found.values()]
     seeds = int(trainings(stored[name]).groupby("row").size().min())
     equal, ours = lead(len(means), sd, seeds), max(means) - np.mean(means)
-    print(f"{name}: the best of {len(means)} rows leads their mean by {ours:.4f} BLEU-4; equal rows would by "
-          f"{equal.mean():.4f}, and by as much or more in {(equal >= ours).mean():.0%} of the tables")
+    print(
+        f"{name}: the best of {len(means)} rows leads their mean by {ours:.4f} "
+        "BLEU-4; equal rows would by "
+        f"{equal.mean():.4f}, and by as much or more in {(equal >= ours).mean():.0%} "
+        "of the tables"
+    )
 if single:
     print("one seed for some row, so its luck is not known:", ", ".join(single))
 
+
 # %%
 def lead_picture(most):
-    """How far the best of k equal rows leads, in standard deviations of one training."""
+    """How far the best of k equal rows leads,
+    in standard deviations of one training."""
     ks = range(2, most + 1)
     curves = {seeds: [lead(k, 1.0, seeds).mean() for k in ks] for seeds in (1, 3)}
-    told = "; ".join(f"{seeds} seed{'s' * (seeds > 1)}: {curve[0]:.2f} for 2 rows, {curve[-1]:.2f} for {most}"
-                     for seeds, curve in curves.items())
-    picture = Picture((6.4, 2.8), facecolor=PAPER, layout="constrained", alt=(
-        f"How far the best of k equal rows leads by luck, in sd of one training; it grows with k. {told}."))
+    told = "; ".join(
+        f"{seeds} seed{'s' * (seeds > 1)}: {curve[0]:.2f} for 2 rows, {curve[-1]:.2f} "
+        f"for {most}"
+        for seeds, curve in curves.items()
+    )
+    picture = Picture(
+        (6.4, 2.8),
+        facecolor=PAPER,
+        layout="constrained",
+        alt=(
+            "How far the best of k equal rows leads by luck, in sd of one training; "
+            f"it grows with k. {told}."
+        ),
+    )
     axes = picture.subplots()
     for (seeds, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
-        axes.plot(ks, curve, style, color=ORANGE if seeds == 1 else BLUE, markersize=4,
-                  label=f"{seeds} seed{'s' * (seeds > 1)} a row")
+        axes.plot(
+            ks,
+            curve,
+            style,
+            color=ORANGE if seeds == 1 else BLUE,
+            markersize=4,
+            label=f"{seeds} seed{'s' * (seeds > 1)} a row",
+        )
     axes.axvline(len(table6), color=MUTED, linewidth=1, linestyle=":")
-    axes.text(len(table6) - 0.2, 0.1, "rows of Table 6", color=INK, fontsize=8, ha="right")
+    axes.text(
+        len(table6) - 0.2, 0.1, "rows of Table 6", color=INK, fontsize=8, ha="right"
+    )
     axes.set(xlabel="equal rows", ylabel="lead by luck, in sd", ylim=(0, None))
     axes.legend(fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -792,7 +1116,7 @@ lead_picture(15)
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · A new row *(easy, 6 minutes)*
@@ -835,9 +1159,10 @@ check_1(settings)
 # <details><summary>Hint</summary>
 #
 # Keep the lines whose `source` is "this run"; `groupby("row")`. NumPy's `std` divides by n unless it is
-# told otherwise.
+# given another number.
 #
 # </details>
+
 
 # %%
 def mean_and_sd(frame, metric):
@@ -881,6 +1206,7 @@ check_2(mean_and_sd)
 #
 # </details>
 
+
 # %%
 def paired(a, b, draws):
     """(seeds, studies) twice, (R, studies) → (difference, low, high)."""
@@ -921,6 +1247,7 @@ check_3(paired)
 #
 # </details>
 
+
 # %%
 def best_of(k, sd, seeds):
     """→ mean of (highest row − truth)."""
@@ -953,7 +1280,7 @@ scratch.cleanup()
 # ## Summary
 #
 # - A row is a preset and a few settings. Compare rows that differ in one; `row_config` shows which.
-# - Without several seeds a table has no measure of its own luck. Mean ± sd over seeds, n − 1.
+# - Without several seeds a table cannot measure its luck. Mean ± sd over seeds, n − 1.
 # - Two kinds of luck: another training, another test set. Rows closer than both cannot be ranked.
 # - Look at the controls before the rows: reports as good for any other patient were written blind.
 # - Equal rank is not equal size, equal steps are not equal chances, and the best of many rows is partly the

@@ -29,57 +29,46 @@
 # October 2025) was read line by line, and its parts were run on a CPU. No checkpoint of it was opened.
 # **No line of it is copied here**: every cell below is a re-creation of ours, as small as possible. Some
 # of the mistakes are inherited from earlier releases. That a paper's numbers and its code do not fit
-# does not tell which of the two is at fault.
+# does not say which of the two is at fault.
 
 # %%
 import copy
 import math
-import os
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.utils import logging
 
-import emrrg_lib
 from emrrg_lib.config import EncoderConfig
-from emrrg_lib.interpret import ModelNumbers, model_picture
+from emrrg_lib.course.notebook import glossary, open_profile
 from emrrg_lib.model import EMRRG
 from emrrg_lib.vision.mamba import VisionMamba
 
-PROFILE = "tiny"  # on a GPU machine: a preset of which runs/<preset> holds a finished run, as "iu-xray"
+PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 
-logging.disable_progress_bar()
 pd.set_option("display.max_colwidth", None)
-kit = Path(emrrg_lib.__file__).parents[1]
-shipped = os.environ.get("EMRRG_RUN", kit / "data" / "tiny" / "run")
-run = Path(shipped) if PROFILE == "tiny" else kit / "runs" / PROFILE
-device = "cpu" if PROFILE == "tiny" else "cuda"
-model = EMRRG.from_run(run).to(device)
-settings, llm_sizes, tokenizer = model.settings, model.llm.config, model.tokenizer
+lit = ("mamba", "partial_lora", "hybrid", "gate", "report")
+model, settings, picture = open_profile(PROFILE, lit)
+device, tokenizer = model.device, model.tokenizer
 measured = {}  # finding → the number; the table at the end is made of it
-numbers = ModelNumbers.from_config(settings, llm_sizes.hidden_size, llm_sizes.num_hidden_layers)
-model_picture(numbers, lit=("mamba", "partial_lora", "hybrid", "gate", "report"))
+picture
 
 # %% [markdown]
 # The lit parts are those in which paper and release differ: nearly everything that the paper adds. The
 # letters used here:
 
 # %%
-from emrrg_lib.course.notebook import glossary
-
-glossary("M", "X", "Z", "dt", "B", "C", "W", "A (LoRA)", "B (LoRA)", "r", "V", "S", "X′", "α")
+glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V, S, X′, α")
 
 # %% [markdown]
 # ## 1 · Every block runs the last block's mixer
 #
-# To add an adapter, the release keeps each mixer's `forward` in a variable and puts a function of its
-# own in its place, in a loop over the blocks. The function looks the variable up when it is
-# *called*. By then the loop is over, and the variable holds the last mixer. In small:
+# To add an adapter, the release keeps each mixer's `forward` in a variable and puts a new function
+# in its place, in a loop over the blocks. The function looks the variable up when it is
+# *called*. By then the loop is over, and the variable holds the last mixer. Here is the mistake in small:
 
 
 # %%
@@ -87,12 +76,14 @@ def adapted(functions):
     """Wraps each function, or so it seems."""
     wrapped = []
     for inner in functions:
-        wrapped.append(lambda x: inner(x))  # noqa: B023 (the linter knows this mistake by number)
+        wrapped.append(lambda x: inner(x))  # noqa: B023, as linters call this mistake
     return wrapped
 
 
 add_one, double, square = adapted([lambda x: x + 1, lambda x: 2 * x, lambda x: x * x])
-print("add_one(5) =", add_one(5), "· double(5) =", double(5), "· square(5) =", square(5))
+print(
+    "add_one(5) =", add_one(5), "· double(5) =", double(5), "· square(5) =", square(5)
+)
 
 # %% [markdown]
 # All three are `square`. Now the same with the mixers of our trained encoder. Three measurements: whose
@@ -120,8 +111,12 @@ def every_block_runs_the_last(layers):
 def called(encoder, pixels):
     """How often each block's in_proj ran in one pass, and the tokens."""
     counts = [0] * len(encoder.layers)
-    hooks = [layer.mixer.in_proj.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
-             for i, layer in enumerate(encoder.layers)]
+    hooks = [
+        layer.mixer.in_proj.register_forward_hook(
+            lambda *_, i=i: counts.__setitem__(i, counts[i] + 1)
+        )
+        for i, layer in enumerate(encoder.layers)
+    ]
     with torch.no_grad():
         tokens = encoder(pixels)
     for hook in hooks:
@@ -129,6 +124,7 @@ def called(encoder, pixels):
     return counts, tokens
 
 
+# %%
 size = settings.encoder.image_size
 frontal = study_set.pixels([draw_study(7, 654, size)], settings)[0][:1]
 pixels = frontal.to(device)  # the frontal view, (1, 3, H, W)
@@ -143,9 +139,14 @@ _, one_for_all = called(shared, pixels)
 
 print("in_proj of each block ran:", counts, "· with the mistake:", bad_counts)
 print(f"tokens moved by {(wrong - right).norm() / right.norm():.0%} of their length")
-print("difference to a model whose blocks share the last mixer:", float((wrong - one_for_all).abs().max()))
+print(
+    "difference to a model whose blocks share the last mixer:",
+    float((wrong - one_for_all).abs().max()),
+)
 assert torch.equal(wrong, one_for_all)
-measured["late binding"] = f"{sum(c > 0 for c in bad_counts)} of {len(counts)} mixers used"
+measured["late binding"] = (
+    f"{sum(c > 0 for c in bad_counts)} of {len(counts)} mixers used"
+)
 
 # %% [markdown]
 # Nothing crashes, nothing warns. But the unused mixers get no gradient, and that is how one can find it
@@ -167,23 +168,33 @@ views = study_set.pixels(studies, settings)
 
 def micro(texts):
     """Micro-F1 of the 13 findings."""
-    return clinical_scores([s.labels for s in studies], [label_report(t) for t in texts])["micro"]["F1"]
+    return clinical_scores(
+        [s.labels for s in studies], [label_report(t) for t in texts]
+    )["micro"]["F1"]
 
 
-as_trained = model.generate(*views, num_beams=1)
+as_trained = model.generate(studies, num_beams=1)
 with every_block_runs_the_last(encoder.layers):
-    with_mistake = model.generate(*views, num_beams=1)
+    with_mistake = model.generate(studies, num_beams=1)
 told = {"as trained": as_trained, "with the mistake": with_mistake}
-pd.DataFrame.from_dict({name: {"finding F1": round(micro(texts), 2), "different reports": len(set(texts))}
-                        for name, texts in told.items()}, orient="index")
+pd.DataFrame.from_dict(
+    {
+        name: {
+            "finding F1": round(micro(texts), 2),
+            "different reports": len(set(texts)),
+        }
+        for name, texts in told.items()
+    },
+    orient="index",
+)
 
 # %% [markdown]
 # ## 2 · The X-adapter sits on another tensor
 #
 # "LoRA_p(X)" shall change the rows of in_proj that make X, before the scan. The release's adapter takes the
 # mixer's *input*, and adds its answer to the first half of the mixer's *output*, after the scan and
-# out_proj; so it is only half as wide. Below, both with the same rank and random weights: what of the
-# mixer's inside do they move?
+# out_proj; so it is only half as wide. Below both have the same rank and random weights. Which features
+# inside the mixer do they move?
 
 # %%
 from emrrg_lib.config import PartialLoRAConfig
@@ -191,7 +202,8 @@ from emrrg_lib.tuning.partial_lora import apply_partial_lora
 
 torch.manual_seed(0)
 with torch.no_grad():
-    u = encoder.layers[0].norm1(encoder.embed(pixels))  # what block 0's mixer reads, (1, L, d)
+    # what block 0's mixer reads, (1, L, d)
+    u = encoder.layers[0].norm1(encoder.embed(pixels))
 d, r = u.shape[-1], 8
 
 
@@ -200,7 +212,11 @@ class OutputAdapter(nn.Module):
 
     def __init__(self, mixer):
         super().__init__()
-        self.mixer, self.A, self.B = mixer, nn.Linear(d, r, bias=False), nn.Linear(r, d // 2, bias=False)
+        self.mixer, self.A, self.B = (
+            mixer,
+            nn.Linear(d, r, bias=False),
+            nn.Linear(r, d // 2, bias=False),
+        )
 
     def forward(self, u, **options):
         out, features = self.mixer(u, **options)
@@ -216,15 +232,26 @@ with torch.no_grad():
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             parameter.normal_(std=0.1)
-    states = {name: mixer(u, return_features=True) for name, mixer in
-              (("before", before), ("release", after_release), ("kit", after_kit))}
+    states = {
+        name: mixer(u, return_features=True)
+        for name, mixer in (
+            ("before", before),
+            ("release", after_release),
+            ("kit", after_kit),
+        )
+    }
 
 rows = {}
 for name in ("release", "kit"):
     (out, inside), (out_0, inside_0) = states[name], states["before"]
     moved = {key: inside[key] - inside_0[key] for key in ("X", "Z", "dt", "B", "C")}
-    moved |= {"out, first half": (out - out_0)[..., :d // 2], "out, second half": (out - out_0)[..., d // 2:]}
-    rows[name] = {key: f"{float(change.abs().max()):.2g}" for key, change in moved.items()}
+    moved |= {
+        "out, first half": (out - out_0)[..., : d // 2],
+        "out, second half": (out - out_0)[..., d // 2 :],
+    }
+    rows[name] = {
+        key: f"{float(change.abs().max()):.2g}" for key, change in moved.items()
+    }
 measured["X-adapter"] = f"moves X, dt, B, C by {rows['release']['X']}"
 pd.DataFrame(rows).transpose()
 
@@ -235,14 +262,17 @@ pd.DataFrame(rows).transpose()
 # ## 3 · And then it is frozen
 #
 # The IU script sets `freeze_vm True`: *after* the adapters are made, every parameter of the encoder is
-# frozen, theirs included. The order of two lines:
+# frozen, theirs included. The order of two lines decides:
 
 # %%
-frozen = apply_partial_lora(copy.deepcopy(fresh), PartialLoRAConfig(targets=("X",), r=r))
+frozen = apply_partial_lora(
+    copy.deepcopy(fresh), PartialLoRAConfig(targets=("X",), r=r)
+)
 made = sum(p.numel() for p in frozen.parameters() if p.requires_grad)
 frozen.requires_grad_(False)  # one line too late
 left = sum(p.numel() for p in frozen.parameters() if p.requires_grad)
-projector = nn.Sequential(nn.Linear(768, 4096), nn.LayerNorm(4096))  # Base encoder → Llama-2-7B
+# Base encoder → Llama-2-7B
+projector = nn.Sequential(nn.Linear(768, 4096), nn.LayerNorm(4096))
 trains = sum(p.numel() for p in projector.parameters())
 print(f"adapters made: {made:,} parameters; left to train in the encoder: {left}")
 print(f"what the IU script trains: the projector and its norm, {trains:,} parameters")
@@ -257,7 +287,10 @@ assert trains == 3_158_016
 # `strict=False`: what finds no place is dropped, without a word.
 
 # %%
-adapter = {"X_adapter.A.weight": torch.randn(r, d), "X_adapter.B.weight": torch.randn(d // 2, r)}
+adapter = {
+    "X_adapter.A.weight": torch.randn(r, d),
+    "X_adapter.B.weight": torch.randn(d // 2, r),
+}
 saved = before.state_dict() | adapter  # one block of a trained file
 dropped = copy.deepcopy(before).load_state_dict(saved, strict=False).unexpected_keys
 print("loaded without an error; dropped:", ", ".join(dropped))
@@ -267,7 +300,9 @@ print("loaded without an error; dropped:", ", ".join(dropped))
 # branches away. The same image, twice:
 
 # %%
-sizes = EncoderConfig(image_size=96, patch_size=8, embed_dim=64, depth=12, drop_path=0.1)
+sizes = EncoderConfig(
+    image_size=96, patch_size=8, embed_dim=64, depth=12, drop_path=0.1
+)
 deep = VisionMamba(sizes).requires_grad_(False)
 sample = torch.rand(4, 3, 96, 96)
 for mode in (True, False):
@@ -306,7 +341,9 @@ class Calls(Reads):
 rows, some = {}, torch.randn(4, 16)
 for kind in (Reads, Calls):
     torch.manual_seed(2)
-    lora = get_peft_model(kind(), LoraConfig(r=4, lora_alpha=4, target_modules=["in_proj"]))
+    lora = get_peft_model(
+        kind(), LoraConfig(r=4, lora_alpha=4, target_modules=["in_proj"])
+    )
     start = lora(some).detach()
     pairs = {name: p for name, p in lora.named_parameters() if p.requires_grad}
     nn.init.normal_(next(p for name, p in pairs.items() if "lora_B" in name))
@@ -316,8 +353,11 @@ for kind in (Reads, Calls):
     rows[kind.__name__] = {
         "trainable": sum(p.numel() for p in pairs.values()),
         "output moved by": round(float((out - start).detach().abs().max()), 3),
-        "matrices with a gradient": sum(p.grad is not None for p in pairs.values())}
-measured["LoRA on a read weight"] = f"output moves by {rows['Reads']['output moved by']}"
+        "matrices with a gradient": sum(p.grad is not None for p in pairs.values()),
+    }
+measured["LoRA on a read weight"] = (
+    f"output moves by {rows['Reads']['output moved by']}"
+)
 pd.DataFrame.from_dict(rows, orient="index")
 
 # %% [markdown]
@@ -328,7 +368,7 @@ pd.DataFrame.from_dict(rows, orient="index")
 #
 # The heart of the paper, §3.4, is in the release as a file, yet no script switches it on
 # (`--use_hybrid_decoder` is never passed), and the function that would hand the visual tokens to the
-# layers has no caller. What does a hybrid layer do that gets none? Here its gate is wide open, α = 2:
+# layers has no caller. What does a hybrid layer do without them? Here its gate is wide open, α = 2:
 
 # %%
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, install_hybrid_layers
@@ -344,7 +384,10 @@ with torch.no_grad():
     for module in hybrid_modules(llm).values():
         module.warm_up.fill_(2.0)
     nobody_calls = llm(input_ids=prompt).logits
-    seen = llm(input_ids=prompt, visual_states=torch.randn_like(llm.get_input_embeddings()(prompt))).logits
+    seen = llm(
+        input_ids=prompt,
+        visual_states=torch.randn_like(llm.get_input_embeddings()(prompt)),
+    ).logits
 moved = float((nobody_calls - alone).abs().max())
 print("hybrid layers without visual tokens: logits moved by", moved)
 print(f"with visual tokens: by {float((seen - alone).abs().max()):.2f}")
@@ -377,29 +420,48 @@ for name in ("whole-dynamic-tanh-warmup", "channel-wise-dynamic-sigmoid"):
 
 # %% [markdown]
 # Suppose the gate were mended, too. The hybrid layer is written for Qwen2, whose q, k and v have biases;
-# it is put into Llama, which has none. The weights are copied by name and what is missing is passed over
+# it is put into Llama, which has none. The weights are copied by name and missing ones are passed over
 # in silence (`strict=False`), so the biases stay as they were drawn: random. A tiny Llama, and the same
 # weights in a Qwen2 shape, no image anywhere:
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-small = dict(vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
-             num_attention_heads=4, num_key_value_heads=4)
+small = dict(
+    vocab_size=100,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+)
 torch.manual_seed(0)
-llama, qwen = LlamaForCausalLM(LlamaConfig(**small)).eval(), Qwen2ForCausalLM(Qwen2Config(**small)).eval()
+llama, qwen = (
+    LlamaForCausalLM(LlamaConfig(**small)).eval(),
+    Qwen2ForCausalLM(Qwen2Config(**small)).eval(),
+)
 missing = qwen.load_state_dict(llama.state_dict(), strict=False).missing_keys
 for name, parameter in qwen.named_parameters():
     if name in missing:
-        nn.init.uniform_(parameter, -64**-0.5, 64**-0.5)  # as a new nn.Linear draws its bias
+        # as a new nn.Linear draws its bias
+        nn.init.uniform_(parameter, -(64**-0.5), 64**-0.5)
 text = torch.arange(20)[None]
 with torch.no_grad():
     a, b = llama(text).logits, qwen(text).logits
 print(len(missing), "tensors missing, no error; the first:", missing[0])
-print(f"logits moved by {float((a - b).std() / a.std()):.0%} of their spread, before any training")
-new_layer = 202_383_360 + 2 * 4096 * 4096 + 2 * 4096 + 3 * 4096  # Llama-2 layer, W_kv with bias, q k v biases
-print(f"and all of each replaced layer trains: 4 × {new_layer:,} = {4 * new_layer / 1e6:.1f} M on Llama-2-7B")
-measured["biases"] = f"logits move by {float((a - b).std() / a.std()):.0%} of their spread (width 64)"
+print(
+    f"logits moved by {float((a - b).std() / a.std()):.0%} of their spread, before "
+    "any training"
+)
+# Llama-2 layer, W_kv with bias, q k v biases
+new_layer = 202_383_360 + 2 * 4096 * 4096 + 2 * 4096 + 3 * 4096
+print(
+    f"and all of each replaced layer trains: 4 × {new_layer:,} = "
+    f"{4 * new_layer / 1e6:.1f} M on Llama-2-7B"
+)
+measured["biases"] = (
+    f"logits move by {float((a - b).std() / a.std()):.0%} of their spread (width 64)"
+)
 assert new_layer == 235_958_272
 
 # %% [markdown]
@@ -437,7 +499,7 @@ measured["cached step"] = f"X′ is {float(cached.abs().max())} after the first 
 #
 # At evaluation the reference is tokenised, cut to `max_length` (60 tokens for IU, 100 else), decoded,
 # and *that* is scored against. What a report rightly says of the part that was cut off counts as wrong.
-# Phantom reports are shorter than real ones, so shorter cuts stand beside the 60:
+# Phantom reports are shorter than real ones, so shorter cuts are shown beside the 60:
 
 # %%
 from emrrg_lib.data.cleaning import clean_report
@@ -448,20 +510,28 @@ from emrrg_lib.phantom.wording import compose, reword
 
 rng = np.random.default_rng(0)
 drawn = [draw_findings(rng) for _ in range(300)]
-references = [clean_report(compose(each, rng)[0], settings.data.cleaning) for each in drawn]
+references = [
+    clean_report(compose(each, rng)[0], settings.data.cleaning) for each in drawn
+]
 reports = [clean_report(reword(each, rng), settings.data.cleaning) for each in drawn]
 ids = [report_ids(tokenizer, text, 1000)[:-1] for text in references]
 rows = {}
 for cut in (1000, 60, 40, 30):
     shortened = [tokenizer.decode(each[:cut]).strip() for each in ids]
-    scores, copied = (score_reports(shortened, side, meteor=False) for side in (reports, references))
+    scores, copied = (
+        score_reports(shortened, side, meteor=False) for side in (reports, references)
+    )
     name = "whole" if cut == 1000 else f"cut to {cut}"
     rows[name] = {
-        "references that lose words": f"{np.mean([len(each) > cut for each in ids]):.0%}",
-        "Bleu_1": round(scores["Bleu_1"], 3), "Bleu_4": round(scores["Bleu_4"], 3),
+        "cut references": f"{np.mean([len(each) > cut for each in ids]):.0%}",
+        "Bleu_1": round(scores["Bleu_1"], 3),
+        "Bleu_4": round(scores["Bleu_4"], 3),
         "CIDEr": round(scores["CIDEr"], 3),
-        "ROUGE_L of a perfect copy": round(copied["ROUGE_L"], 3)}
-measured["references cut"] = f"BLEU-4 {rows['whole']['Bleu_4']} → {rows['cut to 30']['Bleu_4']} (cut to 30)"
+        "ROUGE_L of a perfect copy": round(copied["ROUGE_L"], 3),
+    }
+measured["references cut"] = (
+    f"BLEU-4 {rows['whole']['Bleu_4']} → {rows['cut to 30']['Bleu_4']} (cut to 30)"
+)
 pd.DataFrame.from_dict(rows, orient="index")
 
 # %% [markdown]
@@ -473,9 +543,17 @@ pd.DataFrame.from_dict(rows, orient="index")
 # %%
 end = tokenizer.eos_token_id
 for cut in (60, 40, 30):
-    released, ours = [(each + [end])[:cut] for each in ids], [each[:cut] + [end] for each in ids]
-    told = [f"{np.mean([row[-1] != end for row in rows]):.0%}" for rows in (released, ours)]
-    print(f"cut to {cut}: {told[0]} of the targets have no end symbol; cut first, then ended: {told[1]}")
+    released, ours = (
+        [(each + [end])[:cut] for each in ids],
+        [each[:cut] + [end] for each in ids],
+    )
+    told = [
+        f"{np.mean([row[-1] != end for row in rows]):.0%}" for rows in (released, ours)
+    ]
+    print(
+        f"cut to {cut}: {told[0]} of the targets have no end symbol; cut first, then "
+        f"ended: {told[1]}"
+    )
 
 # %% [markdown]
 # `emrrg evaluate --references emrrg` cuts as the release does, so that its numbers can be compared; the
@@ -490,13 +568,22 @@ for cut in (60, 40, 30):
 
 # %%
 mark = tokenizer.convert_tokens_to_ids("!")
-padded = [tokenizer.decode(each[:60] + [mark] * (60 - len(each))).strip() for each in ids]
-honest, spoilt = (score_reports(side, references, meteor=False) for side in (references, padded))
+padded = [
+    tokenizer.decode(each[:60] + [mark] * (60 - len(each))).strip() for each in ids
+]
+honest, spoilt = (
+    score_reports(side, references, meteor=False) for side in (references, padded)
+)
 print("a padded reference:", padded[0])
-print("a perfect copy:", {name: round(spoilt[name], 3) for name in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr")})
+print(
+    "a perfect copy:",
+    {name: round(spoilt[name], 3) for name in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr")},
+)
 pieces = tokenizer.tokenize("</s>")
 print("the end symbol </s> is", len(pieces), "pieces of text here:", pieces)
-measured["padding"] = f"a perfect copy: CIDEr {honest['CIDEr']:.2f} → {spoilt['CIDEr']:.2f}"
+measured["padding"] = (
+    f"a perfect copy: CIDEr {honest['CIDEr']:.2f} → {spoilt['CIDEr']:.2f}"
+)
 
 # %% [markdown]
 # The last line is the other half: `</s>` is Llama's end symbol. To a tokenizer that does not have it, it
@@ -507,18 +594,22 @@ measured["padding"] = f"a perfect copy: CIDEr {honest['CIDEr']:.2f} → {spoilt[
 #
 # Table 4 gives MambaXray-VL 57.31 M parameters. Its encoder has 84.26 M. A popular kind of counter hooks
 # every leaf module and adds up the parameters of those whose `forward` is called. What is only *read* is
-# not seen. Below the released size, without weights (PyTorch's meta device computes shapes only), and a
-# stand-in for a mixer that reads:
+# not seen. Below are the released sizes, without weights (PyTorch's meta device computes shapes only), with a
+# small mixer that only reads:
+
 
 # %%
 def called_parameters(model, run):
-    """Parameters of the leaf modules whose forward runs in run(): what a forward-hook counter sees."""
+    """Parameters of the leaf modules whose forward runs in run():
+    what a forward-hook counter sees."""
     leaves = {}
 
     def note(module, *_):
         leaves[id(module)] = sum(p.numel() for p in module.parameters())
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
+    hooks = [
+        m.register_forward_hook(note) for m in model.modules() if not list(m.children())
+    ]
     run()
     for hook in hooks:
         hook.remove()
@@ -527,6 +618,7 @@ def called_parameters(model, run):
 
 def reading(mixer):
     """A forward that uses the matrices as weights; the scan would change no shape."""
+
     def forward(u):
         X, Z = F.linear(u, mixer.in_proj.weight).chunk(2, dim=-1)
         return F.linear(X * F.silu(Z), mixer.out_proj.weight)
@@ -535,7 +627,8 @@ def reading(mixer):
 
 
 def one_pass(encoder, image):
-    """The encoder by its modules; its own forward also looks for broken pixels, and here are none."""
+    """The encoder by its modules;
+    its own forward also looks for broken pixels, and here are none."""
     h = encoder.patch_embed.proj(image).flatten(2).transpose(1, 2)  # (1, 196, d)
     h = torch.cat([h, encoder.cls_token], dim=1) + encoder.pos_embed
     for layer in encoder.layers:
@@ -543,6 +636,7 @@ def one_pass(encoder, image):
     return encoder.norm_f(h)
 
 
+# %%
 rows = {}
 for name, width, depth in (("base", 768, 12), ("large", 1024, 24)):
     with torch.device("meta"), torch.no_grad():
@@ -550,14 +644,24 @@ for name, width, depth in (("base", 768, 12), ("large", 1024, 24)):
         for layer in big.layers:
             layer.mixer.forward = reading(layer.mixer)
         image = torch.empty(1, 3, 224, 224)
-        counted = called_parameters(big, lambda big=big, image=image: one_pass(big, image))
+        counted = called_parameters(
+            big, lambda big=big, image=image: one_pass(big, image)
+        )
     in_mixers = sum(p.numel() for layer in big.layers for p in layer.mixer.parameters())
-    rows[name] = {"all": sum(p.numel() for p in big.parameters()), "seen by the counter": counted,
-                  "in the mixers": in_mixers,
-                  "cls token and positions": big.cls_token.numel() + big.pos_embed.numel()}
-assert [row["seen by the counter"] for row in rows.values()] == [57_310_464, 202_320_864]
+    rows[name] = {
+        "all": sum(p.numel() for p in big.parameters()),
+        "seen by the counter": counted,
+        "in the mixers": in_mixers,
+        "cls token and positions": big.cls_token.numel() + big.pos_embed.numel(),
+    }
+assert [row["seen by the counter"] for row in rows.values()] == [
+    57_310_464,
+    202_320_864,
+]
 assert all(row["all"] == sum(list(row.values())[1:]) for row in rows.values())
-measured["57.31 M"] = f"counter {rows['base']['seen by the counter']:,}, all {rows['base']['all']:,}"
+measured["57.31 M"] = (
+    f"counter {rows['base']['seen by the counter']:,}, all {rows['base']['all']:,}"
+)
 pd.DataFrame(rows).map("{:,}".format)
 
 # %%
@@ -567,17 +671,40 @@ from emrrg_lib.interpret.style import BLUE, BLUE_FILL, INK, ORANGE_FILL, PAPER
 
 def counted_picture(rows):
     """What the counter sees and what it does not, a bar an encoder."""
-    told = "; ".join(f"{name}: {row['seen by the counter'] / 1e6:.2f} M of {row['all'] / 1e6:.2f} M are "
-                     f"seen, {row['in the mixers'] / 1e6:.1f} M in the mixers are not"
-                     for name, row in rows.items())
+    told = "; ".join(
+        f"{name}: {row['seen by the counter'] / 1e6:.2f} M of {row['all'] / 1e6:.2f} "
+        "M are "
+        f"seen, {row['in the mixers'] / 1e6:.1f} M in the mixers are not"
+        for name, row in rows.items()
+    )
     picture = Picture((7.6, 1.9), facecolor=PAPER, layout="constrained", alt=told)
     axes = picture.subplots()
     for name, row in rows.items():
-        seen, mixers = row["seen by the counter"] / 1e6, (row["all"] - row["seen by the counter"]) / 1e6
+        seen, mixers = (
+            row["seen by the counter"] / 1e6,
+            (row["all"] - row["seen by the counter"]) / 1e6,
+        )
         axes.barh(name, seen, color=BLUE_FILL, edgecolor=BLUE)
-        axes.barh(name, mixers, left=seen, color=ORANGE_FILL, edgecolor=INK, hatch="///")
-        axes.text(seen / 2, name, f"seen: {seen:.2f} M", ha="center", va="center", fontsize=8.5, color=INK)
-        axes.text(seen + mixers + 3, name, f"not seen: {mixers:.2f} M", va="center", fontsize=8.5, color=INK)
+        axes.barh(
+            name, mixers, left=seen, color=ORANGE_FILL, edgecolor=INK, hatch="///"
+        )
+        axes.text(
+            seen / 2,
+            name,
+            f"seen: {seen:.2f} M",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
+        axes.text(
+            seen + mixers + 3,
+            name,
+            f"not seen: {mixers:.2f} M",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
     axes.set(xlabel="million parameters", xlim=(0, 365))
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
@@ -596,24 +723,33 @@ counted_picture(rows)
 #
 # Table 4 gives EMRRG 1.32 M tuned parameters. One natural sum hits it, if its digits are cut off and not
 # rounded: the release's half-width X-adapter and LoRA on in_proj, both of rank 32, in the Base encoder.
-# Beside it what the method *as written* trains, from the kit's ledger:
+# Beside it is the number that the method *as written* trains, from the kit's ledger:
 
 # %%
 from emrrg_lib.config import preset
 from emrrg_lib.tuning.policy import ledger, published_counts
 
 width, depth, rank = 768, 12, 32
-x_adapter, in_proj = depth * rank * (width + width // 2), depth * rank * (width + 2 * width)
+x_adapter, in_proj = (
+    depth * rank * (width + width // 2),
+    depth * rank * (width + 2 * width),
+)
 print(f"X-adapter {x_adapter:,} + LoRA(in_proj) {in_proj:,} = {x_adapter + in_proj:,}")
 assert x_adapter + in_proj == published_counts(width, depth)[1].total == 1_327_104
 print("of these can move the output (section 4):", f"{x_adapter:,}\n")
 with torch.device("meta"):
-    entries = [entry for entry in ledger(EMRRG.from_sizes(preset("mimic-cxr"))) if entry.trained]
+    entries = [
+        entry
+        for entry in ledger(EMRRG.from_sizes(preset("mimic-cxr")))
+        if entry.trained
+    ]
 as_written = sum(entry.trained for entry in entries)
 for entry in entries:
     print(f"{entry.part:32} {entry.trained:>13,}")
 print(f"{'as written, Llama-2-7B':32} {as_written:>13,}")
-measured["1.32 M"] = f"two adapters: {x_adapter + in_proj:,}; as written: {as_written:,}"
+measured["1.32 M"] = (
+    f"two adapters: {x_adapter + in_proj:,}; as written: {as_written:,}"
+)
 
 # %% [markdown]
 # So 1.32 M holds neither the projector nor the hybrid layers, which have a hundred times as many. That
@@ -621,7 +757,7 @@ measured["1.32 M"] = f"two adapters: {x_adapter + in_proj:,}; as written: {as_wr
 #
 # ## 11 · Sizes and tables
 #
-# Smaller things, each in a line.
+# These are smaller things, one line each.
 
 # %%
 from emrrg_lib.evaluation.published import published
@@ -630,14 +766,26 @@ from emrrg_lib.language.llm import build_llm
 
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
 tokens = {side: EncoderConfig(image_size=side).num_patches for side in (192, 224)}
-print(f"paper: 192 pixels, {tokens[192]} patches; released encoder: 224 pixels, {tokens[224]} + 1 tokens")
+print(
+    f"paper: 192 pixels, {tokens[192]} patches; released encoder: 224 pixels, "
+    f"{tokens[224]} + 1 tokens"
+)
 
-headline = published("emrrg_table1").query("system == 'EMRRG' and dataset == 'IU X-Ray'")[METRICS].to_numpy()
+headline = (
+    published("emrrg_table1")
+    .query("system == 'EMRRG' and dataset == 'IU X-Ray'")[METRICS]
+    .to_numpy()
+)
 row_6 = published("emrrg_table5").query("system == 'EMRRG #06'")[["setting", *METRICS]]
 same = np.array_equal(headline[0], row_6[METRICS].to_numpy()[0])
-print(f"IU row of Table 1 = Table 5, row 6 ({row_6['setting'].item()}) in all seven digits: {same};"
-      " §4.2 names Qwen1.5-1.8B for IU")
-measured["Table 1 = Table 5 #06"] = f"{len(METRICS)} of {len(METRICS)} numbers equal" if same else "no"
+print(
+    f"IU row of Table 1 = Table 5, row 6 ({row_6['setting'].item()}) in all seven "
+    f"digits: {same};"
+    " §4.2 names Qwen1.5-1.8B for IU"
+)
+measured["Table 1 = Table 5 #06"] = (
+    f"{len(METRICS)} of {len(METRICS)} numbers equal" if same else "no"
+)
 
 with torch.device("meta"):
     qwen = build_llm("qwen1.5-1.8b", torch.float32)
@@ -647,10 +795,16 @@ except InputError as error:
     print("hybrid layers [0, 8, 16, 24] in Qwen1.5-1.8B:", error)
 
 batches = math.ceil(2069 / 4)
-print(f"val_check_interval 2.0 means every 2 batches: {batches // 2} validations an epoch of {batches}")
+print(
+    f"val_check_interval 2.0 means every 2 batches: {batches // 2} validations an "
+    f"epoch of {batches}"
+)
 path = "/Backup/MambaXray-L.pth"
 size_read = "base" if "B" in path else "large"
-print(f"the encoder's size is read from a capital B anywhere in the path: {path} → {size_read}")
+print(
+    f"the encoder's size is read from a capital B anywhere in the path: {path} → "
+    f"{size_read}"
+)
 
 # %% [markdown]
 # ## Paper, released code, this kit
@@ -658,25 +812,22 @@ print(f"the encoder's size is read from a capital B anywhere in the path: {path}
 # The last column was measured above, in this notebook.
 
 # %%
-PAPER_CODE_KIT = [
-    ("blocks under adapters", "each its own mixer", "all run the last one", "each its own", "late binding"),
-    ("LoRA_p(X)", "X rows of in_proj", "half of the mixer's output", "X rows of in_proj", "X-adapter"),
-    ("the adapters", "trained", "IU: frozen; MIMIC, CheXpert: beside a fully trained encoder", "trained",
-     "frozen"),
-    ("LoRA(in_proj)", "yes", "off; on x_proj; without effect", "yes, through PEFT; its effect is tested",
-     "LoRA on a read weight"),
-    ("hybrid layers", "[0, 8, 16, 24]", "in no script; get no visual tokens", "as the preset says",
-     "no visual tokens"),
-    ("q, k, v biases in Llama", "–", "new, random", "the layer is left as it is", "biases"),
-    ("image at cached steps", "every word", "none", "every word: cached = uncached, tested", "cached step"),
-    ("references", "–", "cut to 60 or 100 tokens", "whole; cut on request", "references cut"),
-    ("padding", "–", "id 0, a word in Qwen's vocabulary", "never an ordinary token", "padding"),
-    ("encoder parameters", "57.31 M", "84.26 M; the counter misses the mixers", "exact ledger", "57.31 M"),
-    ("tuned parameters", "1.32 M", "IU: 3.16 M, the projector", "exact ledger", "1.32 M"),
-    ("IU language model", "Qwen1.5-1.8B", "Llama-2-7B, hard coded", "as the preset says",
-     "Table 1 = Table 5 #06"),
-]
-table = pd.DataFrame(PAPER_CODE_KIT, columns=["", "paper", "released code", "this kit", "measured here"])
+PAPER_CODE_KIT = """\
+blocks under adapters | each its own mixer | all run the last one | each its own | late binding
+LoRA_p(X) | X rows of in_proj | half of the mixer's output | X rows of in_proj | X-adapter
+the adapters | trained | IU: frozen; MIMIC, CheXpert: beside a fully trained encoder | trained | frozen
+LoRA(in_proj) | yes | off; on x_proj; without effect | yes, by PEFT, tested | LoRA on a read weight
+hybrid layers | [0, 8, 16, 24] | in no script; get no visual tokens | as the preset says | no visual tokens
+q, k, v biases in Llama | – | new, random | the layer is left as it is | biases
+image at cached steps | every word | none | every word: cached = uncached, tested | cached step
+references | – | cut to 60 or 100 tokens | whole; cut on request | references cut
+padding | – | id 0, a word in Qwen's vocabulary | never an ordinary token | padding
+encoder parameters | 57.31 M | 84.26 M; the counter misses the mixers | exact ledger | 57.31 M
+tuned parameters | 1.32 M | IU: 3.16 M, the projector | exact ledger | 1.32 M
+IU language model | Qwen1.5-1.8B | Llama-2-7B, hard coded | as the preset says | Table 1 = Table 5 #06
+"""
+table = pd.DataFrame(line.split(" | ") for line in PAPER_CODE_KIT.splitlines())
+table.columns = ["", "paper", "released code", "this kit", "measured here"]
 table.assign(**{"measured here": table["measured here"].map(measured)}).set_index("")
 
 # %% [markdown]
@@ -692,7 +843,7 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 #
 # ## Exercises
 #
-# Each has a stub to fill in, a folded hint, and a check that tells you what is wrong. In the full
+# Each has a stub to fill in, a folded hint, and a check that names the mistake. In the full
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Bind early *(easy, 6 minutes)*
@@ -707,9 +858,11 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 #
 # </details>
 
+
 # %%
 def adapted_rightly(functions, adapters):
-    """Two lists of functions → list of functions x ↦ functions[i](x) + adapters[i](x)."""
+    """Two lists of functions
+    → list of functions x ↦ functions[i](x) + adapters[i](x)."""
     return None  # your code
 
 
@@ -741,13 +894,15 @@ check_1(adapted_rightly)
 # <details><summary>Hint</summary>
 #
 # `named_parameters()`, `requires_grad`, `.grad is None`. A gradient of zeros is a gradient: LoRA's A
-# starts with one. Old gradients must not help, and frozen parameters are not asked.
+# starts with one. Old gradients must not help, and frozen parameters do not count.
 #
 # </details>
 
+
 # %%
 def cut_off(model, x):
-    """Names of the trainable parameters that the loss model(x).sum() does not reach, sorted."""
+    """Names of the trainable parameters that the loss model(x).sum() does not reach,
+    sorted."""
     return None  # your code
 
 
@@ -781,14 +936,15 @@ check_2(cut_off)
 # ### Exercise 3 · Read a padded row *(medium, 6 minutes)*
 #
 # `ids` is a row of token ids: a report, then perhaps the end symbol, then padding. Return the
-# report's ids. The padding symbol may be an **ordinary word**, which may stand in the report too; the
+# report's ids. The padding symbol may be an **ordinary word**, which may be in the report too; the
 # row may have been cut before its end symbol, and then has no padding.
 #
 # <details><summary>Hint</summary>
 #
-# Where the report ends is told by the end symbol alone, never by the padding.
+# Only the end symbol says where the report ends, never the padding.
 #
 # </details>
+
 
 # %%
 def report_of(ids, end, pad):
@@ -828,6 +984,7 @@ check_3(report_of)
 #
 # </details>
 
+
 # %%
 def encoder_size(shapes):
     """{name: shape} → (embed_dim, depth)."""
@@ -862,7 +1019,7 @@ check_4(encoder_size)
 # - A loop that makes functions binds its variable late: all blocks ran the last mixer.
 # - An adapter acts where it is *called*. Reading `.weight` goes past it, and a counter of trainable
 #   parameters does not notice.
-# - What is silent is dangerous: `strict=False`, an unknown name that makes no gate, a switch that no
+# - Silence is dangerous: `strict=False`, an unknown name that makes no gate, a switch that no
 #   script passes, a sample taken for one without an image.
 # - References are part of the metric: cut or padded, they change every score.
 # - A parameter count needs the question *of what, counted how*.

@@ -100,9 +100,9 @@ def _kill_at(place, times):
         "batch": (engine.KitTrainer, "training_step"),
         "validation": (finetune, "write_reports"),
         "best weights": (finetune, "write_trained"),
-        "save: weights": (engine, "save_file"),
+        "save: weights": (checkpoints, "save_file"),
         "save: optimiser": (torch, "save"),
-        "save: manifest": (checkpoints, "_digest"),
+        "save: manifest": (checkpoints, "sha256"),
         "save: rename": (checkpoints, "_sync"),
         "save: old ones": (checkpoints.shutil, "rmtree"),
     }[place]

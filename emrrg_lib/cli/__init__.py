@@ -1,14 +1,9 @@
 """The command line: `emrrg <command>`, the same program as `python -m emrrg_lib <command>`.
 
-Commands import what they need when they run, so that `emrrg --help` answers at once. Bad input of
-any kind ends as one sentence on stderr and exit code 2; a programming error keeps its traceback.
-
-
-What each command of `emrrg` does, one module a group; `cli.py` joins them.
-
-Each module has `register(subparsers)`, which adds its parsers, and one function a command that takes
-the parsed options and returns the exit code. Heavy modules are imported inside those functions, so
-that `emrrg --help` answers at once.
+Each module of this package has `register(subparsers)`, which adds its parsers, and one function a command.
+That function takes the parsed options and returns the exit code; its docstring is the command's help. It
+imports heavy modules itself, so that `emrrg --help` answers at once. Bad input of any kind ends as one
+sentence on stderr and exit code 2; a programming error keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,8 +11,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,8 +19,8 @@ from io import StringIO
 from pathlib import Path
 
 from emrrg_lib import __version__
-from emrrg_lib.cli import ablate, bench, course, data, evaluate, model, train
-from emrrg_lib.files import InputError
+from emrrg_lib.cli import data, evaluate, model, train
+from emrrg_lib.files import DISK_FULL, InputError, existing_parent, file_errno
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -40,7 +33,6 @@ _REASONS = {
     errno.EISDIR: "it is a folder, a file is needed; check the path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
-_DISK_FULL_BYTES = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if target is not None:
             _require_writable(target)
-        first = os.environ.get("RANK", "0") == "0"  # torchrun: one process speaks for all
+        first = os.environ.get("RANK", "0") == "0"  # torchrun: only one process prints
         with nullcontext() if first else redirect_stdout(StringIO()):
             return options.run_command(options)
     except KeyboardInterrupt as stop:
         saved = f"; {stop}" if str(stop) else ""
         again = "; the same command with --resume goes on from there" if hasattr(options, "resume") else ""
         return _say(f"stopped by Ctrl-C, nothing half-written is left{saved}{again}", 130)
-    except BrokenPipeError:  # `emrrg info | head`: the reader has seen enough
+    except BrokenPipeError:  # `emrrg info | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except InputError as error:
@@ -79,29 +71,13 @@ def _say(sentence: str, code: int) -> int:
 
 
 def explain_file_error(error: Exception, out: Path | None = None) -> str | None:
-    """One sentence for a failed read or write: what, where, what to do; None for any other error.
-
-    Full disks come in three shapes: an OSError, an error of safetensors whose text ends in
-    "(os error 28)", and a RuntimeError of torch.save that does not say why. The last is known by
-    its effect: there is no space left under `out`.
-    """
-    number = error.errno if isinstance(error, OSError) else None
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        number = int(found.group(1))
-    if number is None and out is not None:
-        if shutil.disk_usage(_existing(out)).free < _DISK_FULL_BYTES:
-            number = errno.ENOSPC
+    """One sentence for a failed read or write: what, where, what to do; None for any other error."""
+    number = file_errno(error, out)
     if number is None:
         return str(error) if isinstance(error, OSError) else None
-    writing = number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    writing = number in (*DISK_FULL, errno.EROFS)
     path = out if writing and out is not None else getattr(error, "filename", None)
     return f"cannot use {path or out or 'a file'}: {_REASONS.get(number, os.strerror(number))}"
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder on the way up from `path` that exists."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _require_writable(out: Path) -> None:
@@ -111,7 +87,7 @@ def _require_writable(out: Path) -> None:
         InputError: `out` or a part of its path is a file.
         OSError: The folder cannot be written.
     """
-    folder = _existing(out)
+    folder = existing_parent(out)
     if not folder.is_dir():
         raise InputError(f"cannot write to {out}: {folder} is a file; choose another folder")
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -126,6 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (train, ablate, data, evaluate, model, course, bench):
+    for group in (train, data, evaluate, model):
         group.register(subparsers)
     return parser

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from emrrg_lib.cli.parsing import add_command, add_group, add_out, add_seed, at_least
+from emrrg_lib.cli.parsing import add_command, add_group, add_number, add_out, add_path, add_preset, add_seed
+from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.files import InputError
 
 SHOWN = 10  # unusable items that `data check` prints; its list has them all
@@ -16,64 +17,31 @@ def register(subparsers) -> None:
     kinds = add_group(
         subparsers,
         "data",
-        "make or check a data folder",
+        "Make or check a data folder.",
         "emrrg data phantom --studies 1000 --seed 0 --out phantom",
         "emrrg data check phantom",
     )
-    _add_phantom(kinds)
+    command = add_command(
+        kinds, "phantom", phantom, "emrrg data phantom --studies 1000 --seed 0 --out phantom"
+    )
+    add_out(command, None, "folder to write; must be empty or new")
+    add_number(command, "--studies", "how many studies", required=True)
+    add_number(command, "--size", "side in pixels", 96, low=32)
+    add_number(command, "--workers", "processes that draw", 2)
+    add_seed(command)
     _add_check(kinds)
     _add_fetch(kinds)
     _add_prepare(kinds)
     _add_rehearse(kinds)
 
 
-def _add_phantom(kinds) -> None:
-    command = add_command(
-        kinds,
-        "phantom",
-        phantom,
-        "draw PhantomCXR studies in the R2Gen layout",
-        "emrrg data phantom --studies 1000 --seed 0 --out phantom",
-    )
-    add_out(command, None, "folder to write; must be empty or new")
-    command.add_argument("--studies", type=at_least(1), required=True, metavar="N", help="how many studies")
-    command.add_argument("--size", type=at_least(32), default=96, help="side in pixels (default: 96)")
-    command.add_argument("--workers", type=at_least(1), default=2, help="processes that draw (default: 2)")
-    add_seed(command)
-
-
-def _add_check(kinds) -> None:
-    command = add_command(
-        kinds,
-        "check",
-        check,
-        "read every report and image of a data set; exit code 1 if any cannot be used",
-        "emrrg data check phantom",
-        "emrrg data check iu_xray --list found.csv",
-    )
-    command.add_argument(
-        "data",
-        type=Path,
-        metavar="PATH",
-        help="data folder in any layout, or its annotation, table or archive",
-    )
-    command.add_argument(
-        "--list",
-        type=Path,
-        default=Path("data_check.csv"),
-        metavar="FILE",
-        help="where every item is listed, .csv or .json (default: %(default)s)",
-    )
-    command.add_argument(
-        "--preset",
-        default="tiny",
-        help="whose cleaning, tokenizer, max_length and views count (default: tiny)",
-    )
-    add_seed(command)
+def _public() -> list[str]:
+    """The data sets that the kit itself can download and prepare."""
+    return [source.command for source in SOURCES if not source.access]
 
 
 def phantom(options: Namespace) -> int:
-    """Draws a phantom data set."""
+    """Draw PhantomCXR studies in the R2Gen layout."""
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out} is not empty: remove it or choose another --out")
     from emrrg_lib.phantom import write_phantom
@@ -85,8 +53,24 @@ def phantom(options: Namespace) -> int:
     return 0
 
 
-def check(options: Namespace) -> int:
-    """Prints what `data.check` finds and lists every item; 1 if any item cannot be used."""
+def _add_check(kinds) -> None:
+    command = add_command(
+        kinds,
+        "check",
+        check_folder,
+        "emrrg data check phantom",
+        "emrrg data check iu_xray --list found.csv",
+    )
+    text = "data folder in any layout, or its annotation, table or archive"
+    command.add_argument("data", type=Path, metavar="PATH", help=text)
+    text = "where every item is listed, .csv or .json"
+    add_path(command, "--list", text, "FILE", default=Path("data_check.csv"))
+    add_preset(command, "whose cleaning, tokenizer, max_length and views count")
+    add_seed(command)
+
+
+def check_folder(options: Namespace) -> int:
+    """Read every report and image of a data set; exit code 1 if any cannot be used."""
     from emrrg_lib.config import preset
     from emrrg_lib.data.check import check_data, write_list
 
@@ -100,7 +84,7 @@ def check(options: Namespace) -> int:
 
 
 def _token_counter(name: str):
-    """Texts → lengths in tokens of this language model; None, with a sentence, where it is not here."""
+    """Texts → lengths in tokens of this language model; None, with a sentence, where it is missing."""
     from transformers import AutoTokenizer
 
     from emrrg_lib.files import cache_folder
@@ -121,21 +105,21 @@ def _add_fetch(kinds) -> None:
         kinds,
         "fetch",
         fetch,
-        "download a public data set, or say where to apply for it",
         "emrrg data fetch iu-xray --to openi",
         "emrrg data fetch mimic-cxr",
     )
-    command.add_argument("what", choices=["iu-xray", "mimic-cxr", "chexpert-plus"], help="data set")
+    command.add_argument("what", choices=[source.command for source in SOURCES], help="data set")
     add_out(command, "openi", "folder for the archives, about 1.5 GB", "--to")
     command.add_argument("--url", metavar="URL", help="a mirror's folder (default: Open-i's)")
 
 
 def fetch(options: Namespace) -> int:
-    """Downloads Open-i's archives of IU X-ray; the other data sets are given on application only."""
-    from emrrg_lib.data.fetch import ON_REQUEST, OPENI, fetch_iu_xray
+    """Download a public data set, or say where to apply for it."""
+    from emrrg_lib.data.fetch import OPENI, fetch_iu_xray
 
-    if options.what in ON_REQUEST:
-        raise InputError(ON_REQUEST[options.what])
+    source = next(source for source in SOURCES if source.command == options.what)
+    if source.access:
+        raise InputError(source.access)
     fetch_iu_xray(options.out, options.url or OPENI)
     print(f"{options.out} is complete; next: emrrg data prepare iu-xray --from {options.out} --to iu_xray")
     return 0
@@ -146,37 +130,24 @@ def _add_prepare(kinds) -> None:
         kinds,
         "prepare",
         prepare,
-        "build the R2Gen layout from a download of Open-i or Kaggle",
         "emrrg data prepare iu-xray --from openi --to iu_xray --annotation annotation.json",
     )
-    command.add_argument("what", choices=["iu-xray"], help="data set")
-    command.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the archives, or of CSV files and images",
-    )
+    command.add_argument("what", choices=_public(), help="data set")
+    text = "folder of the archives, or of CSV files and images"
+    add_path(command, "--from", text, dest="source", required=True)
     add_out(command, None, "folder to write; called again, it goes on", "--to")
-    command.add_argument(
-        "--annotation",
-        type=Path,
-        metavar="FILE",
-        help="R2Gen's annotation.json; without it the split is not the published one",
-    )
-    command.add_argument(
-        "--size",
-        type=at_least(32),
-        metavar="N",
-        help="shorter side in pixels, never enlarged (default: as they are)",
-    )
-    command.add_argument("--workers", type=at_least(1), metavar="N", help="threads (default: one a core)")
+    text = "R2Gen's annotation.json; without it the split is not the published one"
+    add_path(command, "--annotation", text, "FILE")
+    add_number(command, "--size", "shorter side in pixels, never enlarged (default: as they are)", low=32)
+    add_number(command, "--workers", "threads (default: one a core)")
     add_seed(command)
 
 
 def prepare(options: Namespace) -> int:
-    """Builds the layout and prints what is missing; 1 if anything is."""
+    """Build the R2Gen layout from a download of Open-i or Kaggle.
+
+    The exit code is 1 if anything is missing.
+    """
     from emrrg_lib.data.prepare import prepare_iu_xray
     from emrrg_lib.data.sources import read_dataset
 
@@ -194,28 +165,20 @@ def _add_rehearse(kinds) -> None:
         kinds,
         "rehearse",
         rehearse,
-        "draw SYNTHETIC images for the real reports, to try the full-size path",
         "emrrg data rehearse iu-xray --annotation annotation.json --reports NLMCXR_reports.tgz --to trial",
     )
-    command.add_argument("what", choices=["iu-xray"], help="data set")
-    command.add_argument(
-        "--annotation", type=Path, required=True, metavar="FILE", help="R2Gen's annotation.json"
-    )
-    command.add_argument(
-        "--reports",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="NLMCXR_reports.tgz or the folder of its XML files; their MeSH terms are drawn",
-    )
+    command.add_argument("what", choices=_public(), help="data set")
+    add_path(command, "--annotation", "R2Gen's annotation.json", "FILE", required=True)
+    text = "NLMCXR_reports.tgz or the folder of its XML files; their MeSH terms are drawn"
+    add_path(command, "--reports", text, "PATH", required=True)
     add_out(command, None, "folder to write; called again, it goes on", "--to")
-    command.add_argument("--size", type=at_least(32), default=224, help="side in pixels (default: 224)")
-    command.add_argument("--workers", type=at_least(1), default=2, help="processes that draw (default: 2)")
+    add_number(command, "--size", "side in pixels", 224, low=32)
+    add_number(command, "--workers", "processes that draw", 2)
     add_seed(command)
 
 
 def rehearse(options: Namespace) -> int:
-    """Draws the data set and says which terms the phantom could not draw."""
+    """Draw SYNTHETIC images for the real reports, to try the full-size path."""
     from emrrg_lib.data.rehearse import rehearse_iu_xray
     from emrrg_lib.data.sources import read_dataset
 

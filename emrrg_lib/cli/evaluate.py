@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from emrrg_lib.cli.parsing import add_command, add_out, add_run, add_seed, run_folder
+from emrrg_lib.cli.parsing import add_command, add_out, add_path, add_run, add_seed, choices, run_folder
+from emrrg_lib.config import DataConfig
 from emrrg_lib.files import InputError
 
 
@@ -15,88 +16,24 @@ def register(subparsers) -> None:
         subparsers,
         "evaluate",
         evaluate,
-        "score a run's predictions.jsonl into metrics.json",
         "emrrg evaluate --run runs/demo",
         "emrrg evaluate table --run runs/demo",
         "emrrg evaluate page --run runs/demo --against runs/other",
+        writes="run",
     )
-    command.add_argument("--run", type=Path, metavar="DIR", help="run folder, such as runs/demo")
+    add_run(command, required=False)
     command.add_argument(
         "--references",
-        choices=["full", "emrrg"],
+        choices=choices(DataConfig, "references"),
         help="score against whole references or, as EMRRG's released code does, against "
         "those cut to max_length tokens (default: the run's configuration)",
     )
     _add_labeler(command)
-    command.set_defaults(writes="run")
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
-    _add_table(kinds)
-    _add_page(kinds)
-    _add_compare(kinds)
-    _add_controls(kinds)
-
-
-def _add_labeler(command) -> None:
-    command.add_argument(
-        "--labeler",
-        choices=["rules", "chexbert", "csv"],
-        default="rules",
-        help="who reads the 14 observations (default: %(default)s)",
-    )
-    command.add_argument("--weights", type=Path, metavar="FILE", help="chexbert: its chexbert.pth")
-    command.add_argument("--bert", type=Path, metavar="DIR", help="chexbert: a folder of bert-base-uncased")
-    command.add_argument(
-        "--labels",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="csv: labels made elsewhere, by text, or of the references and of the reports",
-    )
-
-
-def _add_compare(kinds) -> None:
-    command = add_command(
-        kinds,
-        "compare",
-        compare,
-        "say of which scores two runs really differ on the same studies",
-        "emrrg evaluate compare runs/a runs/b",
-    )
-    command.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder or predictions.jsonl")
-    _add_labeler(command)
-
-
-def _add_controls(kinds) -> None:
-    command = add_command(
-        kinds,
-        "controls",
-        controls,
-        "score the controls that need no image on any data set",
-        "emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls",
-    )
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="data folder or annotation; images are not needed",
-    )
-    command.add_argument(
-        "--cleaning",
-        choices=["iu_xray", "mimic_cxr", "none"],
-        default="iu_xray",
-        help="rule for the reports (default: %(default)s)",
-    )
-    add_out(command, "runs/controls", "folder to write metrics.json into")
-    add_seed(command)
-
-
-def _add_table(kinds) -> None:
     command = add_command(
         kinds,
         "table",
         table,
-        "print a run's scores beside the published ones of its data set",
         "emrrg evaluate table --run runs/iu",
         "emrrg evaluate table --run runs/iu --with cxpmrg_table3",
     )
@@ -114,26 +51,38 @@ def _add_table(kinds) -> None:
         default="text",
         help="how to print it (default: %(default)s)",
     )
-
-
-def _add_page(kinds) -> None:
     command = add_command(
         kinds,
         "page",
         page,
-        "draw a run's report.html, alone or against another run",
         "emrrg evaluate page --run runs/demo",
         "emrrg evaluate page --run runs/a --against runs/b",
+        writes="run",
     )
     add_run(command)
-    command.add_argument(
-        "--against", type=Path, metavar="DIR", help="a second run on the same studies, shown beside the first"
+    add_path(command, "--against", "a second run on the same studies, shown beside the first")
+    command = add_command(kinds, "compare", compare, "emrrg evaluate compare runs/a runs/b")
+    command.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder or predictions.jsonl")
+    _add_labeler(command)
+    command = add_command(
+        kinds,
+        "controls",
+        controls,
+        "emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls",
     )
-    command.set_defaults(writes="run")
+    add_path(command, "--data", "data folder or annotation; images are not needed", "PATH", required=True)
+    command.add_argument(
+        "--cleaning",
+        choices=choices(DataConfig, "cleaning"),
+        default="iu_xray",
+        help="rule for the reports (default: %(default)s)",
+    )
+    add_out(command, "runs/controls", "folder to write metrics.json into")
+    add_seed(command)
 
 
 def evaluate(options: Namespace) -> int:
-    """Scores a run's predictions."""
+    """Score a run's predictions.jsonl into metrics.json."""
     if options.run is None:
         raise InputError("say which run to score: `emrrg evaluate --run runs/demo`")
     run = run_folder(options.run)
@@ -144,26 +93,26 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
-def _labeler(options: Namespace, run: Path):
-    """The labeler that the options name."""
-    from emrrg_lib.evaluation.other_labelers import RULES, chexbert, from_csv
-    from emrrg_lib.run_folder import read_predictions
+def table(options: Namespace) -> int:
+    """Print a run's scores beside the published ones of its data set."""
+    from emrrg_lib.evaluation.published import score_table
 
-    if options.labeler == "rules":
-        return RULES
-    if options.labeler == "chexbert":
-        if not (options.weights and options.bert):
-            raise InputError(
-                "--labeler chexbert needs --weights chexbert.pth and --bert, a folder of bert-base-uncased"
-            )
-        return chexbert(options.weights, options.bert)
-    if not options.labels:
-        raise InputError("--labeler csv needs --labels with one or two CSV files")
-    return from_csv(options.labels, [row["id"] for row in read_predictions(run)])
+    print(score_table(run_folder(options.run), options.tables).render(options.format))
+    return 0
+
+
+def page(options: Namespace) -> int:
+    """Draw a run's report.html, alone or against another run."""
+    run = run_folder(options.run)
+    against = options.against and run_folder(options.against)
+    from emrrg_lib.interpret.page import write_run_page
+
+    print(f"Open {write_run_page(run, against)}")
+    return 0
 
 
 def compare(options: Namespace) -> int:
-    """Prints the difference of every metric, its interval, and whether it is real."""
+    """Say in which scores two runs really differ on the same studies."""
     from emrrg_lib.evaluation.score import compare_runs
 
     first, second = options.runs
@@ -181,7 +130,7 @@ def compare(options: Namespace) -> int:
 
 
 def controls(options: Namespace) -> int:
-    """Scores the controls made of text alone."""
+    """Score the controls that need no image on any data set."""
     from emrrg_lib.evaluation.published import score_table
     from emrrg_lib.evaluation.score import evaluate_controls
 
@@ -190,19 +139,47 @@ def controls(options: Namespace) -> int:
     return 0
 
 
-def table(options: Namespace) -> int:
-    """Prints a run's scores beside published ones."""
-    from emrrg_lib.evaluation.published import score_table
+def _add_labeler(command) -> None:
+    command.add_argument(
+        "--labeler",
+        choices=list(LABELERS),
+        default="rules",
+        help="who reads the 14 observations (default: %(default)s)",
+    )
+    add_path(command, "--weights", "chexbert: its chexbert.pth", "FILE")
+    add_path(command, "--bert", "chexbert: a folder of bert-base-uncased")
+    text = "csv: labels made elsewhere, by text, or of the references and of the reports"
+    add_path(command, "--labels", text, "FILE", nargs="+")
 
-    print(score_table(run_folder(options.run), options.tables).render(options.format))
-    return 0
+
+def _labeler(options: Namespace, run: Path):
+    """The labeler that the options name."""
+    return LABELERS[options.labeler](options, run)
 
 
-def page(options: Namespace) -> int:
-    """Draws a run's page."""
-    run = run_folder(options.run)
-    against = options.against and run_folder(options.against)
-    from emrrg_lib.interpret.run_page import write_run_page
+def _rules(options: Namespace, run: Path):
+    from emrrg_lib.evaluation.other_labelers import RULES
 
-    print(f"Open {write_run_page(run, against)}")
-    return 0
+    return RULES
+
+
+def _chexbert(options: Namespace, run: Path):
+    from emrrg_lib.evaluation.other_labelers import chexbert
+
+    if not (options.weights and options.bert):
+        raise InputError(
+            "--labeler chexbert needs --weights chexbert.pth and --bert, a folder of bert-base-uncased"
+        )
+    return chexbert(options.weights, options.bert)
+
+
+def _csv(options: Namespace, run: Path):
+    from emrrg_lib.evaluation.other_labelers import from_csv
+    from emrrg_lib.run_folder import read_predictions
+
+    if not options.labels:
+        raise InputError("--labeler csv needs --labels with one or two CSV files")
+    return from_csv(options.labels, [row["id"] for row in read_predictions(run)])
+
+
+LABELERS = {"rules": _rules, "chexbert": _chexbert, "csv": _csv}

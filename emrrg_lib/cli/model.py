@@ -1,35 +1,40 @@
-"""Commands about models and the machine: generate, export, info, ledger, doctor."""
+"""Commands about models, machine and course: generate, export, info, ledger, doctor, course, bench."""
 
 from __future__ import annotations
 
+import json
+import time
 from argparse import Namespace
 from pathlib import Path
 
-from emrrg_lib.cli.parsing import add_command, add_run, add_system, chosen_system, run_folder
+from emrrg_lib.bench import KINDS, measure
+from emrrg_lib.cli.parsing import (
+    add_command,
+    add_group,
+    add_number,
+    add_path,
+    add_run,
+    add_system,
+    chosen_system,
+    run_folder,
+)
+from emrrg_lib.data.study import SPLITS
 from emrrg_lib.files import InputError
 
 
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
-    exporting = add_command(
-        subparsers,
-        "export",
-        export,
-        "write a run's encoder, Partial LoRA merged in, as one plain file",
-        "emrrg export --run runs/demo --out encoder.safetensors",
+    command = add_command(
+        subparsers, "export", export, "emrrg export --run runs/demo --out encoder.safetensors"
     )
-    add_run(exporting)
-    exporting.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors or .pth")
-    for name, function, summary in (
-        ("info", info, "print a system's map: part, paper section, shape, parameters, trained or not"),
-        ("ledger", count, "count parameters exactly, beside the published counts and how they arise"),
-    ):
+    add_run(command)
+    add_path(command, "--out", ".safetensors or .pth", "FILE", required=True)
+    for name, function in (("info", info), ("ledger", ledger)):
         command = add_command(
             subparsers,
             name,
             function,
-            summary,
             f"emrrg {name} --preset iu-xray",
             f"emrrg {name} --preset mimic-cxr --encoder large --policy table5-3",
         )
@@ -39,13 +44,9 @@ def register(subparsers) -> None:
         action="store_true",
         help="instead: what a full run of a paper preset costs, FLOPs and GPU hours",
     )
-    add_command(
-        subparsers,
-        "doctor",
-        doctor,
-        "look at this machine: what is OK, what is missing, how to mend it",
-        "emrrg doctor",
-    )
+    add_command(subparsers, "doctor", doctor, "emrrg doctor")
+    _add_course(subparsers)
+    _add_bench(subparsers)
 
 
 def _add_generate(subparsers) -> None:
@@ -53,29 +54,23 @@ def _add_generate(subparsers) -> None:
         subparsers,
         "generate",
         generate,
-        "write a report for X-ray files, or for every study of a split",
         "emrrg generate --run runs/demo --images frontal.png lateral.png",
         "emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom",
+        writes="out",
     )
     add_run(command)
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--images", type=Path, nargs="+", metavar="FILE", help="the views of one study, frontal first"
-    )
-    what.add_argument("--data", type=Path, metavar="DIR", help="data folder, in any layout the kit reads")
+    studies = command.add_mutually_exclusive_group(required=True)
+    add_path(studies, "--images", "the views of one study, frontal first", "FILE", nargs="+")
+    add_path(studies, "--data", "data folder, in any layout the kit reads")
     command.add_argument(
-        "--split",
-        choices=["train", "val", "test"],
-        default="test",
-        help="with --data: which studies (default: test)",
+        "--split", choices=SPLITS, default="test", help="with --data: which studies (default: test)"
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="with --data: folder for predictions.jsonl")
-    command.set_defaults(writes="out")
+    add_path(command, "--out", "with --data: folder for predictions.jsonl")
     command.add_argument("--greedy", action="store_true", help="greedy decoding, no beam search")
 
 
 def generate(options: Namespace) -> int:
-    """Prints one report for the views of one study, or writes those of a split."""
+    """Write a report for X-ray files, or for every study of a split."""
     run = run_folder(options.run)
     if options.data and not options.out:
         raise InputError("say where to write the reports of the split: --out DIR")
@@ -90,7 +85,7 @@ def generate(options: Namespace) -> int:
 
 
 def export(options: Namespace) -> int:
-    """Writes a run's encoder."""
+    """Write a run's encoder, Partial LoRA merged in, as one plain file."""
     from emrrg_lib.run.inference import export_encoder
 
     print(f"Wrote {export_encoder(run_folder(options.run), options.out)}")
@@ -98,15 +93,15 @@ def export(options: Namespace) -> int:
 
 
 def info(options: Namespace) -> int:
-    """Prints a system's map."""
-    from emrrg_lib.run.costs import describe
+    """Print a system's map: part, paper section, shape, parameters, trained or not."""
+    from emrrg_lib.run.costs import describe_map
 
-    print(describe(chosen_system(options)))
+    print(describe_map(chosen_system(options)))
     return 0
 
 
-def count(options: Namespace) -> int:
-    """Prints the parameter ledger, or the costs of a full run."""
+def ledger(options: Namespace) -> int:
+    """Count parameters exactly, beside the published counts and how they arise."""
     from emrrg_lib.run.costs import describe_costs, describe_ledger
 
     print((describe_costs if options.costs else describe_ledger)(chosen_system(options)))
@@ -114,9 +109,85 @@ def count(options: Namespace) -> int:
 
 
 def doctor(options: Namespace) -> int:
-    """Prints the doctor's list; exit code 1 when the CPU path cannot run."""
-    from emrrg_lib.run.doctor import check, healthy, report
+    """Look at this machine: what is OK, what is missing, how to mend it.
 
-    checks = check()
+    The exit code is 1 when the CPU path cannot run.
+    """
+    from emrrg_lib.run.doctor import check_machine, healthy, report
+
+    checks = check_machine()
     print(report(checks))
     return 0 if healthy(checks) else 1
+
+
+def _add_course(subparsers) -> None:
+    kinds = add_group(
+        subparsers,
+        "course",
+        "Make the course's notebooks for a class.",
+        "emrrg course build --variant student",
+    )
+    command = add_command(
+        kinds,
+        "build",
+        build_course,
+        "emrrg course build --variant student",
+        "emrrg course build --variant solved --execute --out solved",
+        writes="out",
+    )
+    command.add_argument(
+        "--variant",
+        required=True,
+        metavar="NAME",
+        help="student: hints but no solutions; solved: every stub holds its solution",
+    )
+    add_path(command, "--out", "folder (default: course/VARIANT)")
+    command.add_argument("--execute", action="store_true", help="also run them and store the outputs")
+
+
+def build_course(options: Namespace) -> int:
+    """Write all notebooks without solutions, or with the solutions filled in."""
+    try:
+        from emrrg_lib.course.build import build
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{error.name} is not installed; the notebooks are built with it: "
+            "pip install 'emrrg-kit[dev]', or make test once"
+        ) from error
+    out = options.out or Path("course") / options.variant
+    for path in build(options.variant, out, options.execute):
+        print(f"wrote {path}")
+    return 0
+
+
+def _add_bench(subparsers) -> None:
+    kinds = add_group(
+        subparsers,
+        "bench",
+        "Measure how fast the parts run on this machine, as ratios.",
+        "emrrg bench scan",
+        "emrrg bench encoder --json encoder.json",
+    )
+    for kind, (_, summary) in KINDS.items():
+        command = add_command(kinds, kind, bench, f"emrrg bench {kind} --quick", summary=summary)
+        command.add_argument("--quick", action="store_true", help="small sizes: only to see that it runs")
+        add_path(command, "--json", "also write the figures here", "FILE")
+        add_number(command, "--threads", "CPU threads", 2)
+        command.set_defaults(kind=kind)
+
+
+def bench(options: Namespace) -> int:
+    """Run one benchmark and print its figures with hardware and versions."""
+    import torch
+
+    from emrrg_lib.files import write_json
+    from emrrg_lib.run_folder import run_record
+
+    torch.set_num_threads(options.threads)
+    started = time.time()
+    figures = measure(options.kind, options.quick)
+    record = run_record(f"bench {options.kind}", started, quick=options.quick, figures=figures)
+    print(json.dumps(record, indent=1))
+    if options.json:
+        print(f"Wrote {write_json(options.json, record)}")
+    return 0

@@ -3,71 +3,111 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+from emrrg_lib.config import ENCODERS
 from emrrg_lib.files import InputError
 
 
 def add_command(
-    subparsers, name: str, function: Callable | None, summary: str, *examples: str
+    subparsers, name: str, function: Callable | None, *examples: str, summary: str = "", writes: str = ""
 ) -> argparse.ArgumentParser:
-    """Adds one command; its `writes` names the option holding the folder it writes to, if any."""
+    """Adds one command. Its help is `summary`, by default the docstring of `function`.
+
+    `writes` names the option that holds the folder to write; `main` tests it before the work begins.
+    """
+    summary = summary or inspect.getdoc(function) or name
+    first = summary.splitlines()[0].rstrip(".")
     command = subparsers.add_parser(
         name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        help=first[0].lower() + first[1:],
+        description=summary,
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run_command=function, writes=None)
+    command.set_defaults(run_command=function, writes=writes)
     return command
 
 
 def add_group(subparsers, name: str, summary: str, *examples: str):
-    """Adds a command that has commands of its own; returns their subparsers."""
-    group = add_command(subparsers, name, None, summary, *examples)
+    """Adds a command that is a group of commands; returns their subparsers."""
+    group = add_command(subparsers, name, None, *examples, summary=summary)
     return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-def at_least(low: float, kind: type = int) -> Callable:
-    """An argparse type: a number of this kind that is not below `low`."""
+def choices(kind: type, field: str) -> list[str]:
+    """The values that a field of a settings class may have."""
+    return list(get_args(get_type_hints(kind)[field]))
 
-    def parse(text: str):
-        value = kind(text)
-        if not value >= low:
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number that is not below `low`."""
+
+    def parse(text: str) -> int:
+        if (value := int(text)) < low:
             raise argparse.ArgumentTypeError(f"{text} is below {low}")
         return value
 
-    parse.__name__ = "whole number" if kind is int else "number"
+    parse.__name__ = "whole number"
     return parse
 
 
-def add_out(command: argparse.ArgumentParser, default: str | None, text: str, name: str = "--out") -> None:
-    """The folder a command writes; `main` tests that it can be written before the work begins."""
-    note = " (default: %(default)s)" if default else ""
+def add_number(
+    command: argparse.ArgumentParser,
+    name: str,
+    text: str,
+    default: int | None = None,
+    low: int = 1,
+    required: bool = False,
+) -> None:
+    """An option for a whole number; its default, where it has one, is added to the help."""
+    note = "" if default is None else " (default: %(default)s)"
     command.add_argument(
-        name,
-        dest="out",
-        type=Path,
-        default=default,
-        required=default is None,
-        metavar="DIR",
-        help=text + note,
+        name, type=at_least(low), default=default, required=required, metavar="N", help=text + note
     )
+
+
+def add_path(
+    command: argparse.ArgumentParser, name: str, text: str, metavar: str = "DIR", **more: Any
+) -> None:
+    """An option for a file or folder; with a default it is added to the help."""
+    note = " (default: %(default)s)" if more.get("default") else ""
+    command.add_argument(name, type=Path, metavar=metavar, help=text + note, **more)
+
+
+def add_out(command: argparse.ArgumentParser, default: str | None, text: str, name: str = "--out") -> None:
+    """The folder that a command writes."""
+    default = default and Path(default)
+    add_path(command, name, text, dest="out", default=default, required=default is None)
     command.set_defaults(writes="out")
 
 
 def add_seed(command: argparse.ArgumentParser) -> None:
     """`--seed`."""
-    command.add_argument("--seed", type=at_least(0), default=0, help="seed of everything random (default: 0)")
+    add_number(command, "--seed", "seed of everything random", 0, low=0)
 
 
-def add_run(command: argparse.ArgumentParser) -> None:
+def add_resume(command: argparse.ArgumentParser) -> None:
+    """`--resume`."""
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def add_run(command: argparse.ArgumentParser, required: bool = True) -> None:
     """`--run`, an existing run folder."""
-    command.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="run folder, such as runs/demo"
-    )
+    add_path(command, "--run", "run folder, such as runs/demo", required=required)
+
+
+def add_preset(command: argparse.ArgumentParser, text: str = "preset of config.py") -> None:
+    """`--preset`."""
+    command.add_argument("--preset", default="tiny", help=f"{text} (default: tiny)")
+
+
+def add_values(command: argparse.ArgumentParser, text: str) -> None:
+    """`--set`, settings as words KEY=VALUE."""
+    command.add_argument("--set", dest="values", nargs="+", default=[], metavar="KEY=VALUE", help=text)
 
 
 def run_folder(run: Path) -> Path:
@@ -85,7 +125,7 @@ def refuse_taken(out: Path, resume: bool) -> None:
     if not held or not processes().is_main_process:  # the main process may have begun to write already
         return
     if not held & {"run.json", "config.json", "checkpoints"}:
-        raise InputError(f"{out} holds files of something else; name a new folder")
+        raise InputError(f"{out} holds other files than those of a training; name a new folder")
     if "run.json" in held and not resume:
         raise InputError(f"{out} holds a finished training: choose another folder, or delete it")
     if "checkpoints" in held and not resume:
@@ -97,13 +137,15 @@ def refuse_taken(out: Path, resume: bool) -> None:
 
 def add_system(command: argparse.ArgumentParser) -> None:
     """The options that choose a system: preset, policy, encoder size and weights, LLM, released settings."""
-    command.add_argument("--preset", default="tiny", help="preset of config.py (default: tiny)")
+    add_preset(command)
     command.add_argument(
         "--policy",
         metavar="NAME",
-        help="what trains: full, frozen, lora-x, lora-x+in_proj, table5-1 ... table6-X",
+        help="what trains: lora-x+in_proj, a row of the papers' tables such as table5-3, and others; "
+        "an unknown name lists all",
     )
-    command.add_argument("--encoder", choices=["base", "large"], help="size of a paper preset's encoder")
+    sizes = [name for name in ENCODERS if name != "tiny"]
+    command.add_argument("--encoder", choices=sizes, help="size of a paper preset's encoder")
     command.add_argument("--encoder-weights", metavar="FILE", help="checkpoint of the encoder")
     command.add_argument("--llm", metavar="NAME", help="a named LLM, a hub id, a folder or a .gguf file")
     command.add_argument(
@@ -121,7 +163,7 @@ def chosen_system(options: argparse.Namespace):
     config = preset(options.preset)
     if options.encoder and (config.encoder.kind, config.encoder.patch_size) != ("mamba", 16):
         raise InputError(
-            f"preset '{config.preset}' has an encoder of its own; --encoder goes with the paper "
+            f"preset '{config.preset}' has another kind of encoder; --encoder goes with the paper "
             "presets, such as iu-xray"
         )
     if options.encoder == "large":

@@ -1,54 +1,60 @@
-"""Commands that train: demo, train, pretrain."""
+"""Commands that train: demo, train, pretrain, ablate."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 from emrrg_lib.cli.parsing import (
     add_command,
     add_group,
+    add_number,
     add_out,
+    add_path,
+    add_preset,
+    add_resume,
     add_seed,
     add_system,
-    at_least,
+    add_values,
     chosen_system,
     refuse_taken,
 )
+from emrrg_lib.config import ENCODERS, Objective
+from emrrg_lib.files import ABLATIONS, InputError
+
+RECIPES = "default: the recipe's"
 
 
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
-    _add_demo(subparsers)
-    _add_train(subparsers)
-    _add_pretrain(subparsers)
-
-
-def _add_demo(subparsers) -> None:
     command = add_command(
-        subparsers,
-        "demo",
-        demo,
-        "phantom X-rays -> fine-tuned tiny model -> scored reports in one page",
-        "emrrg demo",
-        "emrrg demo --studies 300 --seed 1 --out runs/small",
+        subparsers, "demo", demo, "emrrg demo", "emrrg demo --studies 300 --seed 1 --out runs/small"
     )
     add_out(command, "runs/demo", "run folder to write")
-    command.add_argument(
-        "--studies",
-        type=at_least(20),
-        default=2000,
-        metavar="N",
-        help="phantom studies, split into train, val and test (default: 2000)",
-    )
-    command.add_argument(
-        "--steps", type=at_least(1), metavar="N", help="warm steps of stage 3 (default: the preset's)"
-    )
+    add_number(command, "--studies", "phantom studies, split into train, val and test", 2000, low=20)
+    add_number(command, "--steps", "warm steps of stage 3 (default: the preset's)")
     add_seed(command)
+    command = add_command(
+        subparsers,
+        "train",
+        train,
+        "emrrg train --data phantom --out runs/mine",
+        "emrrg train --data phantom --out runs/mine --resume",
+        "torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine",
+    )
+    add_system(command)
+    add_path(command, "--data", "annotation.json + images/", required=True)
+    add_values(command, "settings of config.py, such as train.batch_size=4 train.accumulation=2")
+    add_out(command, None, "run folder to write")
+    add_resume(command)
+    _add_pretrain(subparsers)
+    _add_ablate(subparsers)
 
 
 def demo(options: Namespace) -> int:
-    """The main job: data, fine-tuning, reports, scores and the page."""
+    """Phantom X-rays -> fine-tuned tiny model -> scored reports in one page."""
     from emrrg_lib.run.demo import run_demo
 
     page = run_demo(options.out, options.studies, options.seed, options.steps)
@@ -56,32 +62,8 @@ def demo(options: Namespace) -> int:
     return 0
 
 
-def _add_train(subparsers) -> None:
-    command = add_command(
-        subparsers,
-        "train",
-        train,
-        "fine-tune a model on a data folder in the R2Gen layout (stage 3)",
-        "emrrg train --data phantom --out runs/mine",
-        "emrrg train --data phantom --out runs/mine --resume",
-        "torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine",
-    )
-    add_system(command)
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="annotation.json + images/")
-    command.add_argument(
-        "--set",
-        dest="values",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings of config.py, such as train.batch_size=4 train.accumulation=2",
-    )
-    add_out(command, None, "run folder to write")
-    command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-
-
 def train(options: Namespace) -> int:
-    """Stage 3 on a data folder."""
+    """Fine-tune a model on a data folder in the R2Gen layout (stage 3)."""
     from emrrg_lib.config import with_values
     from emrrg_lib.training.finetune import run_finetune
 
@@ -96,127 +78,151 @@ def _add_pretrain(subparsers) -> None:
     group = add_group(
         subparsers,
         "pretrain",
-        "stage 1 (images), stage 2 (images and reports), or the shipped tiny weights",
+        "Stage 1 (images), stage 2 (images and reports), or the shipped tiny weights.",
         "emrrg pretrain stage1 --data phantom --out runs/stage1",
         "emrrg pretrain stage2 --data phantom --weights runs/stage1/stage1.pth --out runs/stage2",
         "emrrg pretrain tiny",
     )
-    tiny = add_command(
-        group,
-        "tiny",
-        pretrain_tiny,
-        "make the shipped tiny encoder, language model and tokenizer again",
-        "emrrg pretrain tiny --out runs/pretrain --resume",
-    )
+    tiny = add_command(group, "tiny", pretrain_tiny, "emrrg pretrain tiny --out runs/pretrain --resume")
     add_out(tiny, "runs/pretrain", "folder to write")
-    tiny.add_argument("--studies", type=at_least(40), default=12_000, help="phantom studies (default: 12000)")
+    add_number(tiny, "--studies", "phantom studies", 12_000, low=40)
     for name in ("lm", "stage1", "stage2"):
-        tiny.add_argument(f"--{name}-steps", type=at_least(1), metavar="N", help="default: the recipe's")
-    tiny.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+        add_number(tiny, f"--{name}-steps", RECIPES)
+    add_resume(tiny)
     first = add_command(
-        group,
-        "stage1",
-        stage1,
-        "self-supervised pre-training on images alone",
-        "emrrg pretrain stage1 --data phantom --objective mae --out runs/mae",
+        group, "stage1", stage1, "emrrg pretrain stage1 --data phantom --objective mae --out runs/mae"
     )
     first.add_argument(
         "--objective",
-        choices=["arg", "eq2", "mae"],
+        choices=get_args(Objective),
         default="arg",
-        help="next cluster's pixels, next token (the paper's Eq. 2), or masked patches",
+        help="arg: the next cluster's pixels; eq2: the next token, the paper's Eq. 2; mae: masked patches",
     )
     second = add_command(
         group,
         "stage2",
         stage2,
-        "contrastive pre-training on images and reports",
         "emrrg pretrain stage2 --data phantom --text-encoder minilm --out runs/stage2",
     )
     second.add_argument(
-        "--text-encoder", metavar="NAME", help="tiny, minilm, a hub id or a folder (default: the recipe's)"
+        "--text-encoder", metavar="NAME", help=f"tiny, minilm, a hub id or a folder ({RECIPES})"
     )
     for command, data in ((first, "data folder, or any folder of images"), (second, "data folder")):
         command.add_argument(
-            "--size",
-            choices=["tiny", "base", "large"],
-            default="tiny",
-            help="encoder and recipe (default: tiny)",
+            "--size", choices=list(ENCODERS), default="tiny", help="encoder and recipe (default: tiny)"
         )
-        command.add_argument("--data", type=Path, required=True, metavar="DIR", help=data)
-        command.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint to start from")
-        command.add_argument("--steps", type=at_least(1), metavar="N", help="default: the recipe's")
-        command.add_argument("--batch-size", type=at_least(1), metavar="N", help="default: the recipe's")
+        add_path(command, "--data", data, required=True)
+        add_path(command, "--weights", "checkpoint to start from", "FILE")
+        add_number(command, "--steps", RECIPES)
+        add_number(command, "--batch-size", RECIPES)
         add_out(command, None, "folder to write")
         add_seed(command)
-        command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+        add_resume(command)
+
+
+def _with_options(recipe: Any, **options: Any) -> Any:
+    """The recipe with those options that were given."""
+    return replace(recipe, **{name: value for name, value in options.items() if value is not None})
 
 
 def pretrain_tiny(options: Namespace) -> int:
-    """Makes the tiny weights again."""
-    from emrrg_lib.training import pretrain, recipes
+    """Make the shipped tiny encoder, language model and tokenizer again."""
+    from emrrg_lib.training import pretrain
 
     if not options.resume:
         for part in ("report_lm", "encoder", "work/stage1", "work/stage2"):
             refuse_taken(options.out / part, resume=False)
-    config = recipes.PretrainConfig(
+    config = _with_options(
+        pretrain.PretrainConfig(),
         studies=options.studies,
-        stage1=recipes.chosen(recipes.STAGE1_TINY, steps=options.stage1_steps),
-        stage2=recipes.chosen(recipes.STAGE2_TINY, steps=options.stage2_steps),
+        lm_steps=options.lm_steps,
+        stage1=_with_options(pretrain.STAGE1_TINY, steps=options.stage1_steps),
+        stage2=_with_options(pretrain.STAGE2_TINY, steps=options.stage2_steps),
     )
-    config = recipes.chosen(config, lm_steps=options.lm_steps)
     print(f"Wrote {pretrain.pretrain_tiny(options.out, config, options.resume)}")
     return 0
 
 
 def stage1(options: Namespace) -> int:
-    """Stage 1 on images."""
-    from emrrg_lib.training import pretrain, recipes
+    """Self-supervised pre-training on images alone."""
     from emrrg_lib.training.batches import find_images
+    from emrrg_lib.training.pretrain import STAGE1, run_stage1
 
-    recipe = recipes.chosen(
-        recipes.STAGE1[options.size],
-        objective=options.objective,
-        steps=options.steps,
-        batch_size=options.batch_size,
-    )
+    given = {name: getattr(options, name) for name in ("objective", "steps", "batch_size")}
+    recipe = _with_options(STAGE1[options.size], **given)
     refuse_taken(options.out, options.resume)
-    file = pretrain.run_stage1(
-        find_images(options.data),
-        recipes.ENCODERS[options.size],
-        recipe,
-        options.out,
-        options.seed,
-        options.resume,
-        options.weights,
-    )
+    images, encoder = find_images(options.data), ENCODERS[options.size]
+    file = run_stage1(images, encoder, recipe, options.out, options.seed, options.resume, options.weights)
     print(f"Wrote {file}; next: emrrg pretrain stage2 --weights {file}")
     return 0
 
 
 def stage2(options: Namespace) -> int:
-    """Stage 2 on image-report pairs."""
+    """Contrastive pre-training on images and reports."""
     from emrrg_lib.data.annotation import load_annotation
-    from emrrg_lib.training import pretrain, recipes
+    from emrrg_lib.training.pretrain import STAGE2, run_stage2, stage2_encoder
     from emrrg_lib.training.stage2 import load_text_encoder
 
-    recipe = recipes.chosen(
-        recipes.STAGE2[options.size],
-        text_encoder=options.text_encoder,
-        steps=options.steps,
-        batch_size=options.batch_size,
-    )
+    given = {name: getattr(options, name) for name in ("text_encoder", "steps", "batch_size")}
+    recipe = _with_options(STAGE2[options.size], **given)
     refuse_taken(options.out, options.resume)
     studies = load_annotation(options.data, "train")
-    encoder = pretrain.stage2_encoder(recipes.ENCODERS[options.size], recipe, options.weights, options.seed)
-    file = pretrain.run_stage2(
-        studies,
-        encoder,
-        *load_text_encoder(recipe.text_encoder),
-        recipe,
-        options.out,
-        options.seed,
-        options.resume,
-    )
+    encoder = stage2_encoder(ENCODERS[options.size], recipe, options.weights, options.seed)
+    text = load_text_encoder(recipe.text_encoder)
+    file = run_stage2(studies, encoder, *text, recipe, options.out, options.seed, options.resume)
     print(f"Wrote {file}; next: emrrg train --encoder-weights {file}")
     return 0
+
+
+def _add_ablate(subparsers) -> None:
+    command = add_command(
+        subparsers,
+        "ablate",
+        ablate,
+        "emrrg ablate table5 --seeds 3",
+        "emrrg ablate gate --rows static none --set train.warm_steps=400",
+        "emrrg ablate cxpmrg-table4 --data phantom --set stage1.steps=500 stage2.steps=800",
+        writes="out",
+    )
+    names = ", ".join(sorted(path.stem for path in ABLATIONS.glob("*.csv")))
+    command.add_argument("name", metavar="NAME", help=f"a table of data/ablations: {names}")
+    add_preset(command)
+    add_number(command, "--seeds", "trainings of each row", 1)
+    add_path(command, "--data", "data folder (default: phantom studies drawn to OUT/data)")
+    add_number(command, "--studies", "without --data: how many studies to draw", 2000, low=20)
+    command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these rows")
+    add_values(command, "settings of every row; stage1.KEY and stage2.KEY are those of pre-training")
+    add_path(command, "--out", "folder (default: runs/ablations/NAME)")
+
+
+def ablate(options: Namespace) -> int:
+    """Train and score the rows of an ablation table, row by row.
+
+    The same command goes on after a stop. The exit code is 1 if a row was left out.
+    """
+    from emrrg_lib.config import preset
+    from emrrg_lib.training.ablation import run_ablation
+    from emrrg_lib.training.ablation_rows import check_values, read_rows
+
+    config, out = preset(options.preset), options.out or Path("runs/ablations") / options.name
+    check_values(config, read_rows(options.name, options.rows), options.values)  # before anything is drawn
+    data = options.data or _phantom(out / "data", options.studies, config)
+    table, refused = run_ablation(
+        options.name, config, data, out, options.seeds, options.values, options.rows
+    )
+    print(f"Wrote {table} and {table.with_name('figure.png')}")
+    for row, reason in refused.items():
+        print(f"left out: {row}: {reason}")
+    return 1 if refused else 0
+
+
+def _phantom(data: Path, studies: int, config) -> Path:
+    """Draws PhantomCXR once, split like the demo's studies."""
+    from emrrg_lib.phantom import write_phantom
+    from emrrg_lib.run.demo import split_shares
+
+    if config.encoder.patch_size == 16:
+        raise InputError(f"preset '{config.preset}' is made for real images: name a data folder by --data")
+    if not (data / "annotation.json").is_file():
+        write_phantom(data, studies, 0, size=config.encoder.image_size, splits=split_shares(studies))
+    return data

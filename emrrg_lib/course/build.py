@@ -1,9 +1,10 @@
-"""The two variants of a notebook: for students (without solutions) and solved (solutions filled in).
+"""Makes notebooks from their text twins: executed for the course, or as a variant for a class.
 
-Executes notebooks from their text twins: `make notebooks`, or `python -m emrrg_lib.course.build`.
+`notebooks/NAME.py` (jupytext, percent format) is the source of `NAME.ipynb`.
 
-`notebooks/NAME.py` (jupytext, percent format) is the source; `NAME.ipynb` is made from it, with stored
-outputs. What changes from machine to machine is left out, so that a new execution gives a small diff.
+* `make notebooks`, or `python -m emrrg_lib.course.build [TWIN ...]`, executes the twins and stores the
+  outputs. Details that change from machine to machine are left out, so a new execution gives a small diff.
+* `emrrg course build` writes a variant: "student" has no solutions, "solved" has them in the stubs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,31 @@ from nbclient import NotebookClient
 from PIL import Image
 from tqdm import tqdm
 
-from emrrg_lib.files import KIT, InputError, write_text
+from emrrg_lib.files import KIT, TINY_DIR, InputError, write_text
 
+NOTEBOOKS = KIT / "notebooks"
 VARIANTS = ("student", "solved")
+COLOURS = 224  # of a stored picture; 32 true greys join them
 _SOLUTION = re.compile(
     r"<details><summary>Solution (\d+)</summary>\s*```python\n(.*?)```\s*(.*?)\s*</details>", re.DOTALL
 )
-_LINK = re.compile(r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)\)", re.DOTALL)  # code holds no links: layers[0](x)
+_LINK = re.compile(r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)\)", re.DOTALL)  # layers[0](x) in code is not a link
+
+
+def twins() -> list[Path]:
+    """The text twins `NN_name.py` in the order of the course."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+
+
+def read_twin(twin: Path) -> nbformat.NotebookNode:
+    """The notebook of a text twin without outputs; a cell's id is its number, so ids never change."""
+    notebook = jupytext.read(twin)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02}"
+    # jupytext writes its version here, which would only disturb a diff
+    notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
 
 
 def checks(notebook: nbformat.NotebookNode) -> dict[int, int]:
@@ -49,12 +69,12 @@ def solutions(notebook: nbformat.NotebookNode) -> dict[int, str]:
 
 
 def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode:
-    """Changes a notebook in place: the folded solutions go; "solved" puts their code into the stubs.
+    """Removes the folded solutions of a notebook in place; "solved" puts their code into the stubs.
 
-    In "solved" the remark after a solution's code stays, as text.
+    In "solved" the remark after the code of a solution stays as text.
 
     Raises:
-        InputError: kind is not one of `VARIANTS`.
+        InputError: `kind` is not in `VARIANTS`.
     """
     if kind not in VARIANTS:
         raise InputError(f"there is no variant '{kind}': choose {' or '.join(VARIANTS)}")
@@ -73,7 +93,7 @@ def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode
 
 
 def _answered(stub: str, solution: str) -> str:
-    """The solution after what the stub prepares: all but the statements that the solution makes anew."""
+    """The stub without the names that the solution defines anew, then the solution."""
     lines, new = stub.splitlines(), _names(ast.parse(solution))
     for statement in reversed(ast.parse(stub).body):
         if _names(ast.Module([statement], [])) & new:
@@ -82,7 +102,7 @@ def _answered(stub: str, solution: str) -> str:
 
 
 def _names(module: ast.Module) -> set[str]:
-    """What the statements of a module define."""
+    """The names that the statements of a module define."""
     names = set()
     for statement in module.body:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
@@ -97,21 +117,25 @@ def _names(module: ast.Module) -> set[str]:
     return names
 
 
-def build(kind: str, out: Path, execute: bool = False) -> list[Path]:
+def build(kind: str, out: Path, execute: bool = False, sources: Sequence[Path] | None = None) -> list[Path]:
     """Writes one variant of every notebook into `out`, unexecuted unless `execute`.
 
-    Links between notebooks stay; links to other files of the kit lead there from `out`.
+    Links between notebooks stay; links to other files of the kit are turned so that they work from `out`.
+
+    Args:
+        sources: the text twins; None takes all of `notebooks/`.
 
     Raises:
-        InputError: no such variant, no notebooks, or `out` holds a notebook with other text: it may be
-            somebody's work. Nothing is written then.
+        InputError: the variant or the notebooks do not exist, or `out` holds a notebook with other text,
+            which may be somebody's work. Nothing is written then.
         nbclient.exceptions.CellExecutionError: a cell raised.
     """
-    made = {out / f"{twin.stem}.ipynb": variant(read_twin(twin), kind) for twin in twins()}
-    if not made:
+    sources = twins() if sources is None else sources
+    if not sources:
         raise InputError(f"there are no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
-    for path, notebook in made.items():
-        _turn_links(notebook, out)
+    made = {out / f"{twin.stem}.ipynb": variant(read_twin(twin), kind) for twin in sources}
+    for (path, notebook), twin in zip(made.items(), sources, strict=True):
+        _turn_links(notebook, twin.parent, out)
         if path.is_file() and _text(nbformat.read(path, as_version=4)) != _text(notebook):
             raise InputError(
                 f"{path} has other text, perhaps somebody's answers; move it away or choose another --out"
@@ -128,55 +152,23 @@ def _text(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def _turn_links(notebook: nbformat.NotebookNode, out: Path) -> None:
+def _turn_links(notebook: nbformat.NotebookNode, home: Path, out: Path) -> None:
+    """Changes relative links of a notebook in `home` so that they work from `out`."""
+
     def turned(match: re.Match) -> str:
-        if match[1] is None or Path(match[1]).stem in PLANNED:
+        if match[1] is None or re.fullmatch(r"\d\d_\w+\.ipynb", match[1]):
             return match[0]
-        return f"]({Path(os.path.relpath(NOTEBOOKS / match[1], out)).as_posix()})"
+        return f"]({Path(os.path.relpath(home / match[1], out)).as_posix()})"
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _LINK.sub(turned, cell.source)
 
 
-NOTEBOOKS = KIT / "notebooks"
-SHIPPED_RUN = KIT / "data" / "tiny" / "run"
-COLOURS = 224  # of a stored picture; 32 true greys join them
-PLANNED = (  # the course in its order; what does not exist yet may be named as next or previous only
-    "00_start_here",
-    "01_patch_embedding",
-    "02_mamba_block",
-    "03_partial_lora",
-    "04_hybrid_cross_attention",
-    "05_training_iu_xray",
-    "06_metrics",
-    "07_gate_and_attention_explorer",
-    "08_pretraining",
-    "09_ablations",
-    "10_paper_vs_released_code",
-)
-
-
-def twins() -> list[Path]:
-    """The text twins of the notebooks that exist, in the order of the course."""
-    return [twin for name in PLANNED if (twin := NOTEBOOKS / f"{name}.py").is_file()]
-
-
-def read_twin(twin: Path) -> nbformat.NotebookNode:
-    """The notebook of a text twin, without outputs; cell ids are their numbers, so they stay the same."""
-    notebook = jupytext.read(twin)
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:02}"
-    # jupytext notes its own version here, which is of no use to a reader of the diff
-    notebook.metadata.get("jupytext", {}).pop("text_representation", None)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
-
-
 def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300) -> nbformat.NotebookNode:
-    """Executes a notebook in place, in `folder`, with the shipped run and this checkout of the kit.
+    """Executes a notebook in place, in `folder`, with this checkout of the kit and the shipped run.
 
-    The variable EMRRG_RUN, where it is set, names another run folder.
+    The variable EMRRG_RUN may name another run folder.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised.
@@ -184,7 +176,7 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
     """
     paths = [str(KIT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        "EMRRG_RUN": str(SHIPPED_RUN),
+        "EMRRG_RUN": str(TINY_DIR / "run"),
         "HF_HUB_OFFLINE": "1",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
@@ -202,8 +194,8 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drops widgets (each has a static twin) and versions of the machine; gives pictures a palette."""
-    notebook.metadata.pop("widgets", None)  # without its state part a code host shows nothing at all
+    """Removes widgets (each has a static twin) and the machine's versions; gives pictures a palette."""
+    notebook.metadata.pop("widgets", None)  # a code host shows nothing at all where their state is missing
     notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py"}
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -218,7 +210,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _shrink(data: dict[str, Any]) -> None:
-    """Gives a picture a palette of 256 colours: less than half of the size, no difference to the eye."""
+    """Gives a picture a palette of 256 colours, which halves its size and shows no difference to the eye."""
     if "image/png" in data:
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
@@ -233,7 +225,7 @@ def _shrink(data: dict[str, Any]) -> None:
 
 
 def execute(twin: Path) -> Path:
-    """Makes `NAME.ipynb` beside `NAME.py`, executed. Raises as `run_cells`, and then writes nothing."""
+    """Makes the executed `NAME.ipynb` beside `NAME.py`. An error of `run_cells` leaves the old file."""
     notebook = run_cells(read_twin(twin), twin.parent)
     return write_text(twin.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
 

@@ -1,1 +1,1 @@
-"""From files to studies: the `Study` record, readers, report cleaning and the phantom data set."""
+"""From files to studies: the table of data sets, readers, report cleaning, images, checks and downloads."""

@@ -1,33 +1,18 @@
-"""Reads the R2Gen layout (`annotation.json` beside `images/`) and turns image files into arrays.
+"""Reads the R2Gen layout: `annotation.json` beside `images/`.
 
-One reader serves PhantomCXR, IU X-ray and MIMIC-CXR: the phantom only adds `labels`, `truth` and
-`findings` to each entry. Image preprocessing follows the released code (NOTES G): straight bicubic
-resize of the 8-bit RGB picture without crop, then ImageNet mean and standard deviation.
+One reader serves PhantomCXR, IU X-ray and MIMIC-CXR. The phantom only adds `labels`, `truth` and
+`findings` to each entry.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from emrrg_lib.data.study import VIEWS, Problem, Study
 from emrrg_lib.files import InputError
-
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
-MAX_PIXELS = 100_000_000  # a larger picture is no radiograph but a mistake or an attack
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-_BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
-
-
-# ---------------------------------------------------------------------------------- annotations
 
 
 def load_annotation(
@@ -49,9 +34,8 @@ def load_annotation(
         problems: Where to note entries that cannot be used; None refuses the whole file.
 
     Raises:
-        InputError: The file is missing, not JSON, of another shape or empty; and without `problems`,
-            naming the entry: a wrong entry, an id that stands twice, a missing image or a path that
-            leaves the data folder.
+        InputError: The file is missing, not JSON, of another shape or empty. Without `problems` also for
+            a wrong entry, an id that occurs twice, a missing image or a path that leaves the folder.
     """
     path = Path(source) / "annotation.json" if Path(source).is_dir() else Path(source)
     splits = _read_splits(path)
@@ -69,8 +53,8 @@ def load_annotation(
                 found.append(Problem(kind, f"{name}[{position}]", str(error)))
                 continue
             if study.id in seen:
-                told = f"{where}: id {study.id!r} stands already at {seen[study.id]}"
-                found.append(Problem("duplicate id", study.id, told))
+                message = f"{where}: id {study.id!r} is already the id of {seen[study.id]}"
+                found.append(Problem("duplicate id", study.id, message))
                 continue
             seen[study.id] = f"{name}[{position}]"
             if split in (None, name):
@@ -84,7 +68,7 @@ def load_annotation(
 
 
 def report_problems(found: list[Problem], problems: list[Problem] | None) -> None:
-    """Hands what was found to `problems`; without one, raises InputError for the first unusable item."""
+    """Adds what was found to `problems`; if that is None, raises InputError for the first unusable item."""
     if problems is not None:
         problems.extend(found)
     elif unusable := [problem for problem in found if problem.unusable]:
@@ -93,9 +77,9 @@ def report_problems(found: list[Problem], problems: list[Problem] | None) -> Non
 
 
 def image_folder(folder: Path, splits: dict[str, list]) -> Path:
-    """Where an annotation's images lie: the first usual folder that holds its first image.
+    """The folder of an annotation's images: the first usual one that holds its first image.
 
-    R2Gen's is `images`; MIMIC-CXR-JPG's own is `files`, CheXpert Plus comes as `PNG`.
+    R2Gen has `images`, MIMIC-CXR-JPG `files`, CheXpert Plus `PNG`.
     """
     entry = next(entry for entries in splits.values() for entry in entries)
     names = entry.get("image_path") if isinstance(entry, dict) else None
@@ -187,95 +171,3 @@ def _require_images(studies: list[Study], path: Path) -> None:
             f"{path}: {len(missing)} image(s) missing, first {image} of study {name}: put the"
             f" images into {path.parent / 'images'}"
         )
-
-
-# --------------------------------------------------------------------------------------- images
-
-
-def load_picture(path: str | Path) -> Image.Image:
-    """Opens an image file as an 8-bit picture of its own size: mode "L" if its file is grey, else "RGB".
-
-    Palette, CMYK, 1-bit and transparent files are converted (transparency is dropped); in files of
-    more than 8 bits the range present, lowest to highest value, is scaled to 0..255 (12 bits stored
-    in 16 would be nearly black otherwise; upstream's cast wraps around, NOTES E35); the orientation
-    tag of a camera is obeyed.
-
-    Raises:
-        InputError: Missing, corrupt, not an image, animated, or above `MAX_PIXELS`; names the file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no image file at {path}: check the path")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS
-            with Image.open(path, formats=FORMATS) as image:
-                _require_one_picture(image, path)
-                return _to_8_bits(ImageOps.exif_transpose(image), path)
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise InputError(f"{path} is too large: more than {MAX_PIXELS:,} pixels") from None
-    except UnidentifiedImageError:
-        raise InputError(
-            f"{path} is not an image this kit reads ({', '.join(FORMATS)}); convert DICOM to PNG first"
-        ) from None
-    except _BAD_FILE as error:
-        raise InputError(f"{path} is a damaged image file ({error}); fetch it again") from error
-
-
-def _require_one_picture(image: Image.Image, path: Path) -> None:
-    """Raises InputError for a file that is too large or holds several pictures."""
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height}"
-        raise InputError(f"{path} is too large: {size}, more than {MAX_PIXELS:,} pixels")
-    if getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"{path} holds {image.n_frames} pictures; save the one to read by itself")
-
-
-def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Mode "L" or "RGB" of any still picture; integer files wider than 8 bits are scaled."""
-    if image.mode == "F":
-        raise InputError(f"{path} holds floating-point values; save it with 8 or 16 bits a pixel")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        low, high = values.min(), values.max()
-        if low < 0 or high > 65535:
-            raise InputError(f"{path} has values outside 0..65535; save it with 8 or 16 bits")
-        return Image.fromarray(np.round((values - low) * (255.0 / max(high - low, 1))).astype(np.uint8))
-    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-
-
-def load_rgb(path: str | Path) -> Image.Image:
-    """`load_picture` in mode "RGB", grey repeated over the channels."""
-    return load_picture(path).convert("RGB")
-
-
-def load_image(path: str | Path, size: int) -> np.ndarray:
-    """Reads one X-ray as the encoder sees it.
-
-    Args:
-        path: An image file; see `load_rgb` for what is accepted.
-        size: Side of the square result in pixels.
-
-    Returns:
-        float32 (3, size, size): bicubic resize on 8 bits, divided by 255, ImageNet-normalised.
-
-    Raises:
-        InputError: See `load_rgb`.
-    """
-    picture = load_rgb(path).resize((size, size), Image.Resampling.BICUBIC)
-    values = np.asarray(picture, dtype=np.float32) / 255.0  # (size, size, 3)
-    return np.ascontiguousarray(((values - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1))
-
-
-def load_mask(path: str | Path, size: int | None = None) -> np.ndarray:
-    """Reads a finding's mask: bool (height, width), or (size, size) by nearest neighbour.
-
-    Raises:
-        InputError: See `load_rgb`.
-    """
-    mask = load_rgb(path).convert("L")
-    if size is not None:
-        mask = mask.resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(mask) > 127

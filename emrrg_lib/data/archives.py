@@ -1,30 +1,37 @@
-"""Reading tar and zip archives of unknown origin, member by member, without unpacking them.
+"""Tar and zip archives of unknown origin: checked to the last byte, then unpacked.
 
-Nothing is written under a name taken from an archive. A member that would leave its folder, a link, a
-device and a bomb are refused all the same: they mean that the archive is not what it claims to be.
+A member that would leave the folder, a link, a device or contents far larger than the archive mean that it
+is not what it claims to be: the whole archive is refused before anything is written.
 """
 
 from __future__ import annotations
 
 import gzip
+import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
 
 from tqdm import tqdm
 
 from emrrg_lib.files import InputError
 
 MAX_RATIO = 100  # the reports of Open-i shrink 21-fold, its PNG files not at all
-MAX_MEMBER = 256 * 2**20  # bytes; a member is held in memory whole
-_FREE = 64 * 2**20  # small archives of padding may shrink more than MAX_RATIO
-_DAMAGE = (gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-# RuntimeError: an encrypted zip, or one of a compression unknown to Python
+SMALL = 64 * 2**20  # bytes; contents up to this size may shrink more: a small archive is mostly padding
+_DAMAGE = (
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # an encrypted zip, or one of a compression unknown to Python
+    FileExistsError,  # a member that is a file and a folder
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -38,34 +45,87 @@ def escapes(name: str) -> bool:
     return "\0" in name or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in paths)
 
 
-def members(path: str | Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yields (name, read) for every file in an archive, in order; call `read` before the next step.
-
-    Going to the end proves the archive whole: gzip's checksum is verified there, zip's with each `read`.
+def check_archive(path: str | Path) -> int:
+    """Reads an archive to its end; returns the bytes that it unpacks to.
 
     Raises:
-        InputError: missing, no archive, damaged, a member that leaves the folder, a link or device, a
-            member above `MAX_MEMBER`, or contents above `MAX_RATIO` times the size of the archive.
+        InputError: The file is missing, damaged or not an archive, holds a link, a device or a path that
+            leaves the folder, or unpacks to more than `MAX_RATIO` times its size.
     """
     path = Path(path)
-    with _named(path), open(path, "rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        limit = max(MAX_RATIO * path.stat().st_size, _FREE)
-        for name, read in (_zip if start.startswith(b"PK") else _tar)(path, file, limit):
-            yield name, partial(_read, path, read)
-
-
-def _read(path: Path, read: Callable[[], bytes]) -> bytes:
-    with _named(path):
-        return read()
+    with _opened(path) as archive:
+        is_zip = isinstance(archive, zipfile.ZipFile)
+        members = _zip_members(archive, path) if is_zip else _tar_members(archive)
+        for name, plain, _ in members:
+            _require(plain, path, f"holds {name!r}, a link or device")
+            _require(not escapes(name), path, f"holds {name!r}, a path that leaves the folder")
+        if is_zip and (wrong := archive.testzip()):
+            raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
+    return sum(size for *_, size in members)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turns the errors of a missing or damaged archive into one sentence that names it."""
+def unpacked(archives: Iterable[Path], folder: Path) -> Iterator[Path]:
+    """Unpacks archives into `folder`, which is removed at the end; nothing is written if one is unsound.
+
+    Args:
+        archives: Their files.
+        folder: A new folder; one that a killed process has left behind is replaced.
+
+    Raises:
+        InputError: See `check_archive`; or the disk has too little space for the contents.
+    """
+    archives = list(archives)
+    needed = sum(map(check_archive, archives))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_space(folder.parent, needed)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        yield
+        for path in tqdm(archives, desc="unpacking", unit="archive", delay=2):
+            with _opened(path, measured=True) as archive:
+                if isinstance(archive, zipfile.ZipFile):
+                    archive.extractall(folder)
+                else:
+                    archive.extractall(folder, filter="data")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises InputError if the disk of `folder` has fewer than `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free:"
+            " free some space or choose another folder"
+        )
+
+
+def _zip_members(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, bool, int]]:
+    """(name, whether it is a plain file or folder, bytes) of every member, if they are not too large."""
+    entries = archive.infolist()
+    _require_limit(sum(entry.file_size for entry in entries), path)
+    kinds = (0, 4, 8)  # file type in a Unix mode: not given, folder, plain
+    return [(entry.filename, entry.external_attr >> 28 in kinds, entry.file_size) for entry in entries]
+
+
+def _tar_members(archive: tarfile.TarFile) -> list[tuple[str, bool, int]]:
+    return [(m.name, m.isdir() or (m.isreg() and not m.issparse()), m.size) for m in archive]
+
+
+@contextmanager
+def _opened(path: Path, measured: bool = False) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
+    """Opens an archive, after a first pass over gzip's contents; errors become one sentence with its name."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+        packed = start == b"\x1f\x8b"
+        if packed and not measured:
+            _measure_gzip(path)
+        is_zip = start == b"PK"
+        with zipfile.ZipFile(path) if is_zip else tarfile.open(path, "r:gz" if packed else "r:") as archive:
+            yield archive
     except FileNotFoundError:
         raise InputError(f"no archive at {path}: check the path") from None
     except _DAMAGE as error:
@@ -73,57 +133,20 @@ def _named(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged or no tar or zip archive ({reason}): fetch it again") from error
 
 
-def check_archive(path: str | Path) -> dict[str, int]:
-    """Reads an archive to its end; returns each file's name and bytes. Raises as `members` does."""
-    each = tqdm(members(path), desc=f"checking {Path(path).name}", unit="file", delay=2)
-    return {name: len(read()) for name, read in each}
+def _measure_gzip(path: Path) -> None:
+    """Reads all that gzip has packed, headers of a tar included, and compares its checksum at the end."""
+    total = 0
+    with gzip.open(path) as stream:
+        for block in tqdm(iter(lambda: stream.read(2**20), b""), f"checking {path.name}", unit="MB", delay=2):
+            total += len(block)
+            _require_limit(total, path)
 
 
-class _Bounded:
-    """A reader that refuses to hand out more than `limit` bytes in all."""
-
-    def __init__(self, file: BinaryIO, limit: int, path: Path):
-        self.file, self.left, self.path = file, limit, path
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        self.left -= len(data)
-        _require(self.left >= 0, self.path, "unpacks to far more than its own size")
-        return data
+def _require_limit(total: int, path: Path) -> None:
+    limit = max(MAX_RATIO * path.stat().st_size, SMALL)
+    _require(total <= limit, path, "unpacks to far more than its own size")
 
 
 def _require(sound: bool, path: Path, fault: str) -> None:
     if not sound:
         raise InputError(f"{path} is refused, nothing was written: it {fault}")
-
-
-def _check_name(name: str, size: int, path: Path) -> None:
-    _require(not escapes(name), path, f"holds {name!r}, a path that leaves the folder")
-    _require(size <= MAX_MEMBER, path, f"holds {name!r} of {size:,} bytes, more than {MAX_MEMBER:,}")
-
-
-def _tar(path: Path, file: BinaryIO, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    stream = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit, path)
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=2**18) as archive:
-        for member in archive:
-            plain = member.isreg() and not member.issparse()
-            _require(plain or member.isdir(), path, f"holds {member.name!r}, a link or device")
-            _check_name(member.name, member.size, path)
-            if plain:
-                yield member.name, archive.extractfile(member).read
-    while stream.read(2**20):  # gzip compares its checksum at the very end
-        pass
-
-
-def _zip(path: Path, file: BinaryIO, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        _require(sum(e.file_size for e in entries) <= limit, path, "unpacks to far more than its own size")
-        for entry in entries:
-            kind = entry.external_attr >> 28  # the file type of a Unix mode: 8 plain, 4 folder, 0 not told
-            _require(kind in (0, 4, 8), path, f"holds {entry.filename!r}, a link or device")
-            _check_name(entry.filename, entry.file_size, path)
-            if not entry.is_dir():
-                yield entry.filename, lambda entry=entry: archive.read(entry)

@@ -1,4 +1,4 @@
-"""What `emrrg data check` finds: every item of a data set that cannot be used or should be known about."""
+"""`emrrg data check`: finds every item of a data set that cannot be used or that a user should know about."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.data.annotation import load_picture
-from emrrg_lib.data.cache import in_parallel
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.sources import Dataset, read_dataset
-from emrrg_lib.data.study import PUBLISHED, SPLITS, Problem, Study, counts
+from emrrg_lib.data.images import load_picture
+from emrrg_lib.data.sources import Dataset, read_dataset, source_named
+from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel
 from emrrg_lib.files import InputError, atomic_path, write_json
 
 NEAR_BLANK = 8  # words; a shorter report says next to nothing
@@ -28,7 +27,7 @@ TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 
 @dataclass(frozen=True)
 class Check:
-    """The result: what was read, every item found, and the summary in lines of text."""
+    """The data set as read, every item found, and the summary in lines of text."""
 
     dataset: Dataset
     problems: list[Problem]
@@ -46,13 +45,13 @@ def check_data(
     """Reads every report and decodes every image of a data set.
 
     Args:
-        path: as in `read_dataset`.
-        config: gives cleaning rule, max_length, number of views and image size.
-        count_tokens: cleaned reports → their lengths in tokens; None leaves lengths out.
-        seed: of the split, where the source has none.
+        path: As in `read_dataset`.
+        config: Gives cleaning rule, max_length, number of views and image size.
+        count_tokens: Cleaned reports → their lengths in tokens; None leaves lengths out.
+        seed: Seed of the split, where the source has none.
 
     Raises:
-        InputError: as in `read_dataset`, except for single items: these are in the result.
+        InputError: As in `read_dataset`, except for single items: these are in the result.
     """
     problems: list[Problem] = []
     dataset = read_dataset(path, seed, problems)
@@ -76,29 +75,25 @@ def write_list(path: Path, problems: Sequence[Problem]) -> Path:
     return path
 
 
+def _remark(kind: str, item: str, message: str) -> Problem:
+    return Problem(kind, item, message, unusable=False)
+
+
 # -------------------------------------------------------------------------------------- reports
 
 
 def _reports(dataset: Dataset) -> Iterator[Problem]:
-    """Reports that say nearly nothing, and those that stand in train word for word."""
+    """Reports that say nearly nothing, and reports of val or test that are also in train, word for word."""
     texts = {study.id: " ".join(study.report.split()) for study in dataset.studies}
     train = {texts[study.id] for study in dataset.studies if study.split == "train"}
     for study in dataset.studies:
         words = [word for word in re.findall(r"[^\W\d_]+", study.report) if word != "XXXX"]
         if len(words) < NEAR_BLANK:
-            yield Problem(
-                "near-blank report",
-                study.id,
-                f"the report has {len(words)} words: {study.report!r}",
-                unusable=False,
-            )
+            message = f"the report has {len(words)} words: {study.report!r}"
+            yield _remark("near-blank report", study.id, message)
         if study.split != "train" and texts[study.id] in train:
-            yield Problem(
-                f"{study.split} report also in train",
-                study.id,
-                f"the same report stands in train: {texts[study.id]!r:.80}",
-                unusable=False,
-            )
+            message = f"train has the same report: {texts[study.id]!r:.80}"
+            yield _remark(f"{study.split} report also in train", study.id, message)
 
 
 def _lengths(dataset: Dataset, config: EMRRGConfig, count_tokens: TokenCounter | None) -> np.ndarray | None:
@@ -109,12 +104,8 @@ def _lengths(dataset: Dataset, config: EMRRGConfig, count_tokens: TokenCounter |
 
 def _long_reports(dataset: Dataset, lengths: np.ndarray | None, limit: int) -> Iterator[Problem]:
     for i in np.flatnonzero(lengths > limit) if lengths is not None else ():
-        yield Problem(
-            "report above max_length",
-            dataset.studies[i].id,
-            f"{lengths[i]} tokens: training sees the first {limit}",
-            unusable=False,
-        )
+        message = f"{lengths[i]} tokens: training sees the first {limit}"
+        yield _remark("report above max_length", dataset.studies[i].id, message)
 
 
 # ------------------------------------------------------------------------------ studies, images
@@ -126,15 +117,11 @@ def _studies(dataset: Dataset, config: EMRRGConfig) -> Iterator[Problem]:
     for study in dataset.studies:
         splits.setdefault(study.patient or study.id, set()).add(study.split)
         if config.data.views != "mean" and len(study.images) > config.data.max_views:
-            yield Problem(
-                "more views than used",
-                study.id,
-                f"{len(study.images)} views: the model takes {config.data.max_views}",
-                unusable=False,
-            )
+            message = f"{len(study.images)} views: the model takes {config.data.max_views}"
+            yield _remark("more views than used", study.id, message)
     for patient, names in splits.items():
         if len(names) > 1:
-            yield Problem("patient in two splits", patient, f"in {', '.join(sorted(names))}", unusable=False)
+            yield _remark("patient in two splits", patient, f"in {', '.join(sorted(names))}")
 
 
 def _images(dataset: Dataset, size: int) -> Iterator[Problem]:
@@ -154,18 +141,14 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
     with Image.open(path) as header:
         mode, (width, height) = header.mode, header.size
     if mode.startswith("I"):
-        yield Problem("16-bit image", study.id, f"{path}: its range is scaled to 8 bits", unusable=False)
+        yield _remark("16-bit image", study.id, f"{path}: its range is scaled to 8 bits")
     elif mode not in ("L", "RGB"):
-        yield Problem("image of odd mode", study.id, f"{path}: mode {mode} is converted", unusable=False)
+        yield _remark("image of odd mode", study.id, f"{path}: mode {mode} is converted")
     if min(width, height) < size or max(width, height) > ODD_SHAPE * min(width, height):
-        yield Problem(
-            "image of odd size",
-            study.id,
-            f"{path}: {width} x {height} is resized to {size} x {size}",
-            unusable=False,
-        )
+        message = f"{path}: {width} x {height} is resized to {size} x {size}"
+        yield _remark("image of odd size", study.id, message)
     if np.ptp(np.asarray(picture)) == 0:
-        yield Problem("blank image", study.id, f"{path}: every pixel has the same value", unusable=False)
+        yield _remark("blank image", study.id, f"{path}: every pixel has the same value")
 
 
 # -------------------------------------------------------------------------------------- summary
@@ -174,40 +157,24 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
 def _summary(
     dataset: Dataset, config: EMRRGConfig, lengths: np.ndarray | None, problems: Sequence[Problem]
 ) -> list[str]:
-    studies, found = dataset.studies, counts(dataset.studies)
-    lines = [
-        dataset.caption,
-        _row(
-            "studies",
-            f"{len(studies):,}: "
-            + ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, found, strict=True)),
-        ),
-    ]
-    if dataset.name in PUBLISHED:
-        whose, published = PUBLISHED[dataset.name]
-        verdict = "the same" if found == published else "NOT the same"
-        lines.append(_row("published", f"{' / '.join(f'{n:,}' for n in published)} ({whose}): {verdict}"))
-    views = Counter(len(study.images) for study in studies)
-    kinds = Counter(view for study in studies for view in study.views or ())
-    shown = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common()) or "not said which is which"
-    lines.append(
-        _row(
-            "views",
-            ", ".join(f"{n} in {count:,} studies" for n, count in sorted(views.items())) + f"; {shown}",
-        )
-    )
-    lines.append(_row("words", _spread([len(study.report.split()) for study in studies])))
+    studies, found, limit = dataset.studies, counts(dataset.studies), config.data.max_length
+    splits = ", ".join(f"{name} {count:,}" for name, count in zip(SPLITS, found, strict=True))
+    rows = [("studies", f"{len(studies):,}: {splits}")]
+    if source := source_named(dataset.name):
+        verdict = "the same" if found == source.counts else "NOT the same"
+        numbers = " / ".join(f"{n:,}" for n in source.counts)
+        rows.append(("published", f"{numbers} ({source.split_by}): {verdict}"))
+    views = sorted(Counter(len(study.images) for study in studies).items())
+    kinds = Counter(view for study in studies for view in study.views or ()).most_common()
+    shown = ", ".join(f"{kind} {count:,}" for kind, count in kinds) or "not said which is which"
+    rows.append(("views", ", ".join(f"{n} in {count:,} studies" for n, count in views) + f"; {shown}"))
+    rows.append(("words", _spread([len(study.report.split()) for study in studies])))
     if lengths is not None:
-        above = f"{(lengths > config.data.max_length).sum():,} above max_length {config.data.max_length}"
-        lines.append(_row("tokens", f"{_spread(lengths)}; {above}"))
+        rows.append(("tokens", f"{_spread(lengths)}; {(lengths > limit).sum():,} above max_length {limit}"))
     for title, unusable in (("UNUSABLE", True), ("remark", False)):
         for kind, count in Counter(p.kind for p in problems if p.unusable is unusable).items():
-            lines.append(_row(title, f"{count:,} x {kind}"))
-    return lines
-
-
-def _row(title: str, text: str) -> str:
-    return f"  {title:<10}{text}"
+            rows.append((title, f"{count:,} x {kind}"))
+    return [dataset.caption, *(f"  {title:<10}{text}" for title, text in rows)]
 
 
 def _spread(lengths: Sequence[int] | np.ndarray) -> str:

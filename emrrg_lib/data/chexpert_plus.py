@@ -1,4 +1,4 @@
-"""CheXpert Plus as Stanford AIMI hands it out: one CSV row an image, and the pictures as PNG.
+"""CheXpert Plus as Stanford AIMI gives it out: one CSV row an image, and the pictures as PNG.
 
     df_chexpert_plus_240401.csv     path_to_image, frontal_lateral, deid_patient_id, section_findings, ...
     PNG/train/patient42142/study5/view1_frontal.png
@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from emrrg_lib.data.annotation import inside
-from emrrg_lib.data.study import Problem, Study, read_table
+from emrrg_lib.data.study import Problem, Study, left_out, read_table
 
 TABLE = "df_chexpert_plus_*.csv"
 _COLUMNS = ("path_to_image", "frontal_lateral", "deid_patient_id", "section_findings")
@@ -24,7 +24,7 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
     """Every study of the table with findings; the split is left empty, images are not looked at.
 
     Raises:
-        InputError: the table is damaged, or a path in it leaves the folder.
+        InputError: The table is damaged, or a path in it leaves the folder.
     """
     rows = read_table(table, _COLUMNS).sort_values("path_to_image", kind="stable")
     folder, suffix = _pictures(table.parent, rows["path_to_image"].iloc[0] if len(rows) else "")
@@ -34,26 +34,17 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
         name = "/".join(place.split("/")[-2:])  # patient42142/study5
         report = next((text for *_, text in images if text.strip()), "")
         if not report:
-            problems.append(
-                Problem(
-                    "no findings section",
-                    name,
-                    f"study {name} is left out: no findings section",
-                    unusable=False,
-                )
-            )
+            problems.append(left_out("no findings section", name))
             continue
+        files = [inside(folder, path, f"{table}, study {name}") for path, *_ in images]
         studies.append(
             Study(
                 name,
-                tuple(
-                    _with_suffix(inside(folder, path, f"{table}, study {name}"), suffix)
-                    for path, *_ in images
-                ),
+                tuple(_with_suffix(file, suffix) for file in files),
                 report,
                 "",
-                patient=images[0][2] or place.split("/")[-2],
                 views=tuple(_VIEW.get(view.lower(), "other") for _, view, *_ in images),
+                patient=images[0][2] or place.split("/")[-2],
             )
         )
     return studies

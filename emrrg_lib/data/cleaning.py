@@ -18,10 +18,9 @@ CheXpert Plus); NOTES G.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from emrrg_lib.files import InputError
-
-RULES = ("iu_xray", "mimic_cxr", "none")
 
 _QUOTES = str.maketrans("", "", "\"/\\'")
 _IU_CHARACTERS = re.compile(r"[.,?;*!%^&_+():-\[\]{}]")
@@ -29,41 +28,53 @@ _MIMIC_CHARACTERS = re.compile(r"[.,?;*!%^&_+()\[\]{}]")
 
 
 def clean_report(text: str, rule: str) -> str:
-    """Clean one report by a published rule.
+    """Cleans one report by a published rule.
 
     Args:
-        text: the report in natural case and punctuation.
-        rule: ``"iu_xray"`` (R2Gen), ``"mimic_cxr"`` (R2GenGPT; CheXpert Plus too) or ``"none"``.
+        text: The report in natural case and punctuation.
+        rule: One of `RULES`: "iu_xray" (R2Gen), "mimic_cxr" (R2GenGPT; CheXpert Plus too) or "none".
 
     Returns:
-        For the two published rules: lower case, sentences joined and closed by " . "; for
-        ``"none"``: the text itself.
+        For the two published rules: lower case, sentences joined and closed by " . ". For "none": the
+        text itself.
 
     Raises:
-        InputError: the rule is unknown or the report is not a string.
+        InputError: The rule is unknown or the report is not a string.
     """
     if not isinstance(text, str):
         raise InputError(f"A report must be text, not {type(text).__name__}: {text!r:.60}.")
-    if rule == "none":
-        return text
-    if rule == "iu_xray":
-        return _join(_without_numbering(_squeeze(text, "..", ".", 3)), _IU_CHARACTERS)
-    if rule == "mimic_cxr":
-        text = _squeeze(text.replace("\n", " "), "__", "_", 7)
-        text = _squeeze(_squeeze(text, "  ", " ", 6), "..", ".", 8)
-        return _join(_without_numbering(text).replace(":", " :"), _MIMIC_CHARACTERS)
-    raise InputError(f"Unknown cleaning rule {rule!r}: choose one of {', '.join(RULES)}.")
+    if rule not in RULES:
+        raise InputError(f"Unknown cleaning rule {rule!r}: choose one of {', '.join(RULES)}.")
+    return RULES[rule](text)
+
+
+def _clean_iu_xray(text: str) -> str:
+    return _join(_without_numbering(_squeeze(text, "..", ".", 3)), _IU_CHARACTERS)
+
+
+def _clean_mimic_cxr(text: str) -> str:
+    text = _squeeze(text.replace("\n", " "), "__", "_", 7)
+    text = _squeeze(_squeeze(text, "  ", " ", 6), "..", ".", 8)
+    return _join(_without_numbering(text).replace(":", " :"), _MIMIC_CHARACTERS)
+
+
+RULES: dict[str, Callable[[str], str]] = {
+    "iu_xray": _clean_iu_xray,
+    "mimic_cxr": _clean_mimic_cxr,
+    "none": lambda text: text,
+}
+"""Every cleaning rule; `config.Cleaning` names the same ones."""
 
 
 def _squeeze(text: str, old: str, new: str, times: int) -> str:
-    """Replace a fixed number of times: a longer run than 2**times survives, as upstream."""
+    """Replaces a fixed number of times: a longer run than 2**times survives, as upstream."""
     for _ in range(times):
         text = text.replace(old, new)
     return text
 
 
 def _without_numbering(text: str) -> str:
-    """Drop the numbers of enumerated sentences ("1. ... 2. ...")."""
+    """Drops the numbers of enumerated sentences ("1. ... 2. ...")."""
     text = text.replace("1. ", "")
     for before in (". ", " "):
         for number in "2345":
@@ -72,7 +83,7 @@ def _without_numbering(text: str) -> str:
 
 
 def _join(text: str, characters: re.Pattern[str]) -> str:
-    """Split at ". ", delete the characters in every sentence, join with " . ".
+    """Splits at ". ", deletes the characters in every sentence, joins with " . ".
 
     Sentences that end up empty stay (upstream's filter for them never fires).
     """

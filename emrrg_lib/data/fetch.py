@@ -13,19 +13,13 @@ import requests
 from tqdm import tqdm
 
 from emrrg_lib.data.archives import check_archive
-from emrrg_lib.data.prepare import describe
+from emrrg_lib.data.prepare import file_record
 from emrrg_lib.files import InputError, write_json
 
 OPENI = "https://openi.nlm.nih.gov/imgs/collections/"
 ARCHIVES = ("NLMCXR_reports.tgz", "NLMCXR_png.tgz")
 MEASURED = {"NLMCXR_reports.tgz": "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"}
-"""SHA-256 of the copies this kit was measured with; Open-i publishes none, so another one is no fault."""
-ON_REQUEST = {
-    "mimic-cxr": "MIMIC-CXR is given to credentialed users only: apply at https://physionet.org/content/"
-    "mimic-cxr-jpg/ (training, then the data use agreement), download it there, then `emrrg data check DIR`",
-    "chexpert-plus": "CheXpert Plus is given on registration only: apply at https://aimi.stanford.edu/datasets/"
-    "chexpert-plus (Stanford AIMI), download it there, then `emrrg data check DIR`",
-}
+"""SHA-256 of the copies this kit was measured with; Open-i publishes none, so another one is not an error."""
 TRIES = 5
 
 
@@ -33,9 +27,10 @@ class ResumingDownload:
     """A pooch downloader: bytes go to `part`, a later call asks the server only for the rest.
 
     Raises:
-        requests.RequestException: refused, cut, or nothing came for `timeout` seconds; pooch tries again.
-        ValueError: all came, but it is no whole archive; pooch tries again from the start.
-        OSError: no space left on the disk.
+        requests.RequestException: The server refused, the line was cut, or nothing came for `timeout`
+            seconds; pooch tries again.
+        ValueError: The file came to its end, but is damaged; pooch tries again from the start.
+        OSError: The disk has too little space.
     """
 
     def __init__(self, part: Path, timeout: float = 30):
@@ -73,9 +68,9 @@ class ResumingDownload:
 
 
 def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
-    """Downloads reports and images of IU X-ray into `folder`; what is there already is only checked.
+    """Downloads reports and images of IU X-ray into `folder`; files that are there already are only checked.
 
-    Each file's SHA-256 is written to `downloads.json` at the first download and holds from then on.
+    Each file's SHA-256 is written to `downloads.json` at the first download; later calls compare with it.
 
     Args:
         folder: Where the archives go.
@@ -85,8 +80,8 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
         The archives, whole and readable.
 
     Raises:
-        InputError: not to be had in `TRIES` attempts (what came is kept, and the next call goes on), or a
-            file put there by hand is no whole archive.
+        InputError: `TRIES` attempts failed (the part that came is kept, and the next call goes on), or a
+            file that was put there by hand is damaged.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +103,7 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
                 f"cannot fetch {store.get_url(name)} ({error}): call again to go on, or name a"
                 " mirror with --url"
             ) from error
-        known[name] = {"url": store.get_url(name), **describe(folder / name)}
+        known[name] = {"url": store.get_url(name), **file_record(folder / name)}
         write_json(record, known)
         if known[name]["sha256"] != MEASURED.get(name, known[name]["sha256"]):
             print(f"{name} is not the copy this kit was measured with: run `emrrg data check` on the result")

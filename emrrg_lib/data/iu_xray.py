@@ -1,21 +1,22 @@
-"""IU X-ray as Open-i (XML reports) and as Kaggle (two CSV files) hand it out.
+"""IU X-ray as Open-i (XML reports) and as Kaggle (two CSV files) give it out.
 
 The report is the FINDINGS section, as in R2Gen, whose 2,955 studies are those with findings and two
 images or more. A study is named as there: its first image's name in sorted order without the last
-field. Each report is of another patient.
+field. Every report belongs to another patient.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emrrg_lib.data.archives import is_archive, members
-from emrrg_lib.data.study import Problem, Study, read_table
+from emrrg_lib.data.archives import is_archive, unpacked
+from emrrg_lib.data.study import Problem, Study, left_out, read_table
 from emrrg_lib.files import InputError
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
@@ -27,7 +28,7 @@ _MAX_XML = 2**20  # bytes; Open-i's largest report has 12 kB
 
 @dataclass(frozen=True)
 class OpeniReport:
-    """One XML file. sections: AbstractText by label; images: sorted ids; mesh: major terms."""
+    """One XML file: AbstractText by label, sorted ids of the images, major MeSH terms."""
 
     uid: str
     sections: dict[str, str]
@@ -44,41 +45,33 @@ def openi_reports(path: str | Path) -> list[OpeniReport]:
     """Every report of Open-i's archive (`NLMCXR_reports.tgz`) or of a folder of its XML files, by number.
 
     Raises:
-        InputError: nothing there, a damaged archive, or a file that is no report of Open-i.
+        InputError: There is no report, the archive is damaged, or a file is not a report of Open-i.
     """
     path = Path(path)
-    reports = [_parse(text, name) for name, text in _xml_files(path)]
+    if is_archive(path):
+        with tempfile.TemporaryDirectory() as place, unpacked([path], Path(place) / "reports") as folder:
+            reports = [_parse(file, f"{path}, {file.relative_to(folder)}") for file in folder.rglob("*.xml")]
+    else:
+        reports = [_parse(file, str(file)) for file in path.rglob("*.xml")]
     if not reports:
         raise InputError(f"no XML report in {path}: give {ARCHIVE} or the folder unpacked from it")
     return sorted(reports, key=lambda report: (len(report.uid), report.uid))
 
 
-def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    if is_archive(path):
-        for name, read in members(path):
-            if name.endswith(".xml"):
-                yield f"{path}, {name}", read()
-    else:
-        for file in path.rglob("*.xml"):
-            yield str(file), file.read_bytes()
-
-
-def _parse(text: bytes, where: str) -> OpeniReport:
-    if len(text) > _MAX_XML or b"<!ENTITY" in text:
-        raise InputError(f"{where} is no report of Open-i: it is too long or defines entities")
+def _parse(file: Path, where: str) -> OpeniReport:
+    text = file.read_bytes() if file.stat().st_size <= _MAX_XML else None
+    if text is None or b"<!ENTITY" in text:
+        raise InputError(f"{where} is not a report of Open-i: it is too long or defines entities")
     try:
         root = ET.fromstring(text)
     except ET.ParseError as error:
         raise InputError(f"{where} is not XML ({error}): fetch it again") from error
     uid = root.find("uId")
     if uid is None or not uid.get("id"):
-        raise InputError(f"{where} is no report of Open-i: it has no uId")
-    sections = {
-        part.get("Label", ""): " ".join((part.text or "").split()) for part in root.iter("AbstractText")
-    }
+        raise InputError(f"{where} is not a report of Open-i: it has no uId")
     return OpeniReport(
         uid.get("id"),
-        sections,
+        {part.get("Label", ""): " ".join((part.text or "").split()) for part in root.iter("AbstractText")},
         tuple(sorted(image.get("id", "") for image in root.iter("parentImage"))),
         tuple(term.text or "" for term in root.iter("major")),
     )
@@ -90,27 +83,18 @@ def read_openi(source: Path, problems: list[Problem]) -> list[Study]:
     Open-i does not say which view an image is. Studies without findings or images are noted.
 
     Args:
-        source: the archive, a folder of XML files, or one of its files.
-        problems: where to note them.
+        source: The archive, a folder of XML files, or one of its files.
+        problems: Where to note them.
     """
     reports = openi_reports(source.parent if source.suffix == ".xml" else source)
     folder = source if source.is_dir() and source.name != UNPACKED else source.parent
     files = picture_files(folder)
-    return _usable(
-        (
-            (
-                report.study_id,
-                report.uid,
-                report.sections.get("FINDINGS", ""),
-                [
-                    (files.get(picture_key(image), folder / "images" / f"{image}.png"), None)
-                    for image in report.images
-                ],
-            )
-            for report in reports
-        ),
-        problems,
-    )
+    rows = []
+    for report in reports:
+        places = {image: folder / "images" / f"{image}.png" for image in report.images}
+        images = [(files.get(picture_key(image), place), None) for image, place in places.items()]
+        rows.append((report.study_id, report.uid, report.sections.get("FINDINGS", ""), images))
+    return _usable(rows, problems)
 
 
 def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
@@ -123,7 +107,7 @@ def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
         images[uid].append((f"CXR1_{key}" if uid == "1" else f"CXR{key}", path, _VIEW.get(view, "other")))
     reports, rows = read_table(folder / REPORTS, ("uid", "findings")), []
     for uid in sorted(images.keys() - set(reports["uid"])):
-        problems.append(Problem("no report", f"CXR{uid}", f"study CXR{uid} is left out: no report", False))
+        problems.append(left_out("no report", f"CXR{uid}"))
     for uid, findings in reports.to_numpy():
         views = sorted(images[uid])
         name = views[0][0].rsplit("-", 1)[0] if views else f"CXR{uid}"
@@ -132,12 +116,12 @@ def read_kaggle(source: Path, problems: list[Problem]) -> list[Study]:
 
 
 def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
-    """(id, patient, findings, [(path, view)]) rows as studies; what a row lacks is noted by name."""
+    """Turns (id, patient, findings, [(path, view)]) rows into studies; a row that lacks a part is noted."""
     studies = []
     for name, patient, findings, images in rows:
         lack = "no findings section" if not findings.strip() else "" if images else "no image"
         if lack:
-            problems.append(Problem(lack, name, f"study {name} is left out: {lack}", unusable=False))
+            problems.append(left_out(lack, name))
             continue
         views = None if images[0][1] is None else tuple(view for _, view in images)
         studies.append(
@@ -147,7 +131,7 @@ def _usable(rows: Iterable[tuple], problems: list[Problem]) -> list[Study]:
 
 
 def picture_key(name: str) -> str:
-    """What Open-i's and Kaggle's names of one image have in common ("1_IM-0001-3001")."""
+    """The part that Open-i's and Kaggle's names of one image have in common ("1_IM-0001-3001")."""
     stem = re.sub(r"(\.dcm)?(\.(png|jpe?g))?$", "", Path(name).name)
     return re.sub(r"^1_1_", "1_", stem.removeprefix("CXR"))
 

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG as PhysioNet hands it out, with MIMIC-CXR's free-text reports.
+"""MIMIC-CXR-JPG as PhysioNet gives it out, with MIMIC-CXR's free-text reports.
 
     mimic-cxr-2.0.0-metadata.csv(.gz)   dicom_id, subject_id, study_id, ViewPosition
     mimic-cxr-2.0.0-split.csv(.gz)      the official split (optional)
@@ -14,8 +14,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from emrrg_lib.data.cache import in_parallel
-from emrrg_lib.data.study import Problem, Study, read_table
+from emrrg_lib.data.study import Problem, Study, in_parallel, left_out, read_table
 from emrrg_lib.files import InputError
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv"
@@ -61,45 +60,28 @@ def read_mimic_cxr(metadata: Path, problems: list[Problem]) -> list[Study]:
     Images are not looked at; reports are. Studies without a report, findings or split are noted.
 
     Raises:
-        InputError: a table is missing or damaged.
+        InputError: A table is missing or damaged.
     """
     folder, rows = metadata.parent, _studies(metadata)
     tables = sorted(folder.glob(f"{SPLIT}*"))
     splits = dict(read_table(tables[0], ("study_id", "split")).to_numpy()) if tables else {}
     names = [f"p{patient[:2]}/p{patient}/s{study}" for patient, study, _ in rows]
     roots = [folder / sub for sub in _REPORTS]
-    root = next(
-        (root for root in roots if any((root / f"{name}.txt").is_file() for name in names[:100])), roots[0]
-    )
+    root = next((r for r in roots if any((r / f"{name}.txt").is_file() for name in names[:100])), roots[0])
     texts = in_parallel(_read_report, (root / f"{name}.txt" for name in names))
     studies = []
     for (patient, study, images), name, text in zip(rows, names, texts, strict=True):
-        report = "" if text is None else findings_of(text)
         split = _SPLITS.get(splits.get(study, ""), "")
-        lack = (
-            "no report"
-            if text is None
-            else "no findings section"
-            if not report
-            else "no split"
-            if splits and not split
-            else ""
-        )
-        if lack:
-            where = f" ({root / name}.txt)" if text is None else ""
-            problems.append(Problem(lack, f"s{study}", f"study s{study} is left out: {lack}{where}", False))
-            continue
-        place = folder / "files" / name
-        studies.append(
-            Study(
-                f"s{study}",
-                tuple(place / f"{dicom}.jpg" for dicom, _ in images),
-                report,
-                split,
-                views=tuple(VIEW.get(view, "other") for _, view in images),
-                patient=patient,
-            )
-        )
+        if text is None:
+            problems.append(left_out("no report", f"s{study}", f" ({root / name}.txt)"))
+        elif not (report := findings_of(text)):
+            problems.append(left_out("no findings section", f"s{study}"))
+        elif splits and not split:
+            problems.append(left_out("no split", f"s{study}"))
+        else:
+            files = tuple(folder / "files" / name / f"{dicom}.jpg" for dicom, _ in images)
+            views = tuple(VIEW.get(view, "other") for _, view in images)
+            studies.append(Study(f"s{study}", files, report, split, views=views, patient=patient))
     return studies
 
 
@@ -110,7 +92,7 @@ def _studies(metadata: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
     for key in keys:
         wrong = table[key][~table[key].str.fullmatch(r"[0-9a-f-]+")]
         if len(wrong):
-            raise InputError(f"{metadata}, line {wrong.index[0] + 2}: {wrong.iloc[0]!r} is no {key}")
+            raise InputError(f"{metadata}, line {wrong.index[0] + 2}: {wrong.iloc[0]!r} is not a {key}")
     rows = table.sort_values(list(keys)).itertuples(index=False, name=None)
     return [(*key, [row[2:] for row in group]) for key, group in groupby(rows, key=lambda row: row[:2])]
 

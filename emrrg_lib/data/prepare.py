@@ -1,30 +1,29 @@
-"""Which files a folder holds, their SHA-256 and what each was made from; so work can stop and go on.
-
-Builds the R2Gen layout of IU X-ray (annotation.json + images/<id>/0.png, 1.png) from a download.
+"""Builds the R2Gen layout of IU X-ray (annotation.json + images/<id>/0.png, 1.png) from a download.
 
 R2Gen's k-th image is taken to be the k-th of the study's Open-i names in sorted order; nobody has
-published the pairing, so this is an assumption.
+published the pairing, so this is an assumption. A manifest lists which files the folder holds, their
+SHA-256 and what each was made from, so that work can stop and go on.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-from emrrg_lib.data.annotation import load_annotation, load_rgb
-from emrrg_lib.data.archives import check_archive, escapes, is_archive, members
+from emrrg_lib.data.annotation import load_annotation
+from emrrg_lib.data.archives import escapes, is_archive, require_space, unpacked
+from emrrg_lib.data.images import load_picture
 from emrrg_lib.data.iu_xray import ARCHIVE, REPORTS, picture_files, picture_key, read_kaggle, read_openi
-from emrrg_lib.data.study import SPLITS, Problem, Study, counts, split_by_patient
-from emrrg_lib.files import InputError, atomic_path, write_json
+from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel, split_by_patient
+from emrrg_lib.files import InputError, atomic_path, sha256, write_json
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_UNPACKED = ".unpacked"  # the archives' contents while images are made; inside the folder if that exists
 
 
 class Manifest:
@@ -44,12 +43,12 @@ class Manifest:
         self.files: dict[str, dict] = {}
         if self.path.is_file():
             self._take_up()
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and {path.name for path in self.folder.iterdir()} - {_UNPACKED}:
             raise InputError(f"{folder} holds something else: choose a new or an empty folder")
         self._write(complete=False)
 
     def _take_up(self) -> None:
-        """Reads what an earlier call has made; a line cut off by a kill counts for nothing."""
+        """Reads what an earlier call has made; a line that a kill has cut off is ignored."""
         try:
             old = json.loads(self.path.read_text(encoding="utf-8"))
             settings, self.files = old["settings"], dict(old["files"])
@@ -73,15 +72,15 @@ class Manifest:
         self.journal.unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
-        """Whether the file is there and is, byte for byte, the one that was written; else it is forgotten."""
+        """Whether the file is there, byte for byte as it was written; else it is forgotten."""
         entry, path = self.files.get(name), self.folder / name
-        same = entry is not None and path.is_file() and describe(path)["sha256"] == entry["sha256"]
+        same = entry is not None and path.is_file() and sha256(path) == entry["sha256"]
         if not same:
             self.files.pop(name, None)
         return same
 
     def add(self, name: str, entry: dict) -> None:
-        """Notes a file that was written; `entry` comes from `describe`."""
+        """Notes a file that was written; `entry` comes from `file_record`."""
         self.files[name] = entry
         with open(self.journal, "a", encoding="utf-8") as file:
             file.write(json.dumps({name: entry}) + "\n")
@@ -91,25 +90,19 @@ class Manifest:
         self._write(complete=True, **more)
 
 
-def describe(path: str | Path, source: str | None = None) -> dict:
-    """{"sha256", "bytes"} of a file, and the name of what it was made from."""
-    import pooch
-
-    path = Path(path)
-    entry = {"sha256": pooch.file_hash(str(path), alg="sha256"), "bytes": path.stat().st_size}
+def file_record(path: str | Path, source: str | None = None) -> dict:
+    """{"sha256", "bytes"} of a file, and the name of the file it was made from where there is one."""
+    entry = {"sha256": sha256(path), "bytes": Path(path).stat().st_size}
     return entry if source is None else {**entry, "source": source}
-
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass
 class Prepared:
-    """What `prepare_iu_xray` made.
+    """The result of `prepare_iu_xray`.
 
     Attributes:
-        studies: Those whose images are all there, as `annotation.json` lists them.
-        missing: Study -> why it is not among them: the images missing or damaged, or no findings.
+        studies: The studies whose images are all there, as `annotation.json` lists them.
+        missing: Study -> why it is left out: its missing or damaged images, or no findings.
     """
 
     studies: list[Study]
@@ -133,59 +126,47 @@ def prepare_iu_xray(
     seed: int = 0,
     workers: int | None = None,
 ) -> Prepared:
-    """Builds the R2Gen layout in `folder`; called again, it makes only what is not there yet.
+    """Builds the R2Gen layout in `folder`; called again, it makes only the files that are missing.
 
     Args:
-        source: Folder with Open-i's archives or what they unpack to, or Kaggle's CSV files and images.
+        source: Folder with Open-i's archives or their contents, or with Kaggle's CSV files and images.
         folder: New, empty, or begun earlier with the same options. `annotation.json` comes last.
-        annotation: R2Gen's annotation.json: its ids, texts and splits are kept and each study gets as many
-            images as it lists there. None: all images, and a seeded 7:1:2 split by patient.
+        annotation: R2Gen's annotation.json, whose ids, texts, splits and numbers of images are kept. None:
+            all images, and a seeded 7:1:2 split by patient.
         size: Shorter side of the images in pixels, never enlarged; None keeps PNG files byte for byte.
-        seed: Of the split.
+        seed: Seed of the split.
         workers: Threads; None takes one a core.
 
     Raises:
-        InputError: no such source, an archive that is damaged or means harm, too little disk space, or
-            a folder that holds something else.
+        InputError: The source does not exist, an archive is damaged or means harm, the disk is too small,
+            or `folder` holds something else.
     """
     source, folder, found = Path(source), Path(folder), []
-    listed = _listed(source, found)
-    studies, pictures, missing = _plan(listed, annotation, seed)
-    missing |= {} if annotation else {p.item: [p.message] for p in found}
-    origins = _origins(source)
-    if not any(key in origins for key in pictures.values()):
-        raise InputError(
-            f"none of the {len(pictures):,} images wanted is in {source}: put them, or their"
-            " archive, into that folder"
-        )
+    studies, pictures, missing = _plan(_listed(source, found), annotation, seed)
+    if not annotation:
+        missing |= {problem.item: [problem.message] for problem in found}
     settings = {
         "command": "emrrg data prepare iu-xray",
         "size": size,
         "seed": None if annotation else seed,
-        "annotation": describe(annotation)["sha256"] if annotation else None,
+        "annotation": sha256(annotation) if annotation else None,
     }
-    manifest = Manifest(folder, settings)
-    wanted = {key: name for name, key in pictures.items() if not manifest.has(name)}
-    _require_space(folder, sum(origins[key][1] for key in wanted if key in origins))
-    failed = _make(origins, wanted, manifest, size, workers or os.cpu_count() or 1)
-    kept = []
-    for study in studies:
-        names = [image.as_posix() for image in study.images]
-        why = [
-            failed.get(name, f"{pictures[name]} is not in the source")
-            for name in names
-            if name not in manifest.files
-        ]
-        missing |= {study.id: why} if why else {}
-        kept += [] if why else [study]
-    write_json(
-        folder / "annotation.json", {name: [_entry(s) for s in kept if s.split == name] for name in SPLITS}
-    )
+    archives = sorted(path for path in source.iterdir() if is_archive(path) and path.name != ARCHIVE)
+    place = folder / _UNPACKED if folder.is_dir() else folder.with_name(f".{folder.name}{_UNPACKED}")
+    with unpacked(archives, place):
+        files = picture_files(place) | picture_files(source)
+        if files.keys().isdisjoint(pictures.values()):
+            lack = f"none of the {len(pictures):,} images wanted is in {source}"
+            raise InputError(f"{lack}: put them, or their archive, into that folder")
+        manifest = Manifest(folder, settings)
+        failed = _make(pictures, files, manifest, size, workers)
+    names = {study.id: [image.as_posix() for image in study.images] for study in studies}
+    missing |= {study: why for study in names if (why := [failed[n] for n in names[study] if n in failed])}
+    kept = [study for study in studies if study.id not in missing]
+    entries = {split: [_entry(study) for study in kept if study.split == split] for split in SPLITS}
+    write_json(folder / "annotation.json", entries)
     manifest.finish(missing=missing)
     return Prepared(kept, missing)
-
-
-# ----------------------------------------------------------------------------------------- plan
 
 
 def _listed(source: Path, problems: list[Problem]) -> list[Study]:
@@ -237,87 +218,41 @@ def _entry(study: Study) -> dict:
     return entry | {key: value for key, value in known.items() if value}
 
 
-def _origins(source: Path) -> dict[str, tuple[Path, int, str | None]]:
-    """Key of an image -> its file or archive, its bytes, and its name in the archive.
-
-    Reads every archive to its end, so that a bad one is refused before anything is written.
-    """
-    origins: dict[str, tuple[Path, int, str | None]] = {
-        key: (path, path.stat().st_size, None) for key, path in picture_files(source).items()
-    }
-    for path in sorted(filter(is_archive, source.iterdir())):
-        for name, length in check_archive(path).items():
-            if name.lower().endswith((".png", ".jpg", ".jpeg")):
-                origins.setdefault(picture_key(name), (path, length, name))
-    return origins
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{folder} needs about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free:"
-            " free some space or choose another folder"
-        )
-
-
-# ----------------------------------------------------------------------------------------- make
-
-
 def _make(
-    origins: dict, wanted: dict[str, str], manifest: Manifest, size: int | None, workers: int
+    keys: dict[str, str], files: dict[str, Path], manifest: Manifest, size: int | None, workers: int | None
 ) -> dict[str, str]:
-    """Writes the wanted images; returns {target: what is wrong with its image}."""
-    failed: dict[str, str] = {}
-    total = sum(key in origins for key in wanted)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=total, desc="preparing", unit="image") as bar:
-        running: deque[tuple[str, Future]] = deque()
+    """Makes the {target: key of its file} that are not there yet; returns {target: why it could not}."""
+    wanted = {name: key for name, key in keys.items() if not manifest.has(name)}
+    failed = {name: f"{key} is not in the source" for name, key in wanted.items() if key not in files}
+    tasks = {name: files[key] for name, key in wanted.items() if key in files}
+    require_space(manifest.folder, sum(file.stat().st_size for file in tasks.values()))
 
-        def settle() -> None:
-            name, future = running.popleft()
-            try:
-                manifest.add(name, future.result())
-            except InputError as error:
-                failed[name] = str(error)
-            bar.update()
+    def make(task: tuple[str, Path]) -> dict | str:
+        try:
+            return _write_picture(task[1], manifest.folder / task[0], size)
+        except InputError as error:
+            return str(error).replace(str(task[1]), task[1].name)
 
-        for key, label, data in _read(origins, wanted):
-            name = wanted[key]
-            running.append((name, pool.submit(_write_picture, data, label, manifest.folder / name, size)))
-            if len(running) > 4 * workers:
-                settle()
-        while running:
-            settle()
+    results = tqdm(in_parallel(make, tasks.items(), workers), "preparing", len(tasks), unit="image")
+    for name, result in zip(tasks, results, strict=True):
+        if isinstance(result, str):
+            failed[name] = result
+        else:
+            manifest.add(name, result)
     return failed
 
 
-def _read(origins: dict, wanted: dict[str, str]) -> Iterator[tuple[str, str, bytes]]:
-    """(key, name, bytes) of the wanted images, each archive in one pass."""
-    here = {key: origins[key] for key in wanted if key in origins}
-    for key, (path, _, name) in here.items():
-        if name is None:
-            yield key, path.name, path.read_bytes()
-    for archive in sorted({path for path, _, name in here.values() if name is not None}):
-        keys = {name: key for key, (path, _, name) in here.items() if path == archive}
-        read: Callable[[], bytes]
-        for name, read in members(archive):
-            if name in keys:
-                yield keys.pop(name), name, read()
-            if not keys:
-                break
-
-
-def _write_picture(data: bytes, source: str, target: Path, size: int | None) -> dict:
-    """Writes one image as PNG, whole or not at all; radiographs that must be re-coded become grey."""
+def _write_picture(source: Path, target: Path, size: int | None) -> dict:
+    """Writes one image as PNG, whole or not at all; a radiograph that must be coded again becomes grey."""
+    picture = load_picture(source)
+    with source.open("rb") as stream:
+        is_png = stream.read(len(_PNG)) == _PNG
     with atomic_path(target) as temporary:
-        temporary.write_bytes(data)
-        try:
-            picture = load_rgb(temporary)
-        except InputError as error:
-            raise InputError(str(error).replace(str(temporary), source)) from error
-        if size is not None or not data.startswith(_PNG):
+        if is_png and size is None:
+            shutil.copyfile(source, temporary)
+        else:
             shrink = min(1.0, size / min(picture.size)) if size else 1.0
             width, height = (round(side * shrink) for side in picture.size)
             picture = picture.convert("L").resize((width, height), Image.Resampling.BICUBIC)
             picture.save(temporary, format="PNG")
-    return describe(target, source)
+    return file_record(target, source.name)

@@ -1,19 +1,16 @@
-"""MeSH tags of the Indiana University reports as CheXpert observations.
+"""Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
 
-People indexed every IU report with MeSH terms such as ``Opacity/lung/base/left``; mapped to the
-observations they check the rule labeler. It is agreement, not accuracy: the indexers tagged what a
-report mentions as present or likely, and have no tag for "negated".
+People indexed every IU report with MeSH terms such as "Pulmonary Atelectasis/base/left/mild". Each term
+becomes a finding of PhantomCXR with the side, place and severity that it names; the rest is drawn at random.
+Text, ids, split and paths are those of the annotation. The images are synthetic, and say so.
 
-
-Phantom images for the real IU X-ray reports: the full-size data path runs before the images arrive.
-
-Each report's MeSH terms ("Pulmonary Atelectasis/base/left/mild") become findings of PhantomCXR with the
-side, place and severity they name; what a term leaves open is drawn at random. Text, ids, split and paths
-are the annotation's own. The images are synthetic, and say so.
+Mapped to the CheXpert observations, the terms also check the rule labeler. That measures agreement, not
+accuracy: the indexers tagged what a report mentions as present or likely, and have no tag for "negated".
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,9 +22,10 @@ from tqdm import tqdm
 
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.iu_xray import openi_reports
-from emrrg_lib.data.prepare import Manifest, describe
-from emrrg_lib.files import InputError, atomic_path, write_json
-from emrrg_lib.phantom.catalogue import KINDS
+from emrrg_lib.data.prepare import Manifest, file_record
+from emrrg_lib.data.study import Study
+from emrrg_lib.files import InputError, atomic_path, sha256, write_json
+from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings
 
 HEADINGS: dict[str, tuple[str, ...]] = {
@@ -57,16 +55,40 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 }
 """Main heading -> observations."""
 
-QUALIFIED: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
-    (frozenset({"thickening"}), frozenset({"pleura"}), "Pleural Other"),
-    (frozenset({"cardiac shadow", "heart"}), frozenset({"enlarged"}), "Cardiomegaly"),
-    (
-        frozenset({"mediastinum"}),
-        frozenset({"enlarged", "prominent", "widened"}),
-        "Enlarged Cardiomediastinum",
-    ),
+QUALIFIED: tuple[tuple[set[str], set[str], str], ...] = (
+    ({"thickening"}, {"pleura"}, "Pleural Other"),
+    ({"cardiac shadow", "heart"}, {"enlarged"}, "Cardiomegaly"),
+    ({"mediastinum"}, {"enlarged", "prominent", "widened"}, "Enlarged Cardiomediastinum"),
 )
-"""Main headings that need one of these qualifiers, and the observation they then are."""
+"""Main headings that need one of these qualifiers, and the observation that they then name."""
+
+MARK = "SYNTHETIC"
+_KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
+_AIR = set(
+    "hyperdistention; emphysema; pulmonary emphysema; bullous emphysema; lung, hyperlucent; "
+    "pulmonary disease, chronic obstructive".split("; ")
+)
+_ELSEWHERE = set(  # the phantom draws nothing there
+    "abdomen; humerus; shoulder; clavicle; sternum; spine; thoracic vertebrae; cervical vertebrae; "
+    "lumbar vertebrae; breast; neck; coronary vessels; aorta; aortic valve; mitral valve; heart atria; "
+    "esophagus".split("; ")
+)
+_DEVICE = {
+    "catheters, indwelling": "catheter",
+    "tube, inserted": "tube",
+    "implanted medical device": "pacemaker",
+    "medical device": "pacemaker",
+}
+_ZONES = {
+    "upper": ("apex", "upper lobe"),
+    "middle": ("middle lobe", "lingula", "hilum"),
+    "lower": ("lower lobe", "base", "costophrenic angle", "retrocardiac"),
+    "posterior": ("posterior",),
+    "anterior": ("anterior",),
+}
+_ZONE = {word: zone for zone, words in _ZONES.items() for word in words}
+_IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
+_GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
 
 
 def mesh_observations(tags: str) -> set[str]:
@@ -89,65 +111,14 @@ def mesh_observations(tags: str) -> set[str]:
     return found
 
 
-MARK = "SYNTHETIC"
-_KIND = {kind.label: name for name, kind in KINDS.items() if kind.label} | {"Pneumonia": "consolidation"}
-_AIR = {
-    "hyperdistention",
-    "emphysema",
-    "pulmonary emphysema",
-    "bullous emphysema",
-    "lung, hyperlucent",
-    "pulmonary disease, chronic obstructive",
-}
-_DEVICE = {
-    "catheters, indwelling": "catheter",
-    "tube, inserted": "tube",
-    "implanted medical device": "pacemaker",
-    "medical device": "pacemaker",
-}
-_ELSEWHERE = {
-    "abdomen",
-    "humerus",
-    "shoulder",
-    "clavicle",
-    "sternum",
-    "spine",
-    "thoracic vertebrae",
-    "cervical vertebrae",
-    "lumbar vertebrae",
-    "breast",
-    "neck",
-    "coronary vessels",
-    "aorta",
-    "aortic valve",
-    "mitral valve",
-    "heart atria",
-    "esophagus",
-}  # where the phantom draws nothing
-_ZONE = {
-    "apex": "upper",
-    "upper lobe": "upper",
-    "middle lobe": "middle",
-    "lingula": "middle",
-    "hilum": "middle",
-    "lower lobe": "lower",
-    "base": "lower",
-    "costophrenic angle": "lower",
-    "retrocardiac": "lower",
-    "posterior": "posterior",
-    "anterior": "anterior",
-}
-_IMPLIED_SIDE = {"middle lobe": "right", "lingula": "left", "retrocardiac": "left"}
-_GRADE = {"borderline": 0, "mild": 0, "small": 0, "moderate": 1, "severe": 2, "large": 2}
-
 Wanted = tuple[str, dict]  # kind, and the side, place and severity that the term gives
 
 
 def wanted_findings(terms: Iterable[str]) -> tuple[list[Wanted], list[str]]:
-    """What the phantom shall draw for a report's MeSH terms.
+    """Turns a report's MeSH terms into findings for the phantom.
 
-    One finding a kind and side is drawn, the first named; a term whose kind cannot stand beside an
-    earlier one (`Kind.excludes`) is not.
+    One finding is drawn for each kind and side, the first that is named. A term is not drawn if its kind
+    clashes with that of an earlier one.
 
     Returns:
         Findings in the phantom's order, and the terms not drawn ("normal" is neither).
@@ -156,9 +127,8 @@ def wanted_findings(terms: Iterable[str]) -> tuple[list[Wanted], list[str]]:
     left_out = []
     for term in terms:
         kinds = _kinds(term)
-        barred = {other for name, _ in wanted.values() for other in KINDS[name].excludes}
         present = {name for name, _ in wanted.values()}
-        fits = [k for k in kinds if k not in barred and not present & set(KINDS[k].excludes)]
+        fits = [kind for kind in kinds if not clash(kind, present)]
         for kind in fits:
             for given in _given(kind, term):
                 wanted.setdefault((kind, given.get("side")), (kind, given))
@@ -210,63 +180,59 @@ def rehearse_iu_xray(
 ) -> dict:
     """Writes the annotation's data set with drawn images; called again, it goes on where it stopped.
 
-    `folder` gets annotation.json (a copy, last), images/, manifest.json and synthetic.json, which says what
-    the images are and what was asked for in each. Every image has the word SYNTHETIC in a corner.
+    `folder` gets images/ (each image has the word SYNTHETIC in a corner), manifest.json, synthetic.json
+    (what the images are, and which findings each was to show) and, last, a copy of annotation.json.
 
     Args:
         annotation: R2Gen's annotation.json of IU X-ray.
         reports: Open-i's NLMCXR_reports.tgz, or the folder of its XML files.
         folder: New, empty, or begun earlier with the same options.
         size: Pixels a side.
-        seed: Of patients, noise and whatever a term leaves open.
+        seed: Seed of patients, noise and whatever a term leaves open.
         workers: Processes; the images do not depend on it.
 
     Returns:
         {"studies", "drawn": {kind: findings}, "not_drawn": {MeSH term: times}}.
 
     Raises:
-        InputError: a file that is missing or damaged, ids that are not IU X-ray's, or a folder that
-            holds something else.
+        InputError: A file is missing or damaged, ids are not those of IU X-ray, or `folder` holds
+            something else.
     """
     annotation, folder = Path(annotation), Path(folder)
     studies = load_annotation(annotation, check_images=False)
+    plans = _plan(studies, annotation, reports)
+    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()
+    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out).most_common()
+    summary = {"studies": len(studies), "drawn": dict(drawn), "not_drawn": dict(not_drawn)}
+    settings = {"size": size, "seed": seed, "annotation": sha256(annotation)}
+    settings = {"command": "emrrg data rehearse iu-xray", **settings}
+    manifest = Manifest(folder, settings)
+    what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
+    asked_for = {name: wanted for name, (wanted, _) in plans.items() if wanted}
+    write_json(folder / "synthetic.json", {"what": what, **settings, **summary, "asked_for": asked_for})
+    tasks = []
+    for index, study in enumerate(studies):
+        names = [f"images/{study.id}/{k}.png" for k in range(len(study.images))]
+        if not all(map(manifest.has, names)):
+            tasks.append((index, plans[study.id][0], names))
+    _draw_all(tasks, manifest, seed, size, workers)
+    with atomic_path(folder / "annotation.json") as temporary:
+        shutil.copyfile(annotation, temporary)
+    manifest.finish()
+    return summary
+
+
+def _plan(
+    studies: list[Study], annotation: Path, reports: str | Path
+) -> dict[str, tuple[list[Wanted], list[str]]]:
+    """Study -> its findings and the terms not drawn; InputError if the reports lack a study."""
     terms = {report.study_id: report.mesh for report in openi_reports(reports)}
     if unknown := [study.id for study in studies if study.id not in terms]:
         raise InputError(
             f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
             f" not in {reports}: give the annotation and the reports of IU X-ray"
         )
-    plans = {study.id: wanted_findings(terms[study.id]) for study in studies}
-    summary = {
-        "studies": len(studies),
-        "drawn": dict(Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()),
-        "not_drawn": dict(Counter(term for _, terms in plans.values() for term in terms).most_common()),
-    }
-    settings = {
-        "command": "emrrg data rehearse iu-xray",
-        "size": size,
-        "seed": seed,
-        "annotation": describe(annotation)["sha256"],
-    }
-    manifest = Manifest(folder, settings)
-    write_json(
-        folder / "synthetic.json",
-        {
-            "what": "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs",
-            **settings,
-            **summary,
-            "asked_for": {name: wanted for name, (wanted, _) in plans.items() if wanted},
-        },
-    )
-    tasks = [
-        (index, plans[study.id][0], [f"images/{study.id}/{k}.png" for k in range(len(study.images))])
-        for index, study in enumerate(studies)
-    ]
-    _draw_all([task for task in tasks if not all(map(manifest.has, task[2]))], manifest, seed, size, workers)
-    with atomic_path(folder / "annotation.json") as temporary:
-        temporary.write_bytes(annotation.read_bytes())
-    manifest.finish()
-    return summary
+    return {study.id: wanted_findings(terms[study.id]) for study in studies}
 
 
 def _draw_all(tasks: list, manifest: Manifest, seed: int, size: int, workers: int) -> None:
@@ -293,5 +259,5 @@ def _draw(index: int, wanted: list[Wanted], names: list[str], folder: Path, seed
         )
         with atomic_path(folder / name) as temporary:
             picture.save(temporary, format="PNG")
-        entries[name] = describe(folder / name, "PhantomCXR")
+        entries[name] = file_record(folder / name, "PhantomCXR")
     return entries

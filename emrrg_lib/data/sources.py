@@ -1,4 +1,8 @@
-"""The one way in: any layout that the kit reads, as a `Dataset` with a caption that every table prints."""
+"""The table of data sets, and the one way in: any layout that the kit reads, as a `Dataset`.
+
+A new reader is a function from the file that describes the data to studies, and a row of `SOURCES`. What
+else needs to know data sets takes it from there: `read_dataset`, `emrrg data`, the published tables, costs.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +14,137 @@ from pathlib import Path
 
 from emrrg_lib.data.annotation import load_annotation, report_problems
 from emrrg_lib.data.chexpert_plus import TABLE, read_chexpert_plus
-from emrrg_lib.data.iu_xray import ARCHIVE, REPORTS, UNPACKED, read_kaggle, read_openi
+from emrrg_lib.data.iu_xray import ARCHIVE, PROJECTIONS, REPORTS, UNPACKED, read_kaggle, read_openi
 from emrrg_lib.data.mimic_cxr import METADATA, read_mimic_cxr
-from emrrg_lib.data.study import PUBLISHED, Problem, Study, counts, split_by_patient
+from emrrg_lib.data.study import Problem, Study, counts, split_by_patient
 from emrrg_lib.files import InputError
 
-_NAMES = (  # data set -> how the path of one of its images looks
-    ("IU X-ray", r"CXR\d+_(?:\d+_)?IM-"),
-    ("MIMIC-CXR", r"p\d\d/p\d{8}/s\d{8}/"),
-    ("CheXpert Plus", r"patient\d+[/_]study\d+"),
-)
-_LAYOUTS = (
-    "annotation.json with images/ (R2Gen), NLMCXR_reports.tgz or ecgen-radiology/ with images "
-    "(Open-i), indiana_reports.csv with indiana_projections.csv (Kaggle), "
-    "mimic-cxr-2.0.0-metadata.csv with files/ (MIMIC-CXR-JPG), or df_chexpert_plus_*.csv with PNG/ "
-    "(CheXpert Plus)"
-)
+Reader = Callable[[Path, list[Problem]], list[Study]]
 
 
-def _read_annotation(file: Path, problems: list[Problem]) -> list[Study]:
+@dataclass(frozen=True)
+class Layout:
+    """One form in which a data set comes.
+
+    Attributes:
+        patterns: Names of the file (or folder) that describes the data, as in `Path.match`.
+        reader: That file, and a list for what cannot be used -> the studies.
+        says: The layout in words, for the message that lists all of them.
+    """
+
+    patterns: tuple[str, ...]
+    reader: Reader
+    says: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of the papers: a row of `SOURCES`.
+
+    Attributes:
+        name: As captions have it.
+        printed: As the papers' tables print it (`data/published`).
+        mentions: Pattern that finds the data set in the caption of a run, in any case.
+        command: As `emrrg data fetch` has it.
+        presets: Presets that the papers train on it.
+        split_by, counts: Whose split the papers use, and its studies in train, val and test (NOTES G).
+        image_paths: Pattern that the path of one of its images has.
+        cleaning: Rule of `cleaning.RULES` that the papers clean its reports with.
+        views: Images of a study, as `emrrg ledger --costs` counts them.
+        layouts: The forms in which it comes; each of them may also come as R2Gen's annotation.
+        access: Where to apply for it; None if `emrrg data fetch` downloads it. Only then can
+            `data prepare` and `data rehearse` make it.
+    """
+
+    name: str
+    printed: str
+    mentions: str
+    command: str
+    presets: tuple[str, ...]
+    split_by: str
+    counts: tuple[int, int, int]
+    image_paths: str
+    cleaning: str
+    views: int
+    layouts: tuple[Layout, ...]
+    access: str | None = None
+
+
+SOURCES: list[Source] = [
+    Source(
+        name="IU X-ray",
+        printed="IU X-Ray",
+        mentions=r"\biu\b|open-?i\b",
+        command="iu-xray",
+        presets=("iu-xray",),
+        split_by="R2Gen",
+        counts=(2069, 296, 590),
+        image_paths=r"CXR\d+_(?:\d+_)?IM-",
+        cleaning="iu_xray",
+        views=2,
+        layouts=(
+            Layout((REPORTS,), read_kaggle, f"{REPORTS} with {PROJECTIONS} (Kaggle)"),
+            Layout(
+                (ARCHIVE, UNPACKED, "*.xml"),
+                read_openi,
+                f"{ARCHIVE} or {UNPACKED}/ with images (Open-i)",
+            ),
+        ),
+    ),
+    Source(
+        name="MIMIC-CXR",
+        printed="MIMIC-CXR",
+        mentions="mimic",
+        command="mimic-cxr",
+        presets=("mimic-cxr",),
+        split_by="R2Gen",
+        counts=(270_790, 2130, 3858),
+        image_paths=r"p\d\d/p\d{8}/s\d{8}/",
+        cleaning="mimic_cxr",
+        views=1,
+        layouts=(Layout((f"{METADATA}*",), read_mimic_cxr, f"{METADATA} with files/ (MIMIC-CXR-JPG)"),),
+        access="MIMIC-CXR is given to credentialed users only: apply at https://physionet.org/content/"
+        "mimic-cxr-jpg/ (training, then the data use agreement), download it there, then run"
+        " `emrrg data check DIR`",
+    ),
+    Source(
+        name="CheXpert Plus",
+        printed="CheXpert Plus",
+        mentions="chexpert",
+        command="chexpert-plus",
+        presets=("chexpert-plus", "mambaxray-vl-base", "mambaxray-vl-large", "r2gengpt"),
+        split_by="R2GenCSR",
+        counts=(40_463, 5780, 11_562),
+        image_paths=r"patient\d+[/_]study\d+",
+        cleaning="mimic_cxr",
+        views=1,
+        layouts=(Layout((TABLE,), read_chexpert_plus, f"{TABLE} with PNG/ (CheXpert Plus)"),),
+        access="CheXpert Plus is given on registration only: apply at https://aimi.stanford.edu/datasets/"
+        "chexpert-plus (Stanford AIMI), download it there, then run `emrrg data check DIR`",
+    ),
+]
+
+
+def source_named(name: str) -> Source | None:
+    """The row of this name; None for data that are not a paper's."""
+    return next((source for source in SOURCES if source.name == name), None)
+
+
+def source_of_preset(preset: str) -> Source | None:
+    """The data set that the papers train this preset on; None for a preset that is not a paper's."""
+    return next((source for source in SOURCES if preset in source.presets), None)
+
+
+# -------------------------------------------------------------------------------------- reading
+
+
+def read_annotation(file: Path, problems: list[Problem]) -> list[Study]:
+    """The reader of R2Gen's layout, in which every data set may come; images are not looked at."""
     return load_annotation(file, check_images=False, problems=problems)
 
 
-Reader = Callable[[Path, list[Problem]], list[Study]]
-_READERS: tuple[tuple[str, Reader], ...] = (  # in the order tried: the user's annotation wins
-    ("annotation.json", _read_annotation),
-    ("*annotation*.json", _read_annotation),
-    (TABLE, read_chexpert_plus),
-    (f"{METADATA}*", read_mimic_cxr),
-    (REPORTS, read_kaggle),
-    (ARCHIVE, read_openi),
-    (UNPACKED, read_openi),
-    ("*.xml", read_openi),
+ANNOTATION = Layout(
+    ("annotation.json", "*annotation*.json"), read_annotation, "annotation.json with images/ (R2Gen)"
 )
 
 
@@ -50,12 +153,12 @@ class Dataset:
     """Studies with their split, and what to say about them.
 
     Attributes:
-        name: "IU X-ray", "MIMIC-CXR", "CheXpert Plus", "PhantomCXR" or the folder's name.
-        studies: every study, each with its split.
-        caption: what every table prints: name, split, and whether that is the published one.
-        published_split: whether train, val and test have the published counts.
-        synthetic: whether the images were drawn by this kit.
-        left_out: studies of the source that are not used, each with the reason.
+        name: Of a row of `SOURCES`, "PhantomCXR", or the name of the folder.
+        studies: Every study, each with its split.
+        caption: What every table prints: name, split, and whether that is the published one.
+        published_split: Whether train, val and test have the published counts.
+        synthetic: Whether this kit drew the images.
+        left_out: Studies of the source that are not used, each with the reason.
     """
 
     name: str
@@ -81,22 +184,23 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
     split by patient. Images are not looked at: `emrrg data check` does that.
 
     Args:
-        path: a folder, an annotation (.json), Open-i's archive or one of the sources' CSV files.
-        seed: of the 7:1:2 split.
-        problems: where to note every item that cannot be used or is left out; None refuses data with
+        path: A folder, an annotation (.json), Open-i's archive or one of the sources' CSV files.
+        seed: Seed of the 7:1:2 split.
+        problems: Where to note every item that cannot be used or is left out; None refuses data with
             items that cannot be used.
 
     Raises:
-        InputError: no such path, no known layout, a damaged file, no study that can be used.
+        InputError: The path does not exist, has no known layout, is damaged, or holds no study that can
+            be used.
     """
-    file, reader = _find(Path(path))
+    file, reader = _find_layout(Path(path))
     found: list[Problem] = []
     studies = _unique(reader(file, found), found)
     report_problems(found, problems)
     if not studies:
         why = found[0].message if found else "it lists none"
         raise InputError(f"{file} holds no study that can be used: {why}")
-    if reader is _read_annotation:
+    if reader is read_annotation:
         rule = "the annotation's split"
     elif all(study.split for study in studies):
         rule = "the official split"
@@ -105,50 +209,53 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
     return _dataset(file.parent, studies, rule, tuple(p for p in found if not p.unusable))
 
 
-def _find(path: Path) -> tuple[Path, Reader]:
+def _find_layout(path: Path) -> tuple[Path, Reader]:
     """The file that describes the data at `path`, and its reader."""
     if not path.exists():
         raise InputError(f"no data at {path}: check the path")
     if path.is_file() and path.suffix == ".json":
-        return path, _read_annotation
+        return path, read_annotation
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    for pattern, reader in _READERS:
-        fitting = [file for file in files if file.match(pattern)]
-        if len(fitting) > 1 and reader is _read_annotation:
-            raise InputError(f"{path} holds {len(fitting)} annotations: name the one to read")
-        if fitting:
-            return fitting[0], reader
-    raise InputError(f"{path} is in no layout this kit reads: it needs {_LAYOUTS}")
+    # the user's annotation wins, then the last row: patterns of the first, such as *.xml, fit more
+    layouts = [ANNOTATION, *(layout for source in reversed(SOURCES) for layout in source.layouts)]
+    for layout in layouts:
+        for pattern in layout.patterns:
+            fitting = [file for file in files if file.match(pattern)]
+            if len(fitting) > 1 and layout is ANNOTATION:
+                raise InputError(f"{path} holds {len(fitting)} annotations: name the one to read")
+            if fitting:
+                return fitting[0], layout.reader
+    known = [layout.says for source in SOURCES for layout in source.layouts]
+    needs = ", or ".join([ANNOTATION.says, *known])
+    raise InputError(f"{path} is in no layout this kit reads: it needs {needs}")
 
 
 def _unique(studies: list[Study], problems: list[Problem]) -> list[Study]:
-    """The studies without those whose id stands twice; each of these is noted."""
+    """The studies without those whose id is not theirs alone; each such id is noted."""
     times = Counter(study.id for study in studies)
     for name in (name for name, count in times.items() if count > 1):
-        problems.append(Problem("duplicate id", name, f"id {name!r} stands {times[name]} times"))
+        problems.append(Problem("duplicate id", name, f"id {name!r} occurs {times[name]} times"))
     return [study for study in studies if times[study.id] == 1]
 
 
 def _dataset(folder: Path, studies: list[Study], rule: str, left_out: tuple[Problem, ...]) -> Dataset:
     phantom = (folder / "phantom.json").is_file()
     first = f"{studies[0].id} {studies[0].images[0]}"
-    name = (
-        "PhantomCXR"
-        if phantom
-        else next((name for name, pattern in _NAMES if re.search(pattern, first)), folder.resolve().name)
-    )
-    whose, published = PUBLISHED.get(name, (rule, None))
+    source = next((s for s in SOURCES if not phantom and re.search(s.image_paths, first)), None)
+    name = source.name if source else "PhantomCXR" if phantom else folder.resolve().name
     found = counts(studies)
     numbers = "/".join(map(str, found))
-    if found == published:
-        caption = f"{name}, {whose} split {numbers}"
+    published = source is not None and found == source.counts
+    if published:
+        caption = f"{name}, {source.split_by} split {numbers}"
     else:
         caption = f"{name}, {rule} {numbers}"
-        if published:
-            caption += f": not the published split ({whose}'s {'/'.join(map(str, published))})"
+        if source:
+            theirs = "/".join(map(str, source.counts))
+            caption += f": not the published split ({source.split_by}'s {theirs})"
     synthetic = phantom or (folder / "synthetic.json").is_file()
     if synthetic:
         caption = f"SYNTHETIC images: {caption}"
     if left_out:
         caption += f"; {len(left_out)} studies left out"
-    return Dataset(name, tuple(studies), caption, found == published, synthetic, left_out)
+    return Dataset(name, tuple(studies), caption, published, synthetic, left_out)

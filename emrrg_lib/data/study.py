@@ -1,20 +1,21 @@
-"""The record that every reader yields, and the 14 observations it may be labelled with.
-
-Splits: the published counts, and a seeded split where a source has none.
-
-CSV tables of a source as pandas frames of text, with one sentence for what is wrong."""
+"""The record that every reader yields, and what readers share: splits, tables of text, threads."""
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from emrrg_lib.files import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OBSERVATIONS: tuple[str, ...] = (
     "No Finding",
@@ -37,6 +38,9 @@ OBSERVATIONS: tuple[str, ...] = (
 VIEWS: tuple[str, ...] = ("frontal", "lateral", "other")
 """What a view may be; also the order in which views are kept where a study has too many."""
 
+SPLITS = ("train", "val", "test")
+SHARES = (0.7, 0.1, 0.2)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -45,7 +49,7 @@ class Study:
     Attributes:
         id: Name of the study, unique in its data set.
         images: Image files, one per view; for the phantom PA, then lateral.
-        report: Reference report in natural case and punctuation; the loader cleans it.
+        report: Reference report in natural case and punctuation; `clean_report` cleans it.
         split: "train", "val" or "test".
         labels: Observation -> 1 / 0 / -1 / None, as worded in the report (-1 = uncertain).
         truth: Observation -> 1 / 0, as drawn in the image (phantom only).
@@ -73,7 +77,7 @@ class Problem:
     Attributes:
         kind: Short name, the same for all items of its kind, such as "image missing".
         item: Study id, or the place in the file where there is no id.
-        message: A sentence that stands by itself.
+        message: A sentence that can be read without the others.
         unusable: Whether the item cannot be used; else it is a remark.
     """
 
@@ -83,20 +87,13 @@ class Problem:
     unusable: bool = True
 
 
-SPLITS = ("train", "val", "test")
-
-PUBLISHED: dict[str, tuple[str, tuple[int, int, int]]] = {
-    "IU X-ray": ("R2Gen", (2069, 296, 590)),
-    "MIMIC-CXR": ("R2Gen", (270_790, 2130, 3858)),
-    "CheXpert Plus": ("R2GenCSR", (40_463, 5780, 11_562)),
-}
-"""Data set -> whose split the papers use, and its studies in train, val and test (NOTES G)."""
-
-SHARES = (0.7, 0.1, 0.2)
+def left_out(kind: str, study: str, where: str = "") -> Problem:
+    """The remark that a reader leaves out a study of its source; `kind` says why, such as "no report"."""
+    return Problem(kind, study, f"study {study} is left out: {kind}{where}", unusable=False)
 
 
 def counts(studies: Sequence[Study]) -> tuple[int, ...]:
-    """Studies in train, val and test."""
+    """The number of studies in train, val and test."""
     found = Counter(study.split for study in studies)
     return tuple(found[name] for name in SPLITS)
 
@@ -104,7 +101,7 @@ def counts(studies: Sequence[Study]) -> tuple[int, ...]:
 def split_by_patient(studies: Sequence[Study], seed: int) -> list[Study]:
     """The studies in their order with a 7:1:2 split in which no patient is in two parts.
 
-    A study without a known patient counts as a patient of its own. The same patients and seed give the
+    A study without a known patient counts as one more patient. The same patients and seed give the
     same split, whatever the order of the studies.
     """
     patients = sorted({study.patient or study.id for study in studies})
@@ -118,19 +115,34 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """Reads these columns of a CSV (or .csv.gz) as text; an empty cell is an empty text.
 
     Raises:
-        InputError: the file is missing, not UTF-8, no CSV, or a column is missing.
+        InputError: The file is missing, not UTF-8 or not CSV, or a column is missing.
     """
+    import pandas as pd  # imported late: `emrrg --help` needs the table of data sets, but no CSV
+
     try:
         table = pd.read_csv(
             path, usecols=lambda name: name in columns, dtype=str, encoding="utf-8-sig", keep_default_na=False
         )
     except UnicodeDecodeError as error:
+        where = f"byte {error.start}: {error.reason}"
         raise InputError(
-            f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it again as "
-            "UTF-8 or fetch it again"
+            f"{path} is not UTF-8 ({where}); save it again as UTF-8 or fetch it again"
         ) from error
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"cannot read {path} as CSV: {str(error).strip() or 'it is cut off'}") from error
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path} has no column {missing[0]!r}: is it the file the source gave out?")
     return table[list(columns)]
+
+
+def in_parallel(
+    function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None
+) -> Iterator[Any]:
+    """`map` on threads (None: one a core), a bounded number ahead.
+
+    It pays for pictures, which Pillow decodes and resizes outside Python's lock, and for slow disks.
+    """
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        items = iter(items)
+        while batch := list(islice(items, 256)):
+            yield from pool.map(function, batch)

@@ -1,6 +1,7 @@
 """Scores that can be trusted: word overlap, clinical efficacy, controls, intervals, pointing."""
 
-from emrrg_lib.evaluation.clinical import clinical_scores, label_report
-from emrrg_lib.evaluation.nlg import NLG_METRICS, score_each, score_reports
+from emrrg_lib.evaluation.clinical import clinical_scores
+from emrrg_lib.evaluation.labeler import label_report
+from emrrg_lib.evaluation.nlg import score_each, score_reports
 
-__all__ = ["NLG_METRICS", "clinical_scores", "label_report", "score_each", "score_reports"]
+__all__ = ["clinical_scores", "label_report", "score_each", "score_reports"]

@@ -1,7 +1,7 @@
-"""Controls that every score table carries: what can be had without looking, or with a linear eye.
+"""Controls of every score table: reports written without the image, and a linear head on the encoder.
 
 On the real IU test split one constant sentence reaches the word-overlap scores of published models
-(NOTES M2), so a model's row means something only beside these.
+(NOTES M2). So a model's scores mean something only in comparison with these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from emrrg_lib.evaluation.nlg import bleu_score, check_texts
+from emrrg_lib.evaluation.metrics import bleu_score
+from emrrg_lib.evaluation.nlg import check_texts
 from emrrg_lib.files import InputError
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -62,12 +63,12 @@ def constant_bleu(candidates: Sequence[str], references: Sequence[str]) -> np.nd
 
 
 def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) -> str:
-    """The one training report that scores best as everybody's report on validation.
+    """The training report that scores best on validation when every study gets it.
 
-    Both are cleaned. The candidate with the highest corpus BLEU-4 wins; the first one of equals.
+    All reports are cleaned. The candidate with the highest corpus BLEU-4 wins; of equals, the first.
 
     Raises:
-        InputError: either list is empty or holds what is no text.
+        InputError: one of the lists is empty, or an item is not a text.
     """
     check_texts(val_reports, val_reports)
     check_texts(train_reports, train_reports)
@@ -76,13 +77,13 @@ def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) ->
 
 
 def most_frequent_report(train_reports: Sequence[str]) -> str:
-    """The training report that occurs most often, the first one of equals; InputError where there is none."""
+    """The training report that occurs most often; of equals, the first. InputError for an empty list."""
     check_texts(train_reports, train_reports)
     return Counter(train_reports).most_common(1)[0][0]
 
 
 def random_reports(train_reports: Sequence[str], studies: int, seed: int) -> list[str]:
-    """A random training report for every study, drawn with replacement; InputError where there is none."""
+    """A random training report for every study, drawn with replacement. InputError for an empty list."""
     check_texts(train_reports, train_reports)
     drawn = np.random.default_rng(seed).integers(len(train_reports), size=studies)
     return [train_reports[index] for index in drawn]
@@ -111,17 +112,14 @@ def derangement(studies: int, seed: int) -> list[int]:
 
 
 def shuffled(hypotheses: Sequence, seed: int) -> list:
-    """Give every study the report (or prediction, or image) of another one.
-
-    The same items; item i is that of another study than i. InputError for fewer than two studies.
-    """
+    """Gives every study the report (or image) of another study; InputError for fewer than two studies."""
     return [hypotheses[source] for source in derangement(len(hypotheses), seed)]
 
 
 def nearest_neighbour(
     features_train: np.ndarray, reports_train: Sequence[str], features_test: np.ndarray
 ) -> list[str]:
-    """The report of the training study most like the test study (cosine), the first one of equals.
+    """The report of the training study that is most like the test study (cosine); of equals, the first.
 
     Args:
         features_train: float (N, D), one row a training study. reports_train: N reports.
@@ -148,7 +146,7 @@ class LinearHead:
 
     Attributes:
         weight, bias: float64 (D, L) and (L,).
-        mean, scale: float64 (D,), subtracted from the features, which are then divided.
+        mean, scale: float64 (D,); a feature is standardised as (feature - mean) / scale.
         thresholds: float64 (L,), on the probability.
         penalty: the L2 strength that won on validation.
     """
@@ -184,7 +182,7 @@ def fit_linear_head(
     val_targets: np.ndarray,
     penalties: Sequence[float] = PENALTIES,
 ) -> LinearHead:
-    """Logistic regression on frozen features: the ceiling for finding recognition.
+    """Fits a logistic regression on frozen features: the ceiling for finding recognition.
 
     One independent output per observation, L-BFGS, features standardised on training; the L2
     strength is chosen by mean validation F1, the threshold of each output by its validation F1.
@@ -241,7 +239,7 @@ def _best_thresholds(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
     ranked, hits = np.take_along_axis(scores, order, 0), np.take_along_axis(truth, order, 0)
     found = np.cumsum(hits, axis=0)
     f1 = 2 * found / (np.arange(1, len(scores) + 1)[:, None] + truth.sum(axis=0))
-    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # equal scores stand on one side of a threshold
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0  # a threshold cannot separate equal scores
     best = f1.argmax(axis=0)
     column = np.arange(scores.shape[1])
     below = np.minimum(best + 1, len(scores) - 1)

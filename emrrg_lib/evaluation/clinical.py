@@ -1,10 +1,9 @@
 """Clinical efficacy: do the generated reports name the same observations as the references?
 
-Three averages are in use and published tables seldom say which (NOTES M3): *micro*
-(all decisions of all studies pooled), *macro* (mean over observations) and *example-based* (mean
-over studies; 0 for a study where reference and report are both empty). All three are given, for
-either reading of "uncertain", with and without "No Finding": a constant normal report scores .58
-micro-F1 with it and 0 without.
+Three averages are in use, and published tables seldom say which one they print (NOTES M3): *micro* (all
+decisions of all studies pooled), *macro* (mean over observations) and *example-based* (mean over studies; 0
+for a study where reference and report are both empty). This module computes all three, for both readings of
+"uncertain", with and without "No Finding": a constant normal report has a micro-F1 of .58 with it, 0 without.
 """
 
 from __future__ import annotations
@@ -14,25 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.labeler import VERSION, label_report
 from emrrg_lib.files import InputError
 
-__all__ = [
-    "VERSION",
-    "clinical_row",
-    "clinical_scores",
-    "corpus_efficacy",
-    "label_codes",
-    "label_report",
-    "positive",
-]
-
 UNCERTAIN = ("positive", "negative")
-NOT_MENTIONED = -2
-"""Code of a label that is None, beside 1, 0 and -1."""
 
-_CODES = {None: NOT_MENTIONED, 1: 1, 0: 0, -1: -1}
-_FINDINGS = tuple(i for i, name in enumerate(OBSERVATIONS) if name != "No Finding")
+_CODES = {None: -2, 1: 1, 0: 0, -1: -1}
+_FINDINGS = [i for i, name in enumerate(OBSERVATIONS) if name != "No Finding"]
 
 Labels = Mapping[str, int | None]
 
@@ -44,10 +30,10 @@ def label_codes(labels: Sequence[Labels]) -> np.ndarray:
         labels: one mapping a study, observation -> 1, 0, -1 or None; all 14 must be there.
 
     Returns:
-        int8 (N, 14) in the order of OBSERVATIONS; -2 stands for None.
+        int8 (N, 14) in the order of OBSERVATIONS; -2 is the code of None.
 
     Raises:
-        InputError: an observation is missing or a value is none of the four.
+        InputError: an observation is missing or a value is not one of the four.
     """
     codes = np.empty((len(labels), len(OBSERVATIONS)), dtype=np.int8)
     for study, row in enumerate(labels):
@@ -106,11 +92,6 @@ def corpus_efficacy(
     return averages, per_label
 
 
-def columns(no_finding: bool) -> list[int]:
-    """Columns of the 14 observations, or of the 13 without "No Finding"."""
-    return list(range(len(OBSERVATIONS))) if no_finding else list(_FINDINGS)
-
-
 def clinical_scores(
     reference_labels: Sequence[Labels],
     hypothesis_labels: Sequence[Labels],
@@ -139,7 +120,7 @@ def clinical_scores(
         )
     if len(reference_labels) == 0:
         raise InputError("There is nothing to score: the lists of labels are empty.")
-    kept = columns(no_finding)
+    kept = list(range(len(OBSERVATIONS))) if no_finding else _FINDINGS
     reference = positive(label_codes(reference_labels), uncertain)[:, kept]
     hypothesis = positive(label_codes(hypothesis_labels), uncertain)[:, kept]
     averages, per_label = corpus_efficacy(reference, hypothesis, np.ones((1, len(reference))))
@@ -174,12 +155,10 @@ def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndar
     """
     row: dict[str, np.ndarray] = {}
     for policy, mark in (("positive", ""), ("negative", "neg")):
-        true, said = positive(reference, policy), positive(hypothesis, policy)
-        for no_finding in (False, True):
-            kept = columns(no_finding)
-            averages, per_label = corpus_efficacy(true[:, kept], said[:, kept], weights)
+        true, found = positive(reference, policy), positive(hypothesis, policy)
+        for kept in (_FINDINGS, list(range(len(OBSERVATIONS)))):
+            averages, per_label = corpus_efficacy(true[:, kept], found[:, kept], weights)
             row |= {f"CE{len(kept)}{mark}_{name}": value for name, value in averages.items()}
-            if no_finding and policy == "positive":
-                for column, name in enumerate(OBSERVATIONS):
-                    row[f"CE_F1 {name}"] = per_label["F1"][:, column]
+        if policy == "positive":
+            row |= {f"CE_F1 {name}": per_label["F1"][:, i] for i, name in enumerate(OBSERVATIONS)}
     return row

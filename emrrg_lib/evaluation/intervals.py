@@ -1,7 +1,7 @@
 """Bootstrap intervals: how far a score would move with another draw of the same test studies.
 
-Studies are drawn with replacement; a resample is a row of counts, and every metric is a formula on
-weighted sums of per-study statistics, so 1,000 resamples are a few matrix products. BLEU and METEOR
+Studies are drawn with replacement. A resample is a row of counts, and every metric is a formula on
+weighted sums of per-study statistics. So 1,000 resamples are a few matrix products. BLEU and METEOR
 are recomputed from their summed counts, as corpus scores must be; ROUGE-L is a mean over studies;
 CIDEr is a mean over studies with the document frequencies of the full set (re-estimating them for
 every resample would change the metric with the draw).
@@ -15,8 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from emrrg_lib.evaluation.clinical import clinical_row, label_codes, label_report
-from emrrg_lib.evaluation.nlg import NlgStatistics, corpus_scores, nlg_statistics
+from emrrg_lib.evaluation.clinical import clinical_row, label_codes
+from emrrg_lib.evaluation.labeler import label_report
+from emrrg_lib.evaluation.metrics import NlgStatistics, keys
+from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
 from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
@@ -27,7 +29,7 @@ Labels = Sequence[Mapping[str, int | None]]
 
 @dataclass(frozen=True, eq=False)
 class SystemStatistics:
-    """What every metric of one system is computed from, one row a study.
+    """The numbers from which every metric of one system is computed, one row a study.
 
     Attributes:
         nlg: counts of the word-overlap metrics.
@@ -71,8 +73,8 @@ def system_statistics(
 
     Args:
         references, hypotheses: N cleaned reports each, in the same order.
-        reference_labels, hypothesis_labels: their labels; by default ``label_report`` reads them. One
-            None among the hypotheses' labels leaves the clinical scores out.
+        reference_labels, hypothesis_labels: their labels; by default ``label_report`` reads them. If one
+            hypothesis has None for its labels, then the system has no clinical scores.
         meteor: whether to compute METEOR (its Java process takes seconds to start).
 
     Raises:
@@ -109,8 +111,8 @@ def scores_of(system: SystemStatistics, weights: np.ndarray | None = None) -> di
 
 
 def point_scores(system: SystemStatistics) -> dict[str, float | None]:
-    """Every metric on the full set; METEOR is None where it cannot be computed."""
-    return {"METEOR": None} | {name: float(value[0]) for name, value in scores_of(system).items()}
+    """Every metric on the full set; a word-overlap metric is None where it cannot be computed."""
+    return dict.fromkeys(keys("score")) | {name: float(value[0]) for name, value in scores_of(system).items()}
 
 
 def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -153,7 +155,7 @@ def paired_differences(
     """The differences a - b with intervals; both systems see the same drawn studies.
 
     Returns:
-        One a metric that both systems have.
+        One difference for each metric that both systems have.
 
     Raises:
         InputError: the systems were not scored on the same references.

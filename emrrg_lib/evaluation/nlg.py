@@ -1,9 +1,9 @@
 """Word-overlap scores: BLEU-1..4, ROUGE-L, METEOR and CIDEr of pycocoevalcap 1.2.
 
-Conventions of the published code (NOTES M1): tokens are what stands between white
-space (no PTB tokenizer), and both texts have been cleaned before (:mod:`emrrg_lib.data.cleaning`).
-Every score is a formula on *per-study statistics* (:class:`NlgStatistics`), so that the same few
-functions give the corpus score, the score of one study and all bootstrap resamples.
+Conventions of the published code (NOTES M1): white space separates the tokens
+(no PTB tokenizer), and both texts have been cleaned before (:mod:`emrrg_lib.data.cleaning`).
+Every score is a formula on *per-study statistics* (:mod:`emrrg_lib.evaluation.metrics`), so that the same
+few functions give the corpus score, the score of one study and all bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -11,53 +11,26 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 
-from emrrg_lib.evaluation.meteor import MeteorUnavailable, alignment_statistics, meteor_score
+from emrrg_lib.evaluation.meteor import MeteorUnavailable, alignment_statistics
+from emrrg_lib.evaluation.metrics import METRICS, NlgStatistics, Weights, keys
 from emrrg_lib.files import InputError
 
-NLG_METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr")
-
 _LINE_BREAKS = re.compile(r"\r\n|[\r\n\t]")
-_SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's guards against division by zero; no smoothing
 _ROUGE_BETA = 1.2
 
 
-@dataclass(frozen=True)
-class NlgStatistics:
-    """What the scores are computed from, one row a study (N studies).
-
-    Attributes:
-        bleu_correct: (N, 4) n-grams of the hypothesis found in the reference (clipped), n = 1..4.
-        bleu_guess: (N, 4) n-grams of the hypothesis.
-        hypothesis_words, reference_words: (N,).
-        rouge: (N,) ROUGE-L of each study.
-        cider: (N,) CIDEr of each study, document frequencies from the references of all N.
-        meteor: (N, 23) alignment statistics, or None where METEOR cannot be computed.
-        meteor_missing: the reason, "" when METEOR is there.
-    """
-
-    bleu_correct: np.ndarray
-    bleu_guess: np.ndarray
-    hypothesis_words: np.ndarray
-    reference_words: np.ndarray
-    rouge: np.ndarray
-    cider: np.ndarray
-    meteor: np.ndarray | None
-    meteor_missing: str = ""
-
-
 def check_texts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
-    """Refuse what cannot be scored.
+    """Refuses reports that cannot be scored.
 
     Raises:
-        InputError: a bare string, lists of unequal length, empty lists, or an item that is no text.
+        InputError: a bare string, lists of unequal length, empty lists, or an item that is not a text.
     """
     for name, texts in (("references", references), ("hypotheses", hypotheses)):
         if isinstance(texts, str):
@@ -91,6 +64,8 @@ def nlg_statistics(
         counts += (hypothesis, [reference])
     rows, missing = _meteor(references, hypotheses) if meteor else (None, "not asked for")
     return NlgStatistics(
+        references=references,
+        hypotheses=hypotheses,
         bleu_correct=np.array([study["correct"] for study in counts.ctest], dtype=np.float64),
         bleu_guess=np.array([study["guess"] for study in counts.ctest], dtype=np.float64),
         hypothesis_words=np.array([study["testlen"] for study in counts.ctest], dtype=np.float64),
@@ -132,7 +107,12 @@ def _cider(references: list[str], hypotheses: list[str]) -> np.ndarray:
     return np.asarray(scores, dtype=np.float64)
 
 
-def _meteor(references: list[str], hypotheses: list[str]) -> tuple[np.ndarray | None, str]:
+def meteor_available(references: Sequence[str], hypotheses: Sequence[str]) -> bool:
+    """Asks for METEOR of many texts in one run of Java; whether it can be computed. Warns where not."""
+    return _meteor(references, hypotheses)[0] is not None
+
+
+def _meteor(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[np.ndarray | None, str]:
     try:
         return alignment_statistics(references, hypotheses), ""
     except MeteorUnavailable as error:
@@ -146,51 +126,20 @@ def _warn_once(reason: str) -> None:
     warnings.warn(f"METEOR is not computed: {reason}", RuntimeWarning, stacklevel=5)
 
 
-def bleu_score(
-    correct: np.ndarray, guess: np.ndarray, hypothesis_words: np.ndarray, reference_words: np.ndarray
-) -> np.ndarray:
-    """BLEU-1..4 of summed counts, brevity penalty against the reference length.
-
-    Args:
-        correct: (..., 4) clipped matches. guess: (..., 4) n-grams of the hypotheses.
-        hypothesis_words, reference_words: (...).
-
-    Returns:
-        float64 (..., 4).
-    """
-    precision = (correct + _TINY) / (guess + _SMALL)
-    bleu = np.cumprod(precision, axis=-1) ** (1.0 / np.arange(1, 5))
-    ratio = (hypothesis_words + _TINY) / (reference_words + _SMALL)
-    penalty = np.exp(np.minimum(0.0, 1.0 - 1.0 / ratio))
-    return bleu * penalty[..., None]
-
-
-def corpus_scores(statistics: NlgStatistics, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The corpus scores of weighted sets of studies.
+def corpus_scores(statistics: NlgStatistics, weights: Weights) -> dict[str, np.ndarray]:
+    """The scores of weighted sets of studies.
 
     Args:
         statistics: of N studies.
-        weights: (R, N) how often each study counts in each of R sets: ones for the plain score,
-            drawn counts for a bootstrap, one-hot rows for single studies.
+        weights: (R, N) how often each study counts in each of R sets: ones for the plain score, drawn
+            counts for a bootstrap. None scores each study by itself, R = N.
 
     Returns:
-        metric -> float64 (R,); METEOR is absent where it cannot be computed. CIDEr keeps the
-        document frequencies of all N references.
+        metric -> float64 (R,). A metric is absent where it cannot be computed, as METEOR without Java.
+        CIDEr keeps the document frequencies of all N references.
     """
-    s = statistics
-    bleu = bleu_score(
-        weights @ s.bleu_correct,
-        weights @ s.bleu_guess,
-        weights @ s.hypothesis_words,
-        weights @ s.reference_words,
-    )
-    studies = weights.sum(axis=1)
-    scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)}
-    scores["ROUGE_L"] = weights @ s.rouge / studies
-    if s.meteor is not None:
-        scores["METEOR"] = meteor_score(weights @ s.meteor)
-    scores["CIDEr"] = weights @ s.cider / studies
-    return scores
+    scores = {key: METRICS[key].score(statistics, weights) for key in keys("score")}
+    return {key: values for key, values in scores.items() if values is not None}
 
 
 def score_reports(
@@ -208,15 +157,14 @@ def score_reports(
             takes seconds to start.
 
     Returns:
-        The seven metrics of :data:`NLG_METRICS` as fractions (CIDEr is not bounded by 1). METEOR
-        is None, with a warning that says why, where no Java works.
+        The word-overlap metrics of :data:`~emrrg_lib.evaluation.metrics.METRICS` as fractions (CIDEr is
+        not bounded by 1). METEOR is None, with a warning that says why, where no Java works.
 
     Raises:
         InputError: unequal lengths, empty lists, an item that is not text.
     """
     statistics = nlg_statistics(references, hypotheses, meteor)
-    scores = corpus_scores(statistics, np.ones((1, len(references))))
-    return {name: float(scores[name][0]) if name in scores else None for name in NLG_METRICS}
+    return _rows(corpus_scores(statistics, np.ones((1, len(references)))), 1)[0]
 
 
 def score_each(
@@ -226,12 +174,13 @@ def score_each(
 
     Arguments, keys and errors: see :func:`score_reports`.
     """
-    s = nlg_statistics(references, hypotheses, meteor)
-    bleu = bleu_score(s.bleu_correct, s.bleu_guess, s.hypothesis_words, s.reference_words)
-    scores = {f"Bleu_{n}": bleu[:, n - 1] for n in range(1, 5)} | {"ROUGE_L": s.rouge, "CIDEr": s.cider}
-    if s.meteor is not None:
-        scores["METEOR"] = meteor_score(s.meteor)
+    statistics = nlg_statistics(references, hypotheses, meteor)
+    return _rows(corpus_scores(statistics, None), len(references))
+
+
+def _rows(scores: Mapping[str, np.ndarray], count: int) -> list[dict[str, float | None]]:
+    """One dict of all metrics for each of `count` sets."""
+    names = keys("score")
     return [
-        {name: float(scores[name][study]) if name in scores else None for name in NLG_METRICS}
-        for study in range(len(references))
+        {name: float(scores[name][row]) if name in scores else None for name in names} for row in range(count)
     ]

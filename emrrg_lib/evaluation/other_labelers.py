@@ -1,7 +1,7 @@
-"""Labelers of the 14 observations: the kit's rules, CheXbert, or labels made elsewhere.
+"""The choice of a labeler: the kit's own rules (`labeler.py`), CheXbert, or a CSV of labels made elsewhere.
 
-References and generated reports are always read by the same labeler, and its name stands beside every
-score: numbers of two labelers do not compare (NOTES M3).
+The same labeler always reads the references and the generated reports, and every score carries its name:
+scores made with two labelers cannot be compared (NOTES M3).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Labeler:
     """A way to label reports.
 
     Attributes:
-        name: stands beside every score made with it.
-        label: (texts, which) -> one dict of labels a text, None where there are none; `which` says whose
-            texts these are: REFERENCES or the name of a system.
+        name: printed with every score.
+        label: (texts, which) -> one dict of labels for each text, None for a text without labels. `which`
+            says whose texts these are: REFERENCES or the name of a system.
     """
 
     name: str
@@ -58,7 +58,7 @@ RULES = Labeler(VERSION, lambda texts, which: [label_report(text) for text in te
 
 
 class _CheXbert(nn.Module):
-    """BERT and 14 linear heads on its cls token, under the names of the published checkpoint."""
+    """BERT with 14 linear heads on its cls token. Its parameters have the published checkpoint's names."""
 
     def __init__(self, config) -> None:
         from transformers import BertModel
@@ -79,13 +79,13 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
     """The CheXbert labeler.
 
     Args:
-        weights: `chexbert.pth`, a dict with `model_state_dict`; its user has to obtain it. Read with
-            `weights_only`, so that the file cannot run code.
+        weights: `chexbert.pth`, a dict with `model_state_dict`, which you have to obtain yourself. It is
+            read with `weights_only`, so that the file cannot run code.
         bert: a local folder of `bert-base-uncased`: config.json and vocab.txt.
         batch: reports labelled together.
 
     Raises:
-        InputError: a file is missing or is not what it should be.
+        InputError: a file is missing, or the two do not fit each other.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -107,7 +107,7 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
         model.load_state_dict(state)
     except Exception as error:  # torch has many kinds; the first line of any says enough
         raise InputError(
-            f"{weights} is no CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
+            f"{weights} is not a CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
         ) from error
 
     def label(texts: Sequence[str], which: str) -> list[Labels | None]:
@@ -127,16 +127,17 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
 def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
     """Labels made elsewhere, in the layout of the CheXpert labeler and CheXbert.
 
-    A file with the reports' texts (a column `Report Impression`, `Reports`, `report` or `text`) labels
-    those texts wherever they stand. Without, the first file labels the references and the second one
-    the model's reports, by a column `id`, `study_id` or `uid`, else in the order of predictions.jsonl.
+    A file with a column of the reports' texts (`Report Impression`, `Reports`, `report` or `text`) labels
+    these texts wherever they occur. Without this column, the first file labels the references and the second
+    file labels the model's reports. Its rows are found by a column `id`, `study_id` or `uid`; without one
+    they must have the order of predictions.jsonl.
 
     Args:
-        files: CSV files with one column an observation: 1, 0, -1 or blank.
-        ids: of the run's studies, in order.
+        files: CSV files with one column for each observation: 1, 0, -1 or blank.
+        ids: ids of the run's studies, in order.
 
     Raises:
-        InputError: a file is missing or damaged, a column, an id or a row is missing or stands twice.
+        InputError: a file is missing or damaged, a column, id or row is missing, or an id occurs twice.
     """
     book: dict[str, Labels] = {}
     given: dict[str, list[Labels | None]] = {}
@@ -191,7 +192,7 @@ def _by_study(
         return [_labels(row, file) for row in rows]
     table = {row[column]: row for row in rows}
     if len(table) != len(rows):
-        raise InputError(f"{file}: an id stands twice")
+        raise InputError(f"{file}: an id occurs twice")
     if absent := [study for study in ids if study not in table]:
         raise InputError(f"{file} lacks {len(absent)} of {len(ids)} studies, the first is {absent[0]!r}")
     return [_labels(table[study], file) for study in ids]

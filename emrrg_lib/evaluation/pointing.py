@@ -1,20 +1,20 @@
 """The pointing game: does the model look at a finding while it writes the finding's name?
 
-The reference report is teacher-forced; the query is the tokens of the word that names the finding, or
-all tokens of its sentence, where side and place are chosen; the map is the mean over heads of one hybrid
-layer's cross-attention, or that weighted by the gate, of one layer or summed over all; the layer is
-chosen on validation, on localised findings. A hit: the
-arg-max patch over all views lies within one patch (8-neighbourhood) of the mask. A finding is *localised*
-where at most a quarter of all patches would hit, *small* where at most 15 % would: to point at a heart
-that fills the frame tells little. Beside the hits stand *chance* (the share of patches that
-would hit), a *centre* prior (the middle of the first view) and a *place* prior (per finding, the patch
-that would have hit most often on validation): attention that beats only chance may have learnt where
-such findings usually are.
+The reference report is teacher-forced. The query is the tokens of the word that names the finding, or all
+tokens of its sentence, in which side and place are chosen. The map is the mean over heads of one hybrid
+layer's cross-attention, or that mean weighted by the gate, of one layer or summed over all layers. The
+layer is chosen on validation, on localised findings. A map *hits* if its arg-max patch over all views lies
+within one patch (8-neighbourhood) of the mask. A finding is *localised* if at most a quarter of all patches
+would hit, and *small* if at most 15 % would: a hit on a heart that fills the frame proves little.
+
+Every table also has three expected shares. *Chance* is the share of patches that would hit. The *centre*
+prior always points at the middle of the first view. The *place* prior points at the patch that would have
+hit most often on validation, for each finding. Attention that beats only chance may have learnt where such
+findings usually are.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -23,58 +23,14 @@ import numpy as np
 from emrrg_lib.evaluation.intervals import percentiles, resample
 from emrrg_lib.files import InputError
 
-NAMING: dict[str, tuple[str, ...]] = {
-    "Enlarged Cardiomediastinum": (
-        r"widen\w*",
-        r"mediastin\w*\b[^.]*?\b(enlarg\w*)",
-        r"(enlarg\w*)[^.]*?\bmediastin",
-        r"prominen\w*",
-        r"mediastin\w*",
-    ),
-    "Cardiomegaly": (
-        r"cardiomegal\w*",
-        r"(?:heart|cardiac)\b[^.]*?\b(enlarg\w*)",
-        r"(enlarg\w*)[^.]*?\b(?:heart|cardiac)",
-        r"heart|cardiac|silhouette",
-    ),
-    "Lung Lesion": (r"\w*nodul\w*", r"mass(?:es)?\b", r"lesions?|tumou?rs?"),
-    "Lung Opacity": (
-        r"opaci\w*",
-        r"infiltrat\w*",
-        r"airspace",
-        r"haz\w*",
-        r"densit\w*|interstitial|markings",
-    ),
-    "Edema": (r"o?edema\w*", r"congesti\w*", r"overload|failure"),
-    "Consolidation": (r"consolid\w*",),
-    "Pneumonia": (r"\w*pneumonia\w*", r"infecti\w*"),
-    "Atelectasis": (r"\w*atelect\w*", r"collaps\w*", r"volume loss"),
-    "Pneumothorax": (r"\w*pneumothora\w*",),
-    "Pleural Effusion": (r"effusions?", r"fluid", r"blunt\w*"),
-    "Pleural Other": (r"thicken\w*", r"plaques?|scar\w*|fibro\w*", r"pleural"),
-    "Fracture": (r"\w*fractur\w*",),
-    "Support Devices": (
-        r"pacemakers?",
-        r"catheters?",
-        r"tubes?",
-        r"ports?\b",
-        r"lines?\b",
-        r"leads?\b",
-        r"picc|devices?|stents?|valves?|wires?|tip|drains?",
-    ),
-}
-"""Observation -> patterns of the words that name it, most telling first; a group marks the word."""
-
 MAPS = tuple(
     (kind, token) for kind in ("attention", "attention x gate") for token in ("predicts", "own", "sentence")
 )
-"""What is read of a trace: which map, and at which positions: the one that predicts the word, the word's
-own, or those of its whole sentence."""
+"""(map, positions): the map is read at the position that predicts the word, at the word's own, or over its
+whole sentence."""
 
 AREAS = {"small": 0.15, "localised": 0.25}
 """Group of findings -> largest share of the patches that would hit."""
-
-_NEGATION = re.compile(r"\b(?:no|not|without|negative for|free of)\b[^.]*$")
 
 
 @dataclass(frozen=True)
@@ -118,54 +74,6 @@ class Pointing:
     place: float
 
 
-def naming_span(text: str, observation: str, affirmed: bool = True) -> tuple[int, int] | None:
-    """Where the most telling word that names an observation stands.
-
-    Args:
-        text: a report or sentence. observation: a key of :data:`NAMING`.
-        affirmed: pass over words inside a negation.
-
-    Returns:
-        Start and end of the first such word in `text`; None where there is none.
-
-    Raises:
-        InputError: an unknown observation.
-    """
-    if observation not in NAMING:
-        raise InputError(f"No naming words for {observation!r}: choose one of {', '.join(NAMING)}.")
-    text = text.lower()
-    for pattern in NAMING[observation]:
-        for match in re.finditer(rf"\b(?:{pattern})", text):
-            if not (affirmed and _NEGATION.search(text[: match.start()])):
-                return match.span(match.lastindex or 0)
-    return None
-
-
-def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
-    """Positions of the tokens that spell the affirmed word naming an observation, [] where it is not named.
-
-    Args:
-        tokens: the report's tokens as text pieces, leading spaces kept.
-        observation: a key of :data:`NAMING`; InputError for any other.
-    """
-    span = naming_span("".join(tokens), observation)
-    if span is None:
-        return []
-    ends = np.cumsum([len(token) for token in tokens])
-    first, last = np.searchsorted(ends, [span[0], span[1] - 1], side="right")
-    return list(range(int(first), int(last) + 1))
-
-
-def sentence_tokens(tokens: Sequence[str], named: Sequence[int]) -> list[int]:
-    """Positions of all tokens of the sentence that `named`, of :func:`naming_tokens`, stands in."""
-    text, ends = "".join(tokens), np.cumsum([len(token) for token in tokens])
-    before, full_stop, _ = text[: ends[named[0]] - len(tokens[named[0]]) + 1].rpartition(". ")
-    stop = text.find(". ", ends[named[-1]] - 1)
-    places = [len(before + full_stop), stop if stop >= 0 else len(text) - 1]
-    first, last = np.searchsorted(ends, places, side="right")
-    return list(range(int(first), int(last) + 1))
-
-
 def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None) -> np.ndarray:
     """Attention of the naming tokens, averaged over heads and tokens.
 
@@ -174,8 +82,10 @@ def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | N
         gate: (layer, token) to weight every token by how far its gate is open; None: all tokens alike.
 
     Returns:
-        float (layer, view, patch); with `gate` (layer + 1, view, patch), the last one the sum over layers.
-        InputError where there is no token.
+        float (layer, view, patch). With `gate` (layer + 1, view, patch): the last map is the sum over layers.
+
+    Raises:
+        InputError: there is no token.
     """
     if len(tokens) == 0:
         raise InputError("The finding is not named: there is no token to read the attention of.")
@@ -188,7 +98,10 @@ def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | N
 
 
 def patch_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Patches that a pixel mask touches: bool (view, H, W) -> bool (view, rows, cols), at most (H, W)."""
+    """Patches that a pixel mask touches: bool (view, H, W) -> bool (view, rows, cols).
+
+    Raises InputError where the mask is smaller than the grid.
+    """
     mask = np.asarray(mask, bool)
     views, height, width = mask.shape
     if height < grid[0] or width < grid[1]:
@@ -248,36 +161,31 @@ def pointing_game(
     """The table of the pointing game.
 
     Args:
-        cases: test cases; InputError if there is none. layer: of :func:`choose_layer` on validation.
-        priors: of :func:`place_priors` on validation; a kind without one never hits.
+        cases: test cases. layer: from :func:`choose_layer` on validation.
+        priors: from :func:`place_priors` on validation; a kind without a prior never hits.
         seed: of the bootstrap.
 
     Returns:
         One row per kind in alphabetical order, then those groups of :data:`AREAS` that have cases, then
         "all".
+
+    Raises:
+        InputError: there is no case.
     """
     if len(cases) == 0:
         raise InputError("No test case names a finding: there is nothing to point at.")
     values = np.array([_case_values(case, layer, priors) for case in cases])
-    studies = np.unique([case.study for case in cases], return_inverse=True)[1]
-    kinds = np.array([case.kind for case in cases])
-    rows = []
+    studies, kinds = np.array([case.study for case in cases]), np.array([case.kind for case in cases])
     groups = {str(kind): kinds == kind for kind in sorted(set(kinds))}
     groups |= {name: values[:, 1] <= area for name, area in AREAS.items()} | {"all": values[:, 1] <= 1}
+    rows = []
     for name, chosen in groups.items():
         if chosen.any():
             hit, chance, centre, place = values[chosen].T
-            rows.append(
-                Pointing(
-                    name,
-                    int(chosen.sum()),
-                    float(hit.mean()),
-                    *_interval(hit, studies[chosen], seed),
-                    float((hit - centre).mean()),
-                    *_interval(hit - centre, studies[chosen], seed),
-                    *(float(column.mean()) for column in (chance, centre, place)),
-                )
-            )
+            ends = _interval(hit, studies[chosen], seed)
+            gain, gain_ends = float((hit - centre).mean()), _interval(hit - centre, studies[chosen], seed)
+            priors_hit = (float(column.mean()) for column in (chance, centre, place))
+            rows.append(Pointing(name, len(hit), float(hit.mean()), *ends, gain, *gain_ends, *priors_hit))
     return rows
 
 
@@ -292,28 +200,22 @@ def pointing_tables(
         validation, test: key of :data:`MAPS` -> cases. layers: the LLM's index of each hybrid layer.
 
     Returns:
-        `layer` (LLM's index, or "all"), `position` (index into a case's maps) and `rows` of plain
-        attention at the predicting position; `variants`, one dict a map with the same keys and map, token
-        and validation (share of hits on its localised cases); `chosen`, the index of the best one there.
-        None where no finding with a mask is named.
+        `variants`, one dict for each map, with its `map` and `token` (the key of MAPS), `layer` (the LLM's
+        index, or "all"), `position` (index into a case's maps), `validation` (share of hits on the localised
+        cases) and `rows`; `chosen`, the index of the variant that is best on validation; and `layer`,
+        `position` and `rows` of the first one, plain attention at the predicting position. None where no
+        finding with a mask is named.
     """
     if not all(validation.values()) or not all(test.values()):
         return None
     variants = []
-    for key in MAPS:
-        position = choose_layer(validation[key])
-        rows = pointing_game(test[key], position, place_priors(validation[key]))
-        share = float(validation_hits(validation[key])[position])
-        variants.append(
-            {
-                "map": key[0],
-                "token": key[1],
-                "layer": [*layers, "all"][position],
-                "position": position,
-                "validation": share,
-                "rows": [asdict(row) for row in rows],
-            }
-        )
+    for kind, token in MAPS:
+        known, cases = validation[kind, token], test[kind, token]
+        position = choose_layer(known)
+        variant = {"map": kind, "token": token, "layer": [*layers, "all"][position], "position": position}
+        variant["validation"] = float(validation_hits(known)[position])
+        variant["rows"] = [asdict(row) for row in pointing_game(cases, position, place_priors(known))]
+        variants.append(variant)
     best = max(range(len(variants)), key=lambda index: variants[index]["validation"])
     first = {name: variants[0][name] for name in ("layer", "position", "rows")}
     return first | {"variants": variants, "chosen": best}

@@ -1,4 +1,7 @@
-"""Everything a score table needs from the model: reports of every system, linear head, pointing cases."""
+"""Runs a model for its score table: writes every system's reports, linear-head labels, pointing and traces.
+
+:func:`predict_run` needs the model and its data; :mod:`emrrg_lib.evaluation.score` then needs its files only.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emrrg_lib.data.annotation import load_mask
 from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.images import load_mask
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.nlg import score_each
+from emrrg_lib.evaluation.naming import naming_tokens, sentence_tokens
+from emrrg_lib.evaluation.nlg import meteor_available, score_each
 from emrrg_lib.evaluation.pointing import (
     MAPS,
     Case,
-    naming_tokens,
     patch_mask,
     pointing_tables,
-    sentence_tokens,
     token_map,
 )
 from emrrg_lib.files import processes, write_json
@@ -42,10 +44,11 @@ Splits = Mapping[str, StudySet]
 
 @torch.no_grad()
 def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
-    """Features of the encoder as before stage 3: mean and maximum over the tokens of each view.
+    """Features of the encoder as it was before stage 3: mean and maximum over the tokens of each view.
 
-    (N, V · 2d), an absent view being zero; with views `mean` (N, 2d), the mean over a study's views. N is
-    at most ENCODED, the first studies of the split.
+    Returns:
+        (N, V · 2d), zeros for an absent view; with views `mean` (N, 2d), the mean over a study's views. N is
+        at most ENCODED, the first studies of the split.
     """
     out, average, count = [], model.settings.data.views == "mean", min(len(studies), ENCODED)
     with model.untouched_encoder():
@@ -61,7 +64,7 @@ def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
 
 
 def _present(studies: StudySet) -> np.ndarray:
-    """(N, 13) bool: observations worded as present or uncertain, No Finding left out; N as above."""
+    """(N, 13) bool: observations worded as present or uncertain, without No Finding; N ≤ ENCODED."""
     labels = [
         study.labels or label_report(report)
         for study, report in zip(studies.studies[:ENCODED], studies.reports, strict=False)
@@ -70,7 +73,7 @@ def _present(studies: StudySet) -> np.ndarray:
 
 
 def pointing_cases(model: EMRRG, studies: StudySet) -> dict[tuple[str, str], list[Case]]:
-    """Teacher-forced maps of every localised finding that the reference names, by the keys of MAPS."""
+    """Teacher-forced maps of every finding that has a mask and is named in the reference, by key of MAPS."""
     size, cases = model.settings.encoder.image_size, {key: [] for key in MAPS}
     for index, study in enumerate(tqdm(studies.studies, desc="pointing", leave=False)):
         findings = [f for f in study.findings or () if f["label"] and any(f["masks"])]
@@ -105,7 +108,7 @@ def pointing_cases(model: EMRRG, studies: StudySet) -> dict[tuple[str, str], lis
 
 
 def _image_systems(model: EMRRG, data: Splits) -> tuple[dict[str, list[str]], list[dict]]:
-    """Reports of the nearest training images, and the linear head's labels: what the encoder sees."""
+    """Two controls of the encoder: reports of the nearest training images, and the linear head's labels."""
     features = {split: image_features(model, studies) for split, studies in data.items()}
     neighbours = nearest_neighbour(features["train"], data["train"].reports[:ENCODED], features["test"])
     head = fit_linear_head(features["train"], _present(data["train"]), features["val"], _present(data["val"]))
@@ -113,7 +116,7 @@ def _image_systems(model: EMRRG, data: Splits) -> tuple[dict[str, list[str]], li
 
 
 def _oracles(studies: Sequence[Study], seed: int, rule: str) -> dict[str, list[str]]:
-    """What a perfect reader would write; for phantoms only, whose findings are known."""
+    """Reports of a perfect reader. Only phantoms have them, because their findings are known."""
     if any(study.findings is None for study in studies):
         return {}
     rng = np.random.default_rng(seed)
@@ -151,7 +154,11 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     systems |= text_controls(data["train"].reports, data["val"].reports, len(test), seed)
     neighbours, head = _image_systems(model, data)
     systems |= neighbours | _oracles(test.studies, seed, model.settings.data.cleaning)
-    scores = score_each(test.reports, hypotheses)
+    every = [report for reports in (hypotheses, *systems.values()) for report in reports]
+    meteor = meteor_available(
+        [*test.reports] * (1 + len(systems)), every
+    )  # the score table needs all of them
+    scores = score_each(test.reports, hypotheses, meteor)
     write_predictions(
         run,
         (

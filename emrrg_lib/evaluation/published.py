@@ -1,7 +1,7 @@
 """The papers' tables (`data/published`), and a run's scores beside them.
 
-Two numbers stand in one table only where the reader is told what differs: data set, references,
-labeler, averages. Published rows never appear beside synthetic data without a word about it.
+Two numbers are printed in one table only if the table also says how they differ: data set, references,
+labeler, averages. Published rows never appear beside synthetic data without a note.
 """
 
 from __future__ import annotations
@@ -14,26 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from emrrg_lib.files import KIT, InputError
+from emrrg_lib.data.sources import SOURCES
+from emrrg_lib.evaluation.metrics import columns
+from emrrg_lib.files import KIT, InputError, text_table
 from emrrg_lib.run_folder import read_json
 
 FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
-DATASETS = {"IU X-Ray": r"\biu\b|open-?i\b", "MIMIC-CXR": r"mimic", "CheXpert Plus": r"chexpert"}
-# Column of a published table -> (heading, metric of metrics.json).
-COLUMNS = {
-    **{f"Bleu_{n}": (f"BLEU-{n}", f"Bleu_{n}") for n in range(1, 5)},
-    "ROUGE_L": ("ROUGE-L", "ROUGE_L"),
-    "METEOR": ("METEOR", "METEOR"),
-    "CIDEr": ("CIDEr", "CIDEr"),
-    "CE_P": ("CE P", "CE14_micro_P"),
-    "CE_R": ("CE R", "CE14_micro_R"),
-    "CE_F1": ("CE F1", "CE14_micro_F1"),
-    "CE13_F1": ("CE F1, 13", "CE13_micro_F1"),
-    "minutes": ("minutes", ""),
-    "parameters_millions": ("tuned, M", ""),
-}
-CE = ("CE_P", "CE_R", "CE_F1")
 _OTHER = "CE with *: read by another labeler ({theirs}) than this run's ({ours}), so not comparable."
 _AVERAGE = (
     "CE: micro average over 14 observations; 13 leaves No Finding out. "
@@ -54,8 +41,8 @@ def published(table: str) -> pd.DataFrame:
         table: `emrrg_table1` to `emrrg_table6` or `cxpmrg_table1` to `cxpmrg_table5`.
 
     Returns:
-        One row a system and data set: table, dataset, system, what else the table tells of it
-        (publication, setting, labeler), metrics as floats (NaN: a dash), source, note.
+        One row for each system and data set: table, dataset, system, publication, setting and labeler
+        where the table has them, metrics as floats (NaN: a dash), source, note.
 
     Raises:
         InputError: there is no such table.
@@ -64,7 +51,7 @@ def published(table: str) -> pd.DataFrame:
     if table not in known:
         raise InputError(f"there is no published table '{table}'; there are {', '.join(known)}")
     frame = pd.read_csv(FOLDER / f"{table}.csv", dtype={"publication": str})
-    texts = frame.columns.difference(list(COLUMNS))
+    texts = frame.columns.difference(list(columns()))
     return frame.assign(**{name: frame[name].fillna("") for name in texts})
 
 
@@ -74,9 +61,9 @@ class ScoreTable:
 
     Attributes:
         caption: data set, split, references, labeler, studies and date of the run.
-        rows: one dict a row: source, system, `<column of COLUMNS>`, and `<column>_low`, `_high`
-            where there is an interval; `labeler` where it is not the run's.
-        notes: sentences that belong under the table.
+        rows: one dict a row: source, system, the columns of `metrics.columns()`, and `<column>_low`,
+            `<column>_high` where there is an interval; `labeler` where it is not the run's.
+        notes: sentences to print under the table.
     """
 
     caption: str
@@ -86,21 +73,18 @@ class ScoreTable:
     def render(self, style: str = "text") -> str:
         """The table as `text`, `markdown` or `csv`; the first two end with the notes."""
         if style == "csv":
-            told = {"run": self.caption, "remarks": " ".join(self.notes)}
-            return pd.DataFrame([row | told for row in self.rows]).to_csv(index=False).rstrip("\n")
-        columns = [name for name in COLUMNS if any(row.get(name) is not None for row in self.rows)]
-        lines = [["", *(COLUMNS[name][0] for name in columns)]]
+            about = {"run": self.caption, "remarks": " ".join(self.notes)}
+            return pd.DataFrame([row | about for row in self.rows]).to_csv(index=False).rstrip("\n")
+        shown = [name for name in columns() if any(row.get(name) is not None for row in self.rows)]
+        lines = [["", *(columns()[name][1].title for name in shown)]]
         for row in self.rows:
-            lines.append([row["system"], *(_value(row, name) for name in columns)])
-            if style == "text" and any(f"{name}_low" in row for name in columns):
-                lines.append(["", *(_interval(row, name) for name in columns)])
-        if style == "markdown":
-            ranges = [["", *(_interval(row, name) for name in columns)] for row in self.rows]
-            lines[1:] = [
-                [f"{cell} ({end})" if end else cell for cell, end in zip(*pair, strict=True)]
-                for pair in zip(lines[1:], ranges, strict=True)
-            ]
-        drawn = _markdown(lines) if style == "markdown" else _text(lines)
+            values, ranges = ([cell(row, name) for name in shown] for cell in (_value, _interval))
+            if style == "markdown":
+                values = [f"{v} ({r})" if r else v for v, r in zip(values, ranges, strict=True)]
+            lines.append([row["system"], *values])
+            if style == "text" and any(ranges):
+                lines.append(["", *ranges])
+        drawn = text_table(lines, markdown=style == "markdown")
         bullets = "\n".join(f"- {note}" for note in self.notes)
         return f"{self.caption}\n\n{drawn}\n\n{bullets}".rstrip("\n")
 
@@ -119,46 +103,51 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     metrics = read_json(Path(run) / "metrics.json")
     dataset, labeler = str(metrics["dataset"]), str(metrics["labeler"])
     synthetic = "synthetic" in dataset.lower()
-    known = next((name for name, seen in DATASETS.items() if re.search(seen, dataset, re.I)), None)
+    known = next((row.printed for row in SOURCES if re.search(row.mentions, dataset, re.I)), None)
     chosen = tables if tables is not None else HEADLINE if known and not synthetic else ()
     rows = [row for name in chosen for row in _published_rows(name, known, labeler)]
     if tables and not rows:
         raise InputError(f"{', '.join(tables)} has no row of {known}; see data/published")
-    notes = ["Ranges: 95 % intervals from resampled studies.", _AVERAGE]
-    if synthetic or not known:
-        kind = "synthetic" if synthetic else "not one of the papers'"
-        notes.insert(0, (_ELSEWHERE if rows else _ALONE).format(kind=kind))
-    if others := sorted({row["labeler"] for row in rows} - {"", labeler}):
-        notes.append(_OTHER.format(theirs=", ".join(others), ours=labeler))
-    references = metrics.get("references", "full")
-    if any(row["source"].startswith("EMRRG") for row in rows):
-        notes.append(_CUT.format(references=references))
-    notes += [f"{row['note']}." for row in rows if row["note"]]
-    told = {
+    facts = {
         "split": metrics["split"],
         "studies": metrics.get("studies"),
-        "references": references,
+        "references": metrics.get("references", "full"),
         "labeler": labeler,
         "uncertain": metrics.get("uncertain"),
         "scored": metrics.get("date"),
     }
-    caption = "; ".join([dataset, *(f"{name} {value}" for name, value in told.items() if value)])
-    return ScoreTable(caption, [*_own_rows(metrics), *rows], notes)
+    caption = "; ".join([dataset, *(f"{name} {value}" for name, value in facts.items() if value)])
+    kind = "synthetic" if synthetic else "" if known else "not one of the papers'"
+    return ScoreTable(caption, [*_own_rows(metrics), *rows], _notes(rows, kind, facts))
+
+
+def _notes(rows: Sequence[dict[str, Any]], kind: str, facts: dict[str, Any]) -> list[str]:
+    """The sentences under a table: how the published `rows` differ from the run of these facts.
+
+    `kind` says why the run's data set is not a published one; "" where it is one.
+    """
+    notes = [(_ELSEWHERE if rows else _ALONE).format(kind=kind)] if kind else []
+    notes += ["Ranges: 95 % intervals from resampled studies.", _AVERAGE]
+    if others := sorted({row["labeler"] for row in rows} - {"", facts["labeler"]}):
+        notes.append(_OTHER.format(theirs=", ".join(others), ours=facts["labeler"]))
+    if any(row["source"].startswith("EMRRG") for row in rows):
+        notes.append(_CUT.format(references=facts["references"]))
+    return notes + [f"{row['note']}." for row in rows if row["note"]]
 
 
 def _own_rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for row in metrics["rows"]:
         out: dict[str, Any] = {"source": "this run", "system": row["system"], "labeler": ""}
-        for column, (_, metric) in COLUMNS.items():
-            if row["metrics"].get(metric) is not None:
-                out[column] = row["metrics"][metric]
-                if interval := row["ci"].get(metric):
+        for column, (key, _) in columns().items():
+            if row["metrics"].get(key) is not None:
+                out[column] = row["metrics"][key]
+                if interval := row["ci"].get(key):
                     out[f"{column}_low"], out[f"{column}_high"] = interval
         yield out
 
 
 def _published_rows(table: str, dataset: str | None, labeler: str) -> Iterator[dict[str, Any]]:
-    """The rows of one data set (None: of every one); `labeler` is kept where it is another one."""
+    """The rows of one data set (None: of all of them); a row keeps its labeler where it is not `labeler`."""
     for row in published(table).to_dict("records"):
         if dataset is not None and row["dataset"] != dataset:
             continue
@@ -168,7 +157,7 @@ def _published_rows(table: str, dataset: str | None, labeler: str) -> Iterator[d
             dataset is None and row["dataset"],
             f"{paper.split('-')[0]} {number.replace('Table ', 'T')}",
         ]
-        values = {name: row[name] for name in COLUMNS if pd.notna(row.get(name))}
+        values = {name: row[name] for name in columns() if pd.notna(row.get(name))}
         theirs = row.get("labeler", "")
         yield values | {
             "source": row["source"],
@@ -181,29 +170,11 @@ def _published_rows(table: str, dataset: str | None, labeler: str) -> Iterator[d
 def _value(row: dict[str, Any], name: str) -> str:
     if row.get(name) is None:
         return "-"
-    digits = 2 if name in ("minutes", "parameters_millions") else 3
-    return f"{row[name]:.{digits}f}" + ("*" if name in CE and row["labeler"] else "")
+    metric = columns()[name][1]
+    return f"{row[name]:.{metric.decimals}f}" + ("*" if metric.clinical and row["labeler"] else "")
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
     if f"{name}_low" not in row:
         return ""
     return "–".join(f"{row[f'{name}_{end}']:.3f}".removeprefix("0") for end in ("low", "high"))
-
-
-def _text(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    drawn = [
-        [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        for line in lines
-    ]
-    drawn.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in drawn)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)

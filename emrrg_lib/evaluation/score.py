@@ -1,4 +1,7 @@
-"""Scores a run folder: predictions.jsonl in, metrics.json out; and compares two."""
+"""Scores written reports: a run's predictions.jsonl → metrics.json, the controls of a data set, two runs.
+
+No model is needed here: :mod:`emrrg_lib.evaluation.predict` has written the reports of every system.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from emrrg_lib.evaluation import intervals
 from emrrg_lib.evaluation.baselines import text_controls
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, positive
 from emrrg_lib.evaluation.intervals import Difference, SystemStatistics, paired_differences, system_statistics
+from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, METRICS
+from emrrg_lib.evaluation.nlg import meteor_available
 from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
 from emrrg_lib.files import InputError, write_json
 from emrrg_lib.run_folder import read_config, read_json, read_predictions
@@ -34,23 +39,22 @@ NOTES = {
     "oracle, commonest wording": "the true findings in the commonest wording: the ceiling of word overlap",
     "linear head": "a supervised linear head on the same frozen encoder: the ceiling of recognition",
 }
-JUDGED = ("Bleu_4", "CIDEr", "CE13_micro_F1")
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
-    """Writes `metrics.json` of a run: every system's scores with 95 % intervals.
+    """Writes `metrics.json` of a run: every system's scores with 95 % intervals; returns its path.
 
     Args:
         run: folder with `predictions.jsonl`.
         references: `full`, or `emrrg`: cut to `max_length` tokens as the released code scores them
             (NOTES E26); None takes the run's configuration.
-        labeler: reads references and reports. With RULES and whole references, labels that the data set
-            brings are the references' labels.
+        labeler: reads references and reports. If it is RULES and the references are whole, then labels
+            that the data set brings are used as the references' labels.
 
     Raises:
-        InputError: no or damaged predictions, or a labeler without labels for them.
+        InputError: predictions are missing or damaged, or the labeler has no labels for them.
     """
     run = Path(run)
     rows = read_predictions(run)
@@ -65,9 +69,7 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
     texts, labels = reference_side(rows, references, labeler)
     written = {MODEL: [row["hypothesis"] for row in rows]}
     written |= {name: [of[name] for of in systems] for name in systems[0]}
-    statistics = {
-        name: _statistics(name, texts, labels, reports, labeler) for name, reports in written.items()
-    }
+    statistics = _statistics(written, texts, labels, labeler)
     probes = read_json(run / "probes.json") if (run / "probes.json").is_file() else {}
     metrics = metrics_of(_dataset(run, probes), references, labeler.name, labels, statistics)
     if all(row.get("linear_head") for row in rows):
@@ -80,14 +82,14 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
 
 
 def evaluate_controls(data: Path, out: Path, rule: str, labeler: Labeler = RULES, seed: int = 0) -> Path:
-    """Writes `metrics.json` of the controls that need no image, for any data set; returns its path.
+    """Writes `metrics.json` of the controls that need no image; returns its path.
 
     Args:
-        data: as `read_dataset` takes it; images need not be there. out: folder to write into.
-        rule: cleaning rule of the reports. seed: of the random training report and of a seeded split.
+        data: as `read_dataset` takes it; the images may be missing. out: folder to write into.
+        rule: cleaning rule of the reports. seed: for the random training report and a seeded split.
 
     Raises:
-        InputError: data that cannot be read, or a split without studies.
+        InputError: the data cannot be read, or a split has no studies.
     """
     dataset = read_dataset(data, seed)
     train, val, test = (
@@ -95,10 +97,7 @@ def evaluate_controls(data: Path, out: Path, rule: str, labeler: Labeler = RULES
         for split in ("train", "val", "test")
     )
     labels = _labelled(labeler, test, REFERENCES)
-    statistics = {
-        name: _statistics(name, test, labels, reports, labeler)
-        for name, reports in text_controls(train, val, len(test), seed).items()
-    }
+    statistics = _statistics(text_controls(train, val, len(test), seed), test, labels, labeler)
     caption = f"{dataset.caption}, cleaning {rule}, no images used"
     return write_json(out / "metrics.json", metrics_of(caption, "full", labeler.name, labels, statistics))
 
@@ -111,7 +110,7 @@ def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[in
         labeler: reads the references and both runs' reports.
 
     Raises:
-        InputError: damaged predictions, an id twice, other ids or other references.
+        InputError: predictions are damaged, an id occurs twice, or ids or references differ.
     """
     paths = (Path(run_a), Path(run_b))
     for path in paths:
@@ -130,17 +129,16 @@ def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[in
             f"'{changed[0]}': write both runs' predictions with the same cleaning"
         )
     texts, labels = reference_side(first, "full", labeler)
-    pair = ([row["hypothesis"] for row in first], [other[row["id"]]["hypothesis"] for row in first])
-    found = [
-        _labelled(labeler, reports, f"reports of {run}")
-        for reports, run in zip(pair, (run_a, run_b), strict=True)
-    ]
-    systems = [system_statistics(texts, *both) for both in zip(pair, (labels, labels), found, strict=True)]
-    return len(first), paired_differences(*systems)
+    written = {
+        f"reports of the first run, {run_a}": [row["hypothesis"] for row in first],
+        f"reports of the second run, {run_b}": [other[row["id"]]["hypothesis"] for row in first],
+    }
+    statistics = _statistics(written, texts, labels, labeler, must=tuple(written))
+    return len(first), paired_differences(*statistics.values())
 
 
 def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
-    """The reference texts to score against, and their labels; arguments as in `evaluate_run`."""
+    """The reference texts and their labels; arguments as in `evaluate_run`."""
     key = {"full": "reference", "emrrg": "reference_emrrg"}[references]
     if not all(key in row for row in rows):
         raise InputError(
@@ -160,7 +158,7 @@ def metrics_of(
     labels: list[dict],
     statistics: Mapping[str, SystemStatistics],
 ) -> dict[str, Any]:
-    """The content of `metrics.json` for scored systems; differences are those of the model to the others."""
+    """The content of `metrics.json`; its differences are the model's scores minus those of each control."""
     rows = [
         {
             "system": name,
@@ -176,7 +174,7 @@ def metrics_of(
         for name, other in statistics.items()
         if name != MODEL and MODEL in statistics
         for difference in paired_differences(statistics[MODEL], other)
-        if difference.metric in JUDGED
+        if METRICS[difference.metric].judged
     ]
     return {
         "schema": SCHEMA,
@@ -201,20 +199,36 @@ def _labelled(labeler: Labeler, texts: list[str], which: str) -> list[dict]:
 
 
 def _statistics(
-    name: str, texts: list[str], labels: list[dict], reports: list[str], labeler: Labeler
-) -> SystemStatistics:
-    """The model must have labels; a control that a CSV does not cover goes without clinical scores."""
-    found = _labelled(labeler, reports, name) if name == MODEL else labeler.label(reports, name)
-    return system_statistics(texts, reports, labels, found)
+    written: Mapping[str, list[str]],
+    texts: list[str],
+    labels: list[dict],
+    labeler: Labeler,
+    must: Sequence[str] = (MODEL,),
+) -> dict[str, SystemStatistics]:
+    """The statistics of every system, by its name.
+
+    The systems in `must` need labels; another one that a CSV does not cover has no clinical scores.
+    """
+    found = {
+        name: _labelled(labeler, reports, name) if name in must else labeler.label(reports, name)
+        for name, reports in written.items()
+    }
+    every = [report for reports in written.values() for report in reports]
+    meteor = meteor_available(texts * len(written), every)  # one start of Java for the whole table
+    return {
+        name: system_statistics(texts, reports, labels, found[name], meteor)
+        for name, reports in written.items()
+    }
 
 
 def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any]:
-    """The linear head writes no text: clinical scores over its 13 observations only."""
+    """Clinical scores of the linear head over its 13 observations; it writes no text."""
     reference = label_codes(labels)
     hypothesis = label_codes([{name: None for name in OBSERVATIONS} | row for row in predicted])
     point = clinical_row(reference, hypothesis, np.ones((1, len(labels))))
     spread = clinical_row(reference, hypothesis, intervals.resample(len(labels)))
-    kept = [name for name in point if name.startswith(("CE13_", "CE_F1")) and name != "CE_F1 No Finding"]
+    groups = (CLINICAL["CE13"], FINDING)
+    kept = [name for name in point if METRICS[name].group in groups and name != "CE_F1 No Finding"]
     return {
         "system": "linear head",
         "metrics": {name: float(point[name][0]) for name in kept},

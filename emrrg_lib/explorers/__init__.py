@@ -1,7 +1,8 @@
 """Pictures that answer: four explorers, each one call, each in three forms.
 
 `explorer` as the last line of a cell shows the live widget and its still picture; `.widget()`,
-`.figure()` and `.html(path)` give one form alone. They take a `Trace` or arrays, never a model.
+`.figure()` and `.html(path)` give one form alone. They take a `Trace` or arrays, never a model; the gate
+explorer also takes a function that writes the report again.
 """
 
 from emrrg_lib.explorers.base import Choice, Explorer

@@ -1,4 +1,4 @@
-"""What all explorers share: choices in, a picture with its read-out back, in three forms."""
+"""The common part of all explorers: choices go in, a picture with its sentence comes out, in three forms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 from IPython.display import display
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emrrg_lib.files import InputError, write_text
-from emrrg_lib.interpret.page_example import figure_picture
+from emrrg_lib.interpret.page_example import figure_picture, render
 from emrrg_lib.interpret.style import HEAT, Picture
 
 MOST_BYTES = 2_000_000  # of a page
@@ -42,7 +41,7 @@ class Choice:
 
 
 class Live(widgets.VBox):
-    """A live explorer: `controls` by name, the `picture`, and what it shows in words (`read_out`)."""
+    """A live explorer: `controls` by name, the `picture`, and its sentence in words (`read_out`)."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
@@ -56,7 +55,7 @@ class Live(widgets.VBox):
         self.answer()
 
     def answer(self, change: Any = None) -> None:
-        """Draws what the controls say; a note stands under the picture while it is being made."""
+        """Draws the choice of the controls; a note is under the picture until the new one is there."""
         at = {name: control.value for name, control in self.controls.items()}
         self.read_out.value = _status(self.explorer.waiting(**at))
         picture, buffer = self.explorer.draw(**at), io.BytesIO()
@@ -74,16 +73,16 @@ class Explorer(ABC):
     """One explorer; a choice is given by the number of its option.
 
     Attributes:
-        title, explains: head of the page. script: the page's own JavaScript, a file beside this one.
+        title, explains: head of the page. kind: the function of `explorer.js` that draws the page.
     """
 
     title: str
     explains: str
-    script: str
+    kind: str
 
     @abstractmethod
     def choices(self) -> list[Choice]:
-        """What can be chosen."""
+        """The choices of the live form."""
 
     @abstractmethod
     def draw(self, **at: int) -> Picture:
@@ -91,14 +90,14 @@ class Explorer(ABC):
 
     @abstractmethod
     def figure(self) -> Picture:
-        """The still twin: what the explorer shows, side by side, for print and for code hosts."""
+        """The still twin: several choices side by side, for print and for code hosts."""
 
     @abstractmethod
     def page(self) -> dict[str, Any]:
-        """What the script of the page reads: JSON values."""
+        """JSON values for the script of the page."""
 
     def page_choices(self) -> list[Choice]:
-        """What can be chosen on the page, where no kernel computes."""
+        """The choices on the page, where no kernel computes."""
         return self.choices()
 
     def extras(self, controls: dict[str, widgets.Widget]) -> Sequence[widgets.Widget]:
@@ -106,7 +105,7 @@ class Explorer(ABC):
         return ()
 
     def waiting(self, **at: int) -> str:
-        """What stands under the picture until the new one is there."""
+        """The note under the picture until the new one is there."""
         return "drawing …"
 
     def widget(self) -> Live:
@@ -119,20 +118,15 @@ class Explorer(ABC):
         Raises:
             InputError: the page would be larger than 2 MB.
         """
-        folder = Environment(
-            loader=FileSystemLoader([_HERE, _HERE.parent / "interpret"]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        text = folder.get_template("explorer.html").render(
+        text = render(
+            "explorer.html",
+            _HERE,
+            _HERE.parent / "interpret",
             title=self.title,
             explains=self.explains,
-            script=self.script,
             choices=self.page_choices(),
             still=figure_picture(self.figure()),
-            data=self.page() | {"colours": _colours()},
+            data=self.page() | {"kind": self.kind, "colours": _colours()},
         )
         if len(text.encode()) > MOST_BYTES:
             raise InputError(
@@ -159,7 +153,7 @@ def quantised(maps: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 
 def _colours() -> list[list[int]]:
-    """The heat map's 256 colours with their opacity, as `style.heat_rgba` draws them."""
+    """The heat map's 256 colours with their opacity, the same as in `style.heat_rgba`."""
     share = np.linspace(0, 1, 256)
     alpha = 0.85 * np.clip((share - 0.08) / 0.6, 0, 1)
     return np.round(255 * np.column_stack([HEAT(share)[:, :3], alpha])).astype(int).tolist()

@@ -13,7 +13,7 @@ from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.figures import WIDTH
 from emrrg_lib.interpret.page_example import figure_picture
 from emrrg_lib.interpret.style import PAPER, Picture
-from emrrg_lib.interpret.words import describe
+from emrrg_lib.interpret.words import describe_trace
 from emrrg_lib.trace import Trace
 
 STEPS = 20  # slider positions from closed to as trained
@@ -27,8 +27,8 @@ class GateExplorer(Explorer):
 
     Args:
         trace: the record of the report as the model wrote it.
-        regenerate: {layer id: scale of its gate} → the Trace of the report written with them; it is
-            asked once for every choice. Without it the gates are shown as they are.
+        regenerate: {layer id: scale of its gate} → the Trace of the report written with them. Every choice
+            calls it once. Without it, the explorer shows the gates as they are.
     """
 
     title = "What the gates let in"
@@ -36,7 +36,7 @@ class GateExplorer(Explorer):
         "Each column is a word, each row a hybrid layer; white is a closed gate. Scale the gates: "
         "the report is written again; words that differ from the model's own report are marked."
     )
-    script = "swap.js"
+    kind = "pictures"
 
     def __init__(
         self, trace: Trace, regenerate: Callable[[Mapping[int, float]], Trace] | None = None
@@ -69,10 +69,10 @@ class GateExplorer(Explorer):
         card, gate = _card_height(trace), panels.gate_height(trace, WIDTH - 2 * _MARGIN)
         figure = Picture((WIDTH, card + gate + 0.35), facecolor=PAPER)
         name = f"layer {self.trace.layer_ids[layer - 1]}" if layer else "all layers"
-        told = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
+        in_words = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
         peak = float(np.abs(self.trace.gate).max(initial=0.0))  # one scale for all: closing turns pale
         panels.draw_gate(figure, trace, _MARGIN, card + 0.25, WIDTH - 2 * _MARGIN, peak)
-        figure.alt = f"{told} {describe(trace)}"
+        figure.alt = f"{in_words} {describe_trace(trace)}"
         return figure
 
     def figure(self) -> Picture:
@@ -83,11 +83,11 @@ class GateExplorer(Explorer):
         gate = panels.gate_height(self.trace, WIDTH - 2 * _MARGIN)
         figure = Picture((WIDTH, sum(heights) + gate + 0.35), facecolor=PAPER)
         panels.draw_gate(figure, self.trace, _MARGIN, 0.1, WIDTH - 2 * _MARGIN)
-        told, top = [describe(self.trace)], gate + 0.25
+        in_words, top = [describe_trace(self.trace)], gate + 0.25
         for step, trace, height in zip(steps, traces, heights, strict=True):
-            told.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
+            in_words.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
             top += height
-        figure.alt = " ".join(told)
+        figure.alt = " ".join(in_words)
         return figure
 
     def page_choices(self) -> list[Choice]:
@@ -103,7 +103,7 @@ class GateExplorer(Explorer):
 
 
 def changed_words(before: Trace, after: Trace) -> list[bool]:
-    """For each word of `after`: is it new, compared with the report before?"""
+    """For each word of `after`: True if the report before does not have it at this place."""
     old, new = ([word.text for word in trace.words()] for trace in (before, after))
     changed = np.ones(len(new), dtype=bool)
     for block in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
@@ -112,7 +112,7 @@ def changed_words(before: Trace, after: Trace) -> list[bool]:
 
 
 def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: str) -> str:
-    """One report with the words marked that differ from the report before; tells it in words."""
+    """Draws one report, its new words marked, and returns the same in words."""
     words, changed = [word.text for word in after.words()], changed_words(before, after)
     spans, at = [], 0
     for word, new in zip(words, changed, strict=True):
@@ -120,14 +120,13 @@ def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: s
         at += len(word) + 1
     new = [word for word, is_new in zip(words, changed, strict=True) if is_new]
     lost = sum(changed_words(after, before))
-    told = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
-    width = WIDTH - 2 * _MARGIN
-    body = panels.text_card(figure, _MARGIN, top, width, _card_height(after), f"Gate of {where}: {told}")
-    panels.draw_marked_text(body, " ".join(words), spans, _TYPE, width - 0.28)
+    in_words = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
+    title, report = f"Gate of {where}: {in_words}", " ".join(words)
+    panels.draw_card(figure, (_MARGIN, top), WIDTH - 2 * _MARGIN, title, report, spans, _TYPE)
     marked = f", new are: {' '.join(new)}" if new else ""
-    return f"Gate of {where}: {told}{marked}. The report: {' '.join(words)}"
+    return f"{title}{marked}. The report: {report}"
 
 
 def _card_height(trace: Trace) -> float:
     text = " ".join(word.text for word in trace.words())
-    return panels.text_height(text, _TYPE, WIDTH - 2 * _MARGIN - 0.28) + 0.5
+    return panels.card_height(text, _TYPE, WIDTH - 2 * _MARGIN)

@@ -1,4 +1,4 @@
-"""Partial LoRA: which rows a target touches, what a rank costs, what training changed (paper §3.3)."""
+"""Partial LoRA: the rows that a target touches, the cost of a rank, the change by training (paper §3.3)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LoraExplorer(Explorer):
     """Choose a target and a rank: touched rows, parameters, and the weight change after training.
 
     Args:
-        targets: what can be chosen; those with a delta first. rank: the one trained with.
+        targets: the choices; those with a delta come first. rank: the rank of the training.
     """
 
     title = "Partial LoRA, target by target"
@@ -70,7 +70,7 @@ class LoraExplorer(Explorer):
         "Orange: the rows that the target touches. Beside it ΔW = scale · B · A after training, one "
         "panel a matrix; at a smaller rank, the best approximation of it."
     )
-    script = "swap.js"
+    kind = "pictures"
 
     def __init__(self, targets: Sequence[LoraTarget], rank: int = 8) -> None:
         self.targets, self.rank = list(targets), rank
@@ -82,27 +82,25 @@ class LoraExplorer(Explorer):
             Choice("rank", "Rank", [str(rank) for rank in RANKS], nearest, slider=True),
         ]
 
-    def tell(self, target: LoraTarget, rank: int) -> str:
+    def sentences(self, target: LoraTarget, rank: int) -> str:
         """Numbers of one choice, in words."""
         n, out, width = target.weight.shape
         low, high = target.rows
         cost = f"{n} · {rank} · ({width} + {high - low}) = {target.parameters(rank):,} weights"
         several = "matrix" if n == 1 else "matrices"
-        told = (
-            f"Target {target.name}: rows {low} to {high - 1} of {n} {several} of {out} × {width}; rank "
-            f"{rank} costs {cost}. "
-        )
+        rows = f"rows {low} to {high - 1} of {n} {several} of {out} × {width}"
+        in_words = f"Target {target.name}: {rows}; rank {rank} costs {cost}. "
         if target.delta is None:
-            return told + "No adapter of this target was trained in this run."
+            return in_words + "No adapter of this target was trained in this run."
         size = np.linalg.norm(target.delta) / np.linalg.norm(target.weight)
-        return told + (
+        return in_words + (
             f"Training changed the matrices by {size:.1%} of their size; {target.kept(rank):.0%} "
             f"of that is left at rank {rank}."
         )
 
     def draw(self, target: int, rank: int) -> Picture:
         chosen, rank = self.targets[target], RANKS[rank]
-        figure = Picture((WIDTH, 2.9), facecolor=PAPER, alt=self.tell(chosen, rank))
+        figure = Picture((WIDTH, 2.9), facecolor=PAPER, alt=self.sentences(chosen, rank))
         inch_text(figure, 0.15, 0.24, f"Target {chosen.name}", 10)
         draw_rows(inch_axes(figure, 0.5, 0.4, 1.1, 2.3), chosen)
         if chosen.delta is None:
@@ -127,7 +125,7 @@ class LoraExplorer(Explorer):
             title = f"{target.name}: size of ΔW after training"
             inch_text(figure, 0.15, top + 0.2, title, 9, MUTED, weight="bold")
             draw_change(figure, target, self.rank, 0.4, top + 0.3, 1.6)
-        figure.alt = " ".join(self.tell(target, self.rank) for target in self.targets)
+        figure.alt = " ".join(self.sentences(target, self.rank) for target in self.targets)
         return figure
 
     def page(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class LoraExplorer(Explorer):
             for place, rank in enumerate(RANKS):
                 if target.delta is not None or place == 0:  # untrained: the picture is the same at every rank
                     pictures.append(figure_picture(self.draw(number, place)))
-                states.append([len(pictures) - 1, self.tell(target, rank)])
+                states.append([len(pictures) - 1, self.sentences(target, rank)])
         return {"pictures": pictures, "states": states}
 
 
@@ -145,25 +143,15 @@ def draw_rows(axes: Axes, target: LoraTarget) -> None:
     rows = target.weight.shape[1]
     axes.set(xlim=(0, 1), ylim=(rows, 0), xticks=[])
     low, high = target.rows
-    axes.add_patch(
-        Rectangle((0, low), 1, high - low, facecolor=ORANGE_FILL, edgecolor=ORANGE, hatch="///", linewidth=0)
-    )
+    hatched = {"facecolor": ORANGE_FILL, "edgecolor": ORANGE, "hatch": "///", "linewidth": 0}
+    axes.add_patch(Rectangle((0, low), 1, high - low, **hatched))
     for name, (start, stop) in target.blocks.items():
         axes.axhline(stop, color=MUTED, linewidth=0.8)
-        axes.text(
-            0.5,
-            (start + stop) / 2,
-            name,
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color=INK,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
-        )
+        label = axes.text(0.5, (start + stop) / 2, name, ha="center", va="center", fontsize=8.5, color=INK)
+        label.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.2, "alpha": 0.85})
     axes.set_yticks([low, high])
     axes.tick_params(labelsize=7, length=2, color=MUTED, labelcolor=INK)
-    for spine in axes.spines.values():
-        spine.set_color(MUTED)
+    axes.spines[:].set_color(MUTED)
 
 
 def draw_change(
@@ -177,18 +165,11 @@ def draw_change(
     wide = (WIDTH - left - 0.95) / len(shown)
     for place, number in enumerate(shown):
         axes = inch_axes(figure, left + place * wide, top + 0.2, wide - 0.1, height - 0.2)
-        axes.imshow(
-            change[place],
-            cmap=HEAT,
-            vmin=0,
-            vmax=peak,
-            aspect="auto",
-            extent=(0, width, target.rows[1], target.rows[0]),
-        )
+        rows = (0, width, *target.rows[::-1])
+        axes.imshow(change[place], cmap=HEAT, vmin=0, vmax=peak, aspect="auto", extent=rows)
         axes.set(xlim=(0, width), ylim=(out, 0), xticks=[], yticks=[])
         axes.set_title(target.matrices[number], fontsize=7.5, color=INK, pad=3)
-        for spine in axes.spines.values():
-            spine.set_color(RULE)
+        axes.spines[:].set_color(RULE)
     bar = inch_axes(figure, WIDTH - 0.85, top + 0.2 + height * 0.1, 0.1, height * 0.7)
     panels.colour_bar(figure, bar, 0.0, peak, f"size of ΔW, rank {rank}", signed=False)
 

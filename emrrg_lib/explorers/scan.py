@@ -1,4 +1,4 @@
-"""Scan: four paths over the grid, what the state remembers, what each direction adds (paper §3.2)."""
+"""Scan: four paths over the grid, the memory of the state, the share of each direction (paper §3.2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from matplotlib.axes import Axes
 from emrrg_lib.explorers.base import Choice, Explorer, packed, quantised
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.figures import WIDTH
+from emrrg_lib.interpret.figures_vision import DIRECTION_NAMES
 from emrrg_lib.interpret.page_example import xray_picture
 from emrrg_lib.interpret.panels import inch_axes, inch_text
 from emrrg_lib.interpret.style import INK, MUTED, OUTLINE, PAPER, Picture
 
-NAMES = ("rows", "rows, backwards", "columns", "columns, backwards")
-
 
 def scan_memory(delta: np.ndarray, A: np.ndarray, B: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How much of each token the state holds after each step of h ← exp(ΔA) h + Δ B x.
+    """The amount of each token in the state after each step of h ← exp(ΔA) h + Δ B x.
 
     Args:
         delta, x: (L, d), in scan order; delta after softplus. A: (d, N), negative. B: (L, N).
@@ -43,8 +42,8 @@ class ScanExplorer(Explorer):
     Args:
         image: (H, W), (H, W, 3) or (3, H, W). grid: patches (rows, cols).
         orders: (G, L) token numbers in the order of each direction. memory: (G, L, L), see `scan_memory`.
-        outputs: (G, L, d), in token order, what each direction adds: their sum is the mixer's output.
-        cls_index: number of the token that is no patch; None where there is none.
+        outputs: (G, L, d), in token order: the part of each direction; their sum is the mixer's output.
+        cls_index: number of the cls token, which is not a patch; None for an encoder without it.
 
     Raises:
         ValueError: the shapes disagree.
@@ -55,7 +54,7 @@ class ScanExplorer(Explorer):
         "Left: the path of one scan; the warmer a patch, the more of it the state still holds. "
         "Right: the size of the block's output, or how it changes when a direction is dropped."
     )
-    script = "scan.js"
+    kind = "scan"
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class ScanExplorer(Explorer):
             )
         if L - (cls_index is not None) != grid[0] * grid[1]:
             raise ValueError(f"{L} tokens do not fill the grid {tuple(grid)} with cls_index {cls_index}.")
-        self.names = [NAMES[number] for number in range(G)]
+        self.names = DIRECTION_NAMES[:G]
         self.patches = np.delete(np.arange(L), [] if cls_index is None else [cls_index])  # token → patch
         full = np.sum(outputs, axis=0)
         without = (full - outputs) * G / (G - 1)  # the mixer takes the mean of its directions
@@ -100,7 +99,7 @@ class ScanExplorer(Explorer):
         return [widgets.HBox([widgets.Label("Walk:"), play])]
 
     def held(self, direction: int, step: int) -> np.ndarray:
-        """(rows, cols) what the state holds of each patch after a step (from 0)."""
+        """(rows, cols): the amount of each patch in the state after a step (from 0)."""
         tokens = np.zeros(self.orders.shape[1])
         tokens[self.orders[direction]] = self.memory[direction, step]
         return tokens[self.patches].reshape(self.grid)
@@ -119,7 +118,7 @@ class ScanExplorer(Explorer):
         return figure
 
     def draw_path(self, axes: Axes, direction: int, step: int) -> None:
-        """The X-ray, what the state holds of each patch, and the path up to the step."""
+        """The X-ray, the amount of each patch in the state, and the path up to the step."""
         held = self.held(direction, step)
         panels.draw_overlay(axes, self.image, held, float(held.max()), smooth=False)
         height, width = np.shape(axes.images[0].get_array())[:2]
@@ -147,11 +146,11 @@ class ScanExplorer(Explorer):
         return f"Without {self.names[drop - 1]}: the output changes by {self.share[drop - 1]:.0%}"
 
     def figure(self) -> Picture:
-        """Every direction at two steps, and what the block loses without it."""
+        """Every direction at two steps, and the change of the block's output without it."""
         G, L = self.orders.shape
         side, steps = (WIDTH - 0.2) / G - 0.08, (L // 3, L - 1)
         figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)), facecolor=PAPER)
-        peak, told = float(self.maps[1:].max()), []
+        peak, in_words = float(self.maps[1:].max()), []
         for direction in range(G):
             left = 0.1 + direction * (side + 0.08)
             for place, step in enumerate(steps):
@@ -159,17 +158,12 @@ class ScanExplorer(Explorer):
                 inch_text(figure, left, top + 0.17, f"{self.names[direction]}, step {step + 1}", 8.5)
                 self.draw_path(inch_axes(figure, left, top + 0.25, side, side), direction, step)
             top = 0.1 + len(steps) * (side + 0.3)
-            told_effect = f"dropped: output changes by {self.share[direction]:.0%}"
-            inch_text(figure, left, top + 0.17, told_effect, 8.5, MUTED)
-            panels.draw_overlay(
-                inch_axes(figure, left, top + 0.25, side, side),
-                self.image,
-                self.maps[1 + direction].reshape(self.grid),
-                peak,
-                smooth=False,
-            )
-            told.append(f"{self.read_step(direction, steps[0])} {self._effect(direction + 1)}.")
-        figure.alt = " ".join(told)
+            effect = f"dropped: output changes by {self.share[direction]:.0%}"
+            inch_text(figure, left, top + 0.17, effect, 8.5, MUTED)
+            axes, change = inch_axes(figure, left, top + 0.25, side, side), self.maps[1 + direction]
+            panels.draw_overlay(axes, self.image, change.reshape(self.grid), peak, smooth=False)
+            in_words.append(f"{self.read_step(direction, steps[0])} {self._effect(direction + 1)}.")
+        figure.alt = " ".join(in_words)
         return figure
 
     def page(self) -> dict[str, Any]:

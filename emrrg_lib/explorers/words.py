@@ -1,8 +1,9 @@
-"""Word ↔ patch: where a word looks, and which words look at a patch (paper §3.4, Eq. 1)."""
+"""Word ↔ patch: the patches that a word looks at, the words that look at a patch (paper §3.4, Eq. 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
@@ -25,12 +26,12 @@ class WordExplorer(Explorer):
     """Pick a word and see its cross-attention; pick a patch and see which words look there.
 
     Args:
-        images: one array a view, each (H, W), (H, W, 3) or (3, H, W).
+        images: one array per view, each (H, W), (H, W, 3) or (3, H, W).
         trace: the record of the report.
         masks: finding → (view, H, W) bool, true places that can be laid over.
 
     Raises:
-        ValueError: not one image a view, or a trace without words.
+        ValueError: the number of images is not that of the views, or the trace has no word.
     """
 
     title = "Where words look"
@@ -38,7 +39,7 @@ class WordExplorer(Explorer):
         "Pick a word: the map shows where it looks. Pick a patch, by a click on the X-ray or with "
         "the sliders: the darker a word, the more it looks there."
     )
-    script = "words.js"
+    kind = "words"
 
     def __init__(self, images: Images, trace: Trace, masks: Mapping[str, np.ndarray] | None = None) -> None:
         self.images, self.trace, self.masks = one_image_per_view(images, trace), trace, dict(masks or {})
@@ -46,15 +47,8 @@ class WordExplorer(Explorer):
         if not self.words:
             raise ValueError("the trace has no word to look at: generate a report with trace=True first.")
         # (layer, head choice, word, view · patch); the first two head choices are mean and max
-        heads = np.stack(
-            [
-                trace.attention[:, :, word.start : word.stop]
-                .mean(axis=2)
-                .reshape(len(trace.layer_ids), trace.heads, -1)
-                for word in trace.words()
-            ],
-            axis=2,
-        )
+        tokens = [trace.attention[:, :, word.start : word.stop].mean(axis=2) for word in trace.words()]
+        heads = np.stack(tokens, axis=2).reshape(len(trace.layer_ids), trace.heads, len(tokens), -1)
         joined = [heads.mean(axis=1, keepdims=True), heads.max(axis=1, keepdims=True)]
         self.maps = np.concatenate([*joined, heads], axis=1)
 
@@ -82,12 +76,8 @@ class WordExplorer(Explorer):
         heads = ("mean", "max")[head] if head < 2 else head - 2
         mask = list(self.masks.values())[outline - 1] if outline else None
         figure = attention_overlay(self.images, self.trace, word, layer, heads=heads, masks=mask)
-        height, width = (
-            side / cells
-            for side, cells in zip(
-                np.shape(figure.axes[view].images[0].get_array())[:2], self.trace.grid, strict=True
-            )
-        )
+        pixels = np.shape(figure.axes[view].images[0].get_array())[:2]
+        height, width = np.divide(pixels, self.trace.grid)
         corner = (col * width - 0.5, row * height - 0.5)
         for colour, line in ((INK, 3.2), (PAPER, 1.4)):  # seen on dark and on bright ground
             figure.axes[view].add_patch(
@@ -133,37 +123,22 @@ class WordExplorer(Explorer):
         words, views = default_words(self.trace, 3), len(self.images)
         side = min((WIDTH - 0.2) / len(words) / views - 0.12, 1.42)
         height, column = side + 0.42, views * (side + 0.03) + 0.2
-        figure = Picture(
-            (0.2 + column * len(words), 0.1 + len(self.trace.layer_ids) * (height + 0.2)), facecolor=PAPER
-        )
-        told = []
+        size = (0.2 + column * len(words), 0.1 + len(self.trace.layer_ids) * (height + 0.2))
+        figure, in_words = Picture(size, facecolor=PAPER), []
         for layer, number in enumerate(self.trace.layer_ids):
             top = 0.2 + layer * (height + 0.2)
             inch_text(figure, 0.15, top + 0.05, f"Layer {number}", 8.5, MUTED, weight="bold")
-            told += [
-                f"Layer {number}: "
-                + draw_word(
-                    figure,
-                    self.images,
-                    self.trace,
-                    word,
-                    layer,
-                    (0.15 + place * column, top),
-                    side,
-                    self.masks,
-                )
-                for place, word in enumerate(words)
-            ]
-        figure.alt = "Where words look, layer by layer. " + " ".join(told)
+            for place, word in enumerate(words):
+                corner = (0.15 + place * column, top)
+                sentence = draw_word(figure, self.images, self.trace, word, layer, corner, side, self.masks)
+                in_words.append(f"Layer {number}: {sentence}")
+        figure.alt = "Where words look, layer by layer. " + " ".join(in_words)
         return figure
 
     def page_choices(self) -> list[Choice]:
-        return [
-            Choice(each.name, each.label, each.options[: self._page_heads()], each.value, each.slider)
-            if each.name == "head"
-            else each
-            for each in self.choices()
-        ]
+        choices = {choice.name: choice for choice in self.choices()}
+        choices["head"] = replace(choices["head"], options=choices["head"].options[: self._page_heads()])
+        return list(choices.values())
 
     def _page_heads(self) -> int:
         return self.maps.shape[1] if self.maps.size <= _MOST_CELLS else 2
@@ -174,11 +149,9 @@ class WordExplorer(Explorer):
         views = [
             xray_picture(image, "", f"X-ray, {view_name(view)}") for view, image in enumerate(self.images)
         ]
+        sizes = [(view["width"], view["height"]) for view in views]
         outlines = [
-            [
-                mask_outline(mask, picture["width"], picture["height"])
-                for mask, picture in zip(masks, views, strict=True)
-            ]
+            [mask_outline(mask, *size) for mask, size in zip(masks, sizes, strict=True)]
             for masks in self.masks.values()
         ]
         return {

@@ -1,12 +1,11 @@
-"""Pictures and pages of what the model did, made from a `Trace` or arrays, never from a model."""
+"""Pictures and pages of a model at work; they take a `Trace` or arrays, never a model."""
 
 from emrrg_lib.interpret.figures import attention_overlay, gate_strip, loss_curve, study_figure, word_grid
 from emrrg_lib.interpret.matching import Mark, Match, matching_spans, shared_marks
 from emrrg_lib.interpret.model_picture import PARTS, ModelNumbers, model_picture
-from emrrg_lib.interpret.page import write_report_page
 from emrrg_lib.interpret.page_example import Example, Overlay, SystemReport, overlays_from_trace
 from emrrg_lib.interpret.style import Picture
-from emrrg_lib.interpret.words import NamingWord, describe, naming_words
+from emrrg_lib.interpret.words import NamingWord, describe_trace, naming_words
 from emrrg_lib.trace import Trace, Word
 
 __all__ = [
@@ -22,7 +21,7 @@ __all__ = [
     "Trace",
     "Word",
     "attention_overlay",
-    "describe",
+    "describe_trace",
     "gate_strip",
     "loss_curve",
     "matching_spans",
@@ -32,5 +31,4 @@ __all__ = [
     "shared_marks",
     "study_figure",
     "word_grid",
-    "write_report_page",
 ]

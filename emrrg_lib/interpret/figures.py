@@ -1,8 +1,7 @@
-"""Figures of one report: the gate strip, where words look, the loss curve.
+"""Figures of one report: the gate strip, the attention of words, the whole study; and the loss curve.
 
-Every function takes a `Trace`, arrays and texts, never a model, and returns a `Picture`: a
-matplotlib Figure with a text alternative in `alt`. The notebooks show these figures and the HTML
-page of a run embeds the same ones.
+Every function takes a `Trace`, arrays and texts, never a model, and returns a `Picture`: a matplotlib
+Figure with a text alternative in `alt`. The notebooks show these figures, and the page of a run holds them.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.matching import count_words, matching_spans
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, Picture
 from emrrg_lib.interpret.words import (
     default_words,
-    describe,
     describe_place,
+    describe_trace,
     naming_words,
     view_name,
     widest_layer,
@@ -33,7 +32,7 @@ Images = Sequence[np.ndarray] | np.ndarray
 
 
 def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
-    """How far each token opened the gate of each hybrid layer (paper §3.4, Eq. 2).
+    """Draws how far each token opened the gate of each hybrid layer (paper §3.4, Eq. 2).
 
     Args:
         trace: the record of one generated report.
@@ -43,7 +42,7 @@ def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
         Layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, words under it.
     """
     height = panels.gate_height(trace, width - 0.2)
-    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe(trace))
+    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe_trace(trace))
     panels.draw_gate(figure, trace, 0.1, 0.1, width - 0.2)
     return figure
 
@@ -58,10 +57,10 @@ def attention_overlay(
     masks: np.ndarray | None = None,
     smooth: bool = True,
 ) -> Picture:
-    """Where one word looked, laid over every view (paper §3.4, Eq. 1).
+    """Draws the attention of one word over every view (paper §3.4, Eq. 1).
 
     Args:
-        images: one array a view, each (H, W), (H, W, 3) or (3, H, W).
+        images: one array per view, each (H, W), (H, W, 3) or (3, H, W).
         trace: the record of the report.
         word: position in `trace.words()`.
         layer: position on the trace's layer axis.
@@ -70,7 +69,7 @@ def attention_overlay(
         smooth: False shows the patches as squares.
 
     Raises:
-        ValueError: if there is not one image a view, or the word or layer does not exist.
+        ValueError: if the number of images is not that of the views, or the word or layer does not exist.
     """
     images = one_image_per_view(images, trace)
     weights = trace.word_attention(word, layer, heads)
@@ -94,18 +93,18 @@ def attention_overlay(
 def word_grid(
     images: Images, trace: Trace, layer: int, words: Sequence[int] | None = None, columns: int = 3
 ) -> Picture:
-    """Small pictures of where several words looked, each word on its own scale.
+    """Draws the attention of several words as small pictures, each word on its own scale.
 
     Args:
-        images: one array a view.
+        images: one array per view.
         trace: the record of the report.
         layer: position on the trace's layer axis.
-        words: positions in `trace.words()`; by default the words that name a finding (at most
-            eight), or, where none does, the four words with the widest open gates.
+        words: positions in `trace.words()`; by default at most eight words that name a finding, or
+            else the four words with the widest open gates.
         columns: words in one row.
 
     Raises:
-        ValueError: if there is not one image a view, or a word or the layer does not exist.
+        ValueError: if the number of images is not that of the views, or a word or the layer does not exist.
     """
     images = one_image_per_view(images, trace)
     chosen = list(words) if words is not None else default_words(trace, 8)
@@ -115,12 +114,12 @@ def word_grid(
     figure = Picture((0.1 + columns * group, 0.35 + rows * (side + 0.4)), facecolor=PAPER)
     title = f"Where words look · layer {trace.layer_ids[layer]}"
     inch_text(figure, 0.1, 0.22, title, 9, MUTED)
-    told = []
+    in_words = []
     for position, word in enumerate(chosen):
         row, column = divmod(position, columns)
         corner = (0.1 + column * group, 0.35 + row * (side + 0.4))
-        told.append(draw_word(figure, images, trace, word, layer, corner, side))
-    figure.alt = " ".join([f"{title}.", *told])
+        in_words.append(draw_word(figure, images, trace, word, layer, corner, side))
+    figure.alt = " ".join([f"{title}.", *in_words])
     return figure
 
 
@@ -134,9 +133,9 @@ def draw_word(
     side: float,
     masks: Mapping[str, np.ndarray] | None = None,
 ) -> str:
-    """Draws one word's attention over its views, `side` inches each, and tells it in words.
+    """Draws one word's attention over its views, `side` inches each; returns a sentence about it.
 
-    Of `masks`, finding → (view, H, W) bool, the one of the finding that the word names is outlined.
+    `masks` are finding → (view, H, W) bool; the mask of the word's own finding becomes an outline.
     """
     left, top = corner
     named = {item.word_index: item for item in naming_words(trace)}
@@ -158,11 +157,11 @@ def loss_curve(
     validation: Sequence[tuple[float, float]] = (),
     width: float = 6.4,
 ) -> Picture:
-    """Training loss over steps: pale as measured, dark as a running mean, dots on validation.
+    """Draws the training loss over steps: pale as logged, dark as a running mean, and dots on validation.
 
     Args:
         steps: optimiser steps, rising.
-        losses: mean negative log-likelihood in nats per report token, one a step.
+        losses: mean negative log-likelihood in nats per report token, one per step.
         validation: (step, loss) pairs.
         width: of the figure in inches.
 
@@ -185,17 +184,12 @@ def loss_curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half steps
     axes.set_xlabel("step", fontsize=8.5, color=INK)
     axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
-    axes.grid(color=RULE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=INK, length=0)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(MUTED)
+    panels.plain_axes(axes)
     return figure
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,): centred mean over a twentieth of the curve, over fewer values at its ends."""
+    """(n,) → (n,): centred mean over a twentieth of the curve; at its ends over fewer values."""
     half = max(1, len(values) // 40)
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -226,24 +220,24 @@ Card = tuple[str, str, list[tuple[int, int]]]  # title, text, marked character s
 def study_figure(
     images: Images, reference: str | None, generated: str, trace: Trace, layer: int | None = None
 ) -> Picture:
-    """Draws what a reader of one study wants to see at once.
+    """Draws one study on one page: X-rays, both reports, the gate, and the words that name a finding.
 
     Args:
-        images: one array a view.
-        reference: the radiologist's report; None where there is none.
+        images: one array per view.
+        reference: the radiologist's report, or None.
         generated: the model's report.
         trace: the record of the generated report.
         layer: position on the trace's layer axis; by default the one whose gate opens widest.
 
     Raises:
-        ValueError: if there is not one image a view, or the layer does not exist.
+        ValueError: if the number of images is not that of the views, or the layer does not exist.
     """
     images = one_image_per_view(images, trace)
     layer = widest_layer(trace) if layer is None else layer
     text_left = _MARGIN + len(images) * (_XRAY + 0.06) + 0.1
     card_width = WIDTH - text_left - 0.1
     cards = _cards(reference, generated)
-    heights = [panels.text_height(card[1], _TYPE, card_width - 0.28) + 0.5 for card in cards]
+    heights = [panels.card_height(text, _TYPE, card_width) for _, text, _ in cards]
     gate_top = max(_XRAY + 0.35, sum(heights) + 0.1 * len(heights)) + 0.35
     words_top = gate_top + panels.gate_height(trace, WIDTH - 0.2) + 0.2
     words = default_words(trace, 3)
@@ -255,13 +249,14 @@ def study_figure(
         panels.draw_xray(axes, image, view_name(view))
     top = 0.08
     for (title, text, spans), height in zip(cards, heights, strict=True):
-        body = panels.text_card(figure, text_left, top, card_width, height, title)
-        panels.draw_marked_text(body, text, spans, _TYPE, card_width - 0.28)
+        panels.draw_card(figure, (text_left, top), card_width, title, text, spans, _TYPE)
         top += height + 0.1
-    _heading(figure, gate_top - 0.12, "Gate: how much of the image each word let in, by layer")
+    title = "Gate: how much of the image each word let in, by layer"
+    inch_text(figure, _MARGIN, gate_top - 0.12, title, 9, MUTED, weight="bold")
     panels.draw_gate(figure, trace, 0.1, gate_top, WIDTH - 0.2)
     if words:
-        _heading(figure, words_top, f"Where words look · layer {trace.layer_ids[layer]}")
+        title = f"Where words look · layer {trace.layer_ids[layer]}"
+        inch_text(figure, _MARGIN, words_top, title, 9, MUTED, weight="bold")
     for position, word in enumerate(words):
         left = _MARGIN + position * (len(images) * (side + 0.03) + 0.2)
         draw_word(figure, images, trace, word, layer, (left, words_top - 0.02), side)
@@ -280,10 +275,6 @@ def _cards(reference: str | None, generated: str) -> list[Card]:
     ]
 
 
-def _heading(figure: Picture, top: float, text: str) -> None:
-    inch_text(figure, _MARGIN, top, text, 9, MUTED, weight="bold")
-
-
 def _alt(reference: str | None, generated: str, trace: Trace) -> str:
-    told = "" if reference is None else f"Reference report: {reference} "
-    return f"X-rays of one study. {told}Generated report: {generated} {describe(trace)}"
+    in_words = "" if reference is None else f"Reference report: {reference} "
+    return f"X-rays of one study. {in_words}Generated report: {generated} {describe_trace(trace)}"

@@ -1,6 +1,6 @@
 """Figures of the encoder: patches, maps of features, scan orders, plain curves (paper §3.2).
 
-They take arrays, never a model. Maps run from dark (lowest) to bright (highest): they also read in grey.
+They take arrays, never a model. Maps run from dark (lowest) to bright (highest): they are clear in grey too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw
 
-from emrrg_lib.interpret.panels import draw_xray, inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, RULE, Picture
+from emrrg_lib.interpret.panels import draw_xray, inch_axes, inch_text, plain_axes
+from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, Picture
 
 
 class Animation(AnimatedImage):
@@ -31,7 +31,7 @@ _LINES = (("-", "o", BLUE), ("--", "s", ORANGE), (":", "^", INK), ("-.", "D", MU
 
 
 def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -> Picture:
-    """An X-ray (H, W) under its patch grid; the marked patches (row-major numbers) enlarged beside it."""
+    """An X-ray (H, W) under its patch grid; beside it, enlarged, the marked patches (row-major numbers)."""
     height, columns = len(image), image.shape[1] // patch_size
     title = f"{height // patch_size} × {columns} patches of {patch_size} × {patch_size}"
     figure = Picture(
@@ -47,15 +47,10 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
     for place, number in enumerate(marked):
         row, column = (patch_size * index for index in divmod(number, columns))
         axes.add_patch(Rectangle((column, row), patch_size, patch_size, fill=False, edgecolor=ORANGE))
-        axes.text(
-            column + patch_size / 2 - 0.5,
-            row - 2,
-            str(number),
-            color=PAPER,
-            fontsize=8,
-            ha="center",
-            bbox={"facecolor": INK, "edgecolor": "none", "pad": 1},
+        name = axes.text(
+            column + patch_size / 2 - 0.5, row - 2, str(number), color=PAPER, fontsize=8, ha="center"
         )
+        name.set_bbox({"facecolor": INK, "edgecolor": "none", "pad": 1})
         one = inch_axes(figure, 4.05 + 1.65 * place, 1.4, 1.5, 1.5)
         one.imshow(image[row : row + patch_size, column : column + patch_size], cmap="gray", vmin=0, vmax=255)
         one.set_title(f"patch {number}", fontsize=8.5, color=INK)
@@ -69,9 +64,9 @@ def map_grid(
     columns: Sequence[str] = (),
     image: np.ndarray | None = None,
 ) -> Picture:
-    """Small maps (rows, cols), one line a name, each on its own scale from dark to bright.
+    """Small maps (rows, cols), one line per name, each map on its own scale from dark to bright.
 
-    `columns` are names above the maps of the first line; `image` is an X-ray that opens every line.
+    `columns` are names above the maps of the first line. With `image`, an X-ray, every line begins with it.
     """
     count, lead = max(map(len, rows.values())), image is not None
     side = min(1.25, 7.6 / (count + lead))
@@ -94,10 +89,10 @@ def map_grid(
 
 
 def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
-    """What each direction has read after so many tokens: read patches dark, the last one orange.
+    """The patches that each direction has read after so many tokens: dark, and the last one orange.
 
-    `orders` (G, side² + 1) holds token numbers in scan order; the cls token has no place in the image and
-    is drawn in its centre. The last column also shows the path.
+    `orders` (G, side² + 1) holds token numbers in scan order. The cls token has no place in the image; its
+    centre shows it. The last column also shows the path.
     """
     alt = f"{', '.join(DIRECTION_NAMES[: len(orders)])}: read after {', '.join(map(str, steps))} tokens."
     figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), facecolor=PAPER, alt=alt)
@@ -114,7 +109,7 @@ def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
 
 
 def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
-    """The same as a GIF of some ten kilobytes, all directions side by side; it runs three times."""
+    """The frames of `scan_frames` as a GIF of about ten kilobytes, side by side; it runs three times."""
     frames = []
     for step in [*range(1, orders.shape[1], every), orders.shape[1]]:
         cells = [np.pad(_scan_cells(order, step), _MARGIN, constant_values=255) for order in orders]
@@ -128,7 +123,7 @@ def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
 
 
 def _places(order: np.ndarray) -> np.ndarray:
-    """(L,) tokens -> (L, 2): top and left edge of their cells in pixels; cls lies in the centre."""
+    """(L,) tokens → (L, 2): top and left edge of their cells in pixels; the cls token lies in the centre."""
     side, middle = int(np.sqrt(len(order))), len(order) // 2
     places = np.stack(np.divmod(order - (order > middle), side), axis=1) * _CELL
     places[order == middle] = (side - 1) * _CELL // 2
@@ -153,7 +148,7 @@ def curves(
     title: str,
     log: bool = False,
 ) -> Picture:
-    """Plain curves, name -> (x values, y values), told apart by dash and mark as well as by colour."""
+    """Plain curves, name → (x values, y values); they differ by dash and mark as well as by colour."""
     figure = Picture((6.4, 3.1), facecolor=PAPER, alt=f"{title}: {', '.join(lines)}, {y} over {x}.")
     axes = inch_axes(figure, 0.75, 0.35, 5.45, 2.2)
     for number, (name, (across, up)) in enumerate(lines.items()):
@@ -165,8 +160,6 @@ def curves(
         axes.minorticks_off()
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=9.5, color=INK, loc="left")
-    axes.tick_params(labelsize=8, colors=INK, length=0)
-    axes.grid(color=RULE, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return figure

@@ -1,4 +1,4 @@
-"""Which stretches of words two reports share: the coloured marks of the paper's Fig. 3."""
+"""The stretches of words that two reports share: the coloured marks of the paper's Fig. 3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"(?P<word>\w+(?:[.'’/-]\w+)*)|(?P<end>[.!?;:\n])")
 
 @dataclass(frozen=True)
 class Match:
-    """One shared stretch: character spans [start, stop) in both texts, and its words' number."""
+    """One shared stretch: its character span [start, stop) in each text, and its number of words."""
 
     reference: tuple[int, int]
     hypothesis: tuple[int, int]
@@ -46,10 +46,10 @@ class Mark:
 
 
 def matching_spans(reference: str, hypothesis: str, min_words: int = 2) -> list[Match]:
-    """Finds the stretches of words that both texts share, longest first taken, none overlapping.
+    """Finds the stretches of words that both texts share; none overlaps another.
 
-    The longest common run of words is marked in both texts, then the longest among what is left,
-    down to `min_words`. Case and punctuation do not count; a run never crosses the end of a
+    The longest common run of words is marked in both texts, then the longest one among the other
+    words, down to `min_words`. Case and punctuation do not count; a run never crosses the end of a
     sentence.
 
     Args:
@@ -71,7 +71,7 @@ def matching_spans(reference: str, hypothesis: str, min_words: int = 2) -> list[
 
 
 def shared_marks(reference: str, reports: Sequence[str]) -> list[list[Mark]]:
-    """Who shares which words with the reference: the colours of the paper's Fig. 3.
+    """Marks the words that each report shares with the reference: the colours of the paper's Fig. 3.
 
     Returns:
         The marks of the reference, then those of every report, in reading order. A stretch ends
@@ -121,7 +121,7 @@ def count_words(text: str) -> int:
 
 
 def _tokens(text: str) -> list[_Token]:
-    """Words of `text`; sentence marks only raise the sentence number."""
+    """The words of `text`; a mark that ends a sentence only raises the sentence number."""
     tokens, sentence = [], 0
     for found in _TOKEN.finditer(text):
         if found["end"]:
@@ -134,7 +134,7 @@ def _tokens(text: str) -> list[_Token]:
 def _longest_common_run(
     left: list[_Token], right: list[_Token], left_free: list[bool], right_free: list[bool]
 ) -> tuple[int, int, int]:
-    """(length, start in left, start in right) of the longest free run; the earliest wins."""
+    """(length, start in left, start in right) of the longest free run; of equals, the earliest."""
     best = (0, 0, 0)
     runs = [0] * (len(right) + 1)  # runs[j + 1]: the common run ending at left[i - 1], right[j]
     for i, a in enumerate(left):

@@ -1,31 +1,33 @@
-"""The picture of the whole model, one drawing for every page, with the current part lit.
+"""The picture of the whole model (paper Fig. 2), one drawing for every page, with the current part lit.
 
-`model_picture.json` is the drawing: what belongs to which parts, one line an element. An element is
-the name of a method of `Canvas` (or of an entry of `_SPECIAL`) with its arguments, places in pixels;
-{names} in a text are numbers of the model.
+`model_picture.svg` is the drawing; an SVG editor opens it. Its `$names` are numbers of the model. Every part
+of `PARTS` is one group with its name as id; a group that belongs to several parts names them in `data-parts`.
+
+`data/model_picture.png` shows the SVG of `model_picture()`, saved as picture.svg, at double size: `chromium
+--headless --hide-scrollbars --window-size=900,620 --force-device-scale-factor=2 --screenshot picture.svg`.
 """
 
 from __future__ import annotations
 
-import json
+import html
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
-
-from matplotlib.patches import FancyArrowPatch
+from urllib.parse import quote
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.interpret.panels import inch_axes
-from emrrg_lib.interpret.picture_canvas import Canvas
-from emrrg_lib.interpret.picture_parts import draw_patches, draw_stack, draw_xray
-from emrrg_lib.interpret.style import PAPER, Picture
 
-_DRAWING = Path(__file__).with_name("model_picture.json")
-_SPECIAL = {"xray": draw_xray, "patches": draw_patches, "stack": draw_stack}
+_DRAWING = Path(__file__).with_name("model_picture.svg")
+_SVG = "http://www.w3.org/2000/svg"
+_PALE = "0.3"  # opacity of a part that is not lit
+_STACK = (160, 352, 56, 174)  # x, y, width, height in pixels: the place of the decoder layers
+_SHOWN = 104  # pixels: side of the X-ray that is cut into patches
 
-# Part -> what it is and where the paper has it; the keys are the names that `lit` takes.
+# Part → its meaning and its place in the paper. The keys are the names that `lit` takes.
 PARTS: dict[str, str] = {
     "image": "the X-ray, one or two views (§3.2)",
     "patches": "the image cut into square patches (§3.2)",
@@ -43,7 +45,7 @@ PARTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ModelNumbers:
-    """The sizes written into the picture; the defaults are the paper's IU X-ray model.
+    """The sizes in the picture; the defaults are those of the paper's IU X-ray model.
 
     Attributes:
         image_size: side of the square image in pixels.
@@ -51,10 +53,13 @@ class ModelNumbers:
         encoder_width: d of the encoder.
         encoder_depth: number of Vision Mamba blocks.
         lora_rank: r of both low-rank updates.
-        llm_name: shown at the language model.
+        llm_name: name of the language model.
         llm_width: D of the language model.
         llm_depth: number of decoder layers.
         hybrid_layers: indices of the layers with cross-attention.
+
+    Raises:
+        ValueError: the patches do not fill the image, or a hybrid layer does not exist.
     """
 
     image_size: int = 192
@@ -93,101 +98,103 @@ class ModelNumbers:
             config.llm.hybrid_layers,
         )
 
-    @property
-    def side(self) -> int:
-        """Patches along one side of the image."""
-        return self.image_size // self.patch_size
 
-    @property
-    def patches(self) -> int:
-        """Patches of one view."""
-        return self.side**2
+@dataclass(frozen=True, repr=False)
+class ModelPicture:
+    """A drawing that Jupyter shows as SVG: sharp at every size, with `alt` as its title and description.
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of one view, the cls token among them."""
-        return self.patches + 1
+    Attributes:
+        svg: the whole file as text. It needs no font, script or link from outside.
+        alt: the drawing in words, also its plain text.
+    """
+
+    svg: str
+    alt: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def _repr_html_(self) -> str:
+        """JupyterLab shows no SVG of an untrusted notebook nor an alt text for any: an image has both."""
+        return f'<img alt="{html.escape(self.alt)}" src="data:image/svg+xml,{quote(self.svg)}">'
+
+    def __repr__(self) -> str:
+        return self.alt
 
 
 def model_picture(
-    numbers: ModelNumbers | Mapping[str, Any] | None = None,
-    lit: str | Collection[str] | None = None,
-    size: tuple[float, float] = (9.0, 6.1),
-) -> Picture:
+    numbers: ModelNumbers | Mapping[str, Any] | None = None, lit: str | Collection[str] | None = None
+) -> ModelPicture:
     """Draws EMRRG from X-ray to report (paper Fig. 2), with the paper's section at every stage.
 
     Args:
-        numbers: sizes to write into the picture, as `ModelNumbers` or a mapping with its field
-            names.
-        lit: part or parts of `PARTS` to show in full colour while the rest fades; None shows
-            everything.
-        size: of the figure in inches; the drawing is 9.0 × 6.1 and scales as a whole into the
-            middle.
+        numbers: sizes to write into the picture, as `ModelNumbers` or a mapping with its field names.
+        lit: part or parts of `PARTS` to show in full colour; the rest turns pale. None shows everything.
 
     Raises:
         ValueError: if a part or a number does not exist.
     """
-    numbers = _numbers(numbers)
-    parts = frozenset([lit] if isinstance(lit, str) else lit or ())
-    if unknown := sorted(parts - PARTS.keys()):
+    if not isinstance(numbers, ModelNumbers):
+        known = [field.name for field in fields(ModelNumbers)]
+        if unknown := sorted(set(numbers or {}) - set(known)):
+            raise ValueError(f"The model picture has no number {unknown}; it takes {', '.join(known)}.")
+        numbers = ModelNumbers(**(numbers or {}))
+    lit = {lit} if isinstance(lit, str) else set(lit or ())
+    if unknown := sorted(lit - PARTS.keys()):
         raise ValueError(f"There is no part {unknown}; parts are {', '.join(PARTS)}.")
-    figure = Picture(size, facecolor=PAPER, alt=_alt(numbers, parts))
-    scale = min(size[0] / 9.0, size[1] / 6.1)
-    axes = inch_axes(
-        figure, (size[0] - 9.0 * scale) / 2, (size[1] - 6.1 * scale) / 2, 9.0 * scale, 6.1 * scale
-    )
-    axes.set_axis_off()
-    _draw(Canvas(axes, parts), numbers)
-    axes.set(xlim=(0, 900), ylim=(610, 0))
-    _scale_type(axes, scale)
-    return figure
+    side = numbers.image_size // numbers.patch_size
+    patches, title = side**2, "The EMRRG model."
+    description = _in_words(numbers, patches, lit)
+    values = {
+        **{name: escape(str(value)) for name, value in vars(numbers).items()},
+        **{"patches": patches, "tokens": patches + 1, "cell": f"{_SHOWN / side:.3f}"},
+        **{"title": title, "description": escape(description), **_decoder_layers(numbers)},
+    }
+    ElementTree.register_namespace("", _SVG)
+    drawing = ElementTree.fromstring(Template(_DRAWING.read_text(encoding="utf-8")).substitute(values))
+    for group in drawing.iterfind(f"{{{_SVG}}}g[@class='part']"):
+        parts = (group.get("data-parts") or group.get("id") or "").split()
+        if lit and lit.isdisjoint(parts):
+            group.set("opacity", _PALE)
+    return ModelPicture(ElementTree.tostring(drawing, encoding="unicode"), f"{title} {description}")
 
 
-def _numbers(numbers: ModelNumbers | Mapping[str, Any] | None) -> ModelNumbers:
-    if isinstance(numbers, ModelNumbers):
-        return numbers
-    known = [field.name for field in fields(ModelNumbers)]
-    if unknown := sorted(set(numbers or {}) - set(known)):
-        raise ValueError(f"The model picture has no number {unknown}; it takes {', '.join(known)}.")
-    return ModelNumbers(**(numbers or {}))
+def _decoder_layers(numbers: ModelNumbers) -> dict[str, str]:
+    """The elements whose places depend on the number of decoder layers.
+
+    Returns:
+        "layers": a bar a layer, the first one at the bottom, hybrid layers orange with their index; "lens":
+        the corners of the shape from the last hybrid layer to its close-up; "exit": the path to the report.
+    """
+    x, y, width, height = _STACK
+    pitch, bottom, drawn, labelled = min(24.0, height / numbers.llm_depth), y + height, [], y + 2 * height
+    for layer in range(numbers.llm_depth):
+        top, hybrid = bottom - (layer + 1) * pitch, layer in numbers.hybrid_layers
+        drawn.append(
+            f'<rect class="{"trained" if hybrid else "frozen"}" x="{x}" y="{top + 0.12 * pitch:.1f}" '
+            f'width="{width}" height="{0.76 * pitch:.1f}" rx="1.5"/>'
+        )
+        if hybrid and labelled - top > 11:  # indices that would touch the one below are left out
+            label = f'<text class="orange last" x="{x - 6}" y="{top + pitch / 2 + 3.8:.1f}">{layer}</text>'
+            drawn.append(label)
+            labelled = top
+    last = bottom - (max(numbers.hybrid_layers, default=0) + 1) * pitch
+    right, middle = x + width, x + width // 2
+    lens = f"{right},{last:.1f} {right + 22},{y} {right + 22},{bottom + 40} {right},{last + pitch:.1f}"
+    highest = bottom - pitch * numbers.llm_depth
+    exit_path = f"M{middle} {highest:.1f}V{y - 8}Q{middle} {y - 14} {middle + 6} {y - 14}H744"
+    return {"layers": "".join(drawn), "lens": lens if numbers.hybrid_layers else "", "exit": exit_path}
 
 
-def _scale_type(axes: Any, factor: float) -> None:
-    """Texts and lines grow with the drawing, which is measured in pixels of a 9 inch page."""
-    for text in axes.texts:
-        text.set_fontsize(text.get_fontsize() * factor)
-    for line in (*axes.lines, *axes.patches):
-        line.set_linewidth(line.get_linewidth() * factor)
-        if isinstance(line, FancyArrowPatch):
-            line.set_mutation_scale(factor)
-
-
-def _draw(canvas: Canvas, numbers: ModelNumbers) -> None:
-    """Draws every element of the table into its parts; what has no part stays in full colour."""
-    known = {name: getattr(numbers, name) for name in dir(numbers) if not name.startswith("_")}
-    for parts, elements in json.loads(_DRAWING.read_text(encoding="utf-8")):
-        with canvas.part(*parts.split()):
-            for name, *given in elements:
-                how = given.pop() if isinstance(given[-1], dict) else {}
-                given = [item.format(**known) if isinstance(item, str) else item for item in given]
-                special = _SPECIAL.get(name)
-                draw = partial(special, canvas, numbers) if special else getattr(canvas, name)
-                draw(*given, **how)
-
-
-def _alt(numbers: ModelNumbers, lit: frozenset[str]) -> str:
-    """The drawing told in words."""
+def _in_words(numbers: ModelNumbers, patches: int, lit: Collection[str]) -> str:
     layers = ", ".join(str(layer) for layer in numbers.hybrid_layers)
-    told = (
-        f"The EMRRG model. An X-ray of {numbers.image_size} × {numbers.image_size} pixels is cut "
-        f"into {numbers.patches} patches, which become tokens of width {numbers.encoder_width} "
-        f"with a cls token in the middle. {numbers.encoder_depth} frozen Vision Mamba blocks scan "
-        f"them in four directions; low-rank updates of rank {numbers.lora_rank} on in_proj and on "
-        "its X rows are trained. A trained projector leads to the frozen language model "
-        f"{numbers.llm_name} with {numbers.llm_depth} layers, of which layers {layers} are "
-        "hybrid: cross-attention to the visual tokens is added through a trained gate. "
+    words = (
+        f"An X-ray of {numbers.image_size} × {numbers.image_size} pixels is cut into {patches} patches, "
+        f"which become tokens of width {numbers.encoder_width} with a cls token in the middle. "
+        f"{numbers.encoder_depth} frozen Vision Mamba blocks scan them in four directions; low-rank updates "
+        f"of rank {numbers.lora_rank} on in_proj and on its X rows are trained. A trained projector leads to "
+        f"the frozen language model {numbers.llm_name} with {numbers.llm_depth} layers, of which layers "
+        f"{layers} are hybrid: cross-attention to the visual tokens is added through a trained gate. "
         "The model writes the report."
     )
-    if lit:
-        told += f" Lit: {', '.join(PARTS[name] for name in PARTS if name in lit)}."
-    return told
+    return words + (f" Lit: {', '.join(PARTS[name] for name in PARTS if name in lit)}." if lit else "")

@@ -1,18 +1,78 @@
-"""The page of a run: one HTML file with scores, curves and examples, whole in itself."""
+"""The page of a run, `report.html`: one HTML file with scores, curves and examples, whole in itself."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import numpy as np
 
-from emrrg_lib.files import write_text
-from emrrg_lib.interpret import page_example
+from emrrg_lib.data.images import load_mask, read_view
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import Study
+from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.evaluation.predict import EXAMPLES
+from emrrg_lib.files import InputError, write_text
 from emrrg_lib.interpret.figures import loss_curve
-from emrrg_lib.interpret.page_example import Example, figure_picture
+from emrrg_lib.interpret.page_example import (
+    Example,
+    SystemReport,
+    example_cards,
+    figure_picture,
+    overlays_from_trace,
+    page_controls,
+    render,
+)
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
+from emrrg_lib.run_folder import read_config, read_json, read_predictions
+from emrrg_lib.trace import Trace
+
+PAGE_PIXELS = 192  # X-rays are drawn at least this large
+
+
+def write_run_page(run: Path, against: Path | None = None) -> Path:
+    """Writes `report.html` into a run folder from its files alone: predictions, metrics, traces, images.
+
+    Args:
+        run: the run whose page it is; its first studies are the examples.
+        against: a second run on the same studies. The page shows its model's scores and reports too.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: a file is missing, or the two runs are not scored on the same studies alike.
+    """
+    config, record = read_config(run), read_json(run / "run.json")
+    metrics, rows = read_json(run / "metrics.json"), read_predictions(run)[:EXAMPLES]
+    names, reports, title = ["Generated"], [rows], f"EMRRG, preset {config.preset}"
+    if against is not None:
+        names = [run.resolve().name, against.resolve().name]
+        metrics = _with_model_of(metrics, read_json(against / "metrics.json"), names[1])
+        reports.append(_same_studies(rows, read_predictions(against), against))
+        title += f": {' against '.join(names)}"
+    data = read_dataset(record["data"], record["seed"])
+    studies = {study.id: study for study in data.split("test")}
+    layer = (metrics.get("pointing") or {}).get("position")
+    size = max(config.encoder.image_size, PAGE_PIXELS)
+    examples = [
+        _example(studies[own[0]["id"]], list(zip(names, own, strict=True)), run, size, layer)
+        for own in zip(*reports, strict=True)
+    ]
+    facts = {
+        "preset": config.preset,
+        "seed": record["seed"],
+        "training minutes": record["minutes"],
+        "memory (GiB)": record["peak_memory_gib"],
+        "written": time.strftime("%Y-%m-%d"),
+        "commit": record["commit"] or "not a checkout",
+        "versions": record["versions"],
+    }
+    notes = _notes(metrics, data.synthetic)
+    path = run / "report.html"
+    return write_report_page(path, title=title, metrics=metrics, examples=examples, facts=facts, notes=notes)
 
 
 def write_report_page(
@@ -30,46 +90,101 @@ def write_report_page(
         path: of the HTML file.
         title: heading of the page.
         metrics: content of metrics.json. "rows" holds {"system", "metrics", "ci"} and may hold a
-            "note" that says what the row means; metrics named "CE_F1 <observation>" make the table
-            of findings. Optional keys: "support" {observation: studies that have it}; "pointing"
-            what `evaluation.localization.pointing_tables` returns; "loss" {"steps", "train",
-            "validation": [[step, loss]]}. What is absent is left out of the page.
+            "note" with the meaning of the row; metrics named "CE_F1 <observation>" make the table
+            of findings. Optional keys: "support" {observation: number of studies that have it};
+            "pointing", as `evaluation.pointing.pointing_tables` returns it; "loss" {"steps", "train",
+            "validation": [[step, loss]]}. The page leaves out the parts whose key is absent.
         examples: studies to show, in order; 24 make a page of less than 4 MB.
-        facts: name -> value for the head of the page: what, when, seed, versions.
+        facts: name → value for the head of the page: date, seed, versions.
         notes: sentences to read before the numbers.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: an overlay of an example has not one view an image.
+        ValueError: an overlay of an example does not have one view per image.
     """
-    rows, cards = metrics.get("rows", ()), page_example.example_cards(examples)
-    folder = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = folder.get_template("page.html").render(
+    rows, cards, loss = metrics.get("rows", ()), example_cards(examples), metrics.get("loss") or {}
+    pairs = [tuple(pair) for pair in loss.get("validation") or ()]
+    html = render(
+        "page.html",
+        Path(__file__).parent,
         title=title,
         facts=facts,
         notes=notes,
         cards=cards,
-        controls=page_example.controls(cards),
+        controls=page_controls(cards),
         subtitle=" · ".join(str(metrics[key]) for key in ("dataset", "split") if metrics.get(key)),
         scores=score_tables(rows),
-        loss=_loss(metrics.get("loss")),
+        loss=figure_picture(loss_curve(loss["steps"], loss["train"], pairs)) if loss.get("steps") else None,
         findings=finding_table(rows, metrics.get("support") or {}),
         pointing=pointing_tables(metrics.get("pointing")),
     )
     return write_text(path, html.lstrip())
 
 
-def _loss(loss: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The loss curve, or nothing where none was recorded."""
-    if not loss or not loss.get("steps"):
-        return None
-    pairs = [tuple(pair) for pair in loss.get("validation") or ()]
-    return figure_picture(loss_curve(loss["steps"], loss["train"], pairs))
+def _with_model_of(metrics: dict, other: dict, name: str) -> dict:
+    """The metrics with the other run's model as second row."""
+    for key in ("dataset", "split", "references", "labeler"):
+        if metrics.get(key) != other.get(key):
+            raise InputError(
+                f"the runs differ in '{key}' ({metrics.get(key)}; {other.get(key)}): "
+                "score both alike with `emrrg evaluate --run`"
+            )
+    first, *rest = metrics["rows"]
+    model = other["rows"][0] | {"system": f"{name}: {other['rows'][0]['system']}"}
+    return metrics | {"rows": [first, model, *rest]}
+
+
+def _same_studies(rows: Sequence[dict], others: Sequence[dict], against: Path) -> list[dict]:
+    """The rows of the other run for the studies of `rows`, in their order."""
+    known = {row["id"]: row for row in others}
+    for row in rows:
+        if row["id"] not in known:
+            raise InputError(
+                f"{against} has no report of study '{row['id']}': give a run on the same studies"
+            )
+    return [known[row["id"]] for row in rows]
+
+
+def _notes(metrics: dict, synthetic: bool) -> list[str]:
+    cut = metrics.get("references") == "emrrg"
+    return ["Synthetic images, drawn by the kit: no patient's X-ray."] * synthetic + [
+        "Not for clinical use.",
+        f"References: {'cut as the released code scores them' if cut else 'the full cleaned reports'}. "
+        f"Labels in the tables: {metrics['labeler']}, beside the examples: {VERSION}; "
+        "uncertain counts as positive.",
+    ]
+
+
+def _example(
+    study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
+) -> Example:
+    """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
+    first, trace_file = rows[0][1], run / "traces" / f"{study.id}.npz"
+    trace = Trace.load(trace_file) if trace_file.is_file() else None
+    return Example(
+        id=study.id,
+        images=[read_view(path, size) for path in study.images],
+        reference=first["reference"],
+        systems=[
+            SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores", {}))
+            for name, row in rows
+        ],
+        trace=trace,
+        overlays=() if trace is None else overlays_from_trace(trace, layer, masks=_masks(study, size)),
+        labels=first.get("labels") or label_report(first["reference"]),
+    )
+
+
+def _masks(study: Study, size: int) -> dict[str, np.ndarray]:
+    """Observation → (view, size, size) bool, the union of its findings' masks."""
+    masks: dict[str, np.ndarray] = {}
+    for finding in study.findings or ():
+        if finding.get("label") and any(finding["masks"]):
+            drawn = [
+                np.zeros((size, size), bool) if path is None else load_mask(path, size)
+                for path in finding["masks"]
+            ]
+            masks[finding["label"]] = masks.get(finding["label"], False) | np.stack(drawn)
+    return masks

@@ -1,8 +1,4 @@
-"""What the page of a run shows of one study: pictures, texts, labels, scores, overlays.
-
-The pictures of a page as text inside the file: PNG data and outlines for inline SVG.
-
-The examples of a run's page: X-rays, reports with shared words marked, labels, gates."""
+"""One study on the page of a run: X-rays, reports with shared words marked, labels, scores, gates, maps."""
 
 from __future__ import annotations
 
@@ -10,12 +6,15 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import contourpy
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from emrrg_lib.evaluation.metrics import keys
 from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
 from emrrg_lib.interpret.page_tables import metric_name
@@ -23,19 +22,23 @@ from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba
 from emrrg_lib.interpret.words import describe_place, naming_words, view_name, widest_layer
 from emrrg_lib.trace import Trace
 
-Labels = Mapping[str, int | None]  # observation -> 1, 0, -1 (uncertain) or None
+LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB
+_HEAT_SIDE = 48  # pixels of a heat map; the browser enlarges it smoothly
+NORMAL = "No Finding"
+_STRIP = 11.6  # inches: the width of a card
+
+Labels = Mapping[str, int | None]  # observation → 1, 0, -1 (uncertain) or None
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Where one word looked, ready to be drawn.
+    """The place where one word looked, ready to be drawn.
 
     Attributes:
         caption: the word, as it is printed.
         weights: (view, rows, cols) attention, see `Trace.word_attention`.
         note: a few words under it, such as the layer.
-        masks: (view, H, W) bool, the finding's true place, drawn as an outline; None where it is
-            not known.
+        masks: (view, H, W) bool, the finding's true place, drawn as an outline; None where it is unknown.
     """
 
     caption: str
@@ -51,7 +54,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class SystemReport:
-    """One system's report: its name, text, labels read from it (None: there are none), scores."""
+    """One system's report: its name, its text, the labels read from it (or None), its scores."""
 
     name: str
     text: str
@@ -65,12 +68,12 @@ class Example:
 
     Attributes:
         id: the study's name.
-        images: one array a view, (H, W), (H, W, 3) or (3, H, W).
+        images: one array per view, (H, W), (H, W, 3) or (3, H, W).
         reference: the radiologist's report.
         systems: the generated reports to compare with it, one or two, the same on all studies.
-        labels: the reference's labels; None where there are none.
+        labels: the reference's labels, or None.
         trace: the record of the first system's report, for the gate strip.
-        overlays: the words of it whose attention is drawn.
+        overlays: the words of that report whose attention is drawn.
     """
 
     id: str
@@ -89,10 +92,9 @@ def overlays_from_trace(
 
     Args:
         trace: the record of one generated report.
-        layer: position on the trace's layer axis; by default the layer whose gate opens widest on
-            average.
+        layer: position on the trace's layer axis; by default the one whose gate opens widest on average.
         limit: how many words at most.
-        masks: observation -> (view, H, W) bool, the true places; used for words said to be present.
+        masks: observation → (view, H, W) bool, the true places, for words whose sentence affirms the finding.
     """
     layer = widest_layer(trace) if layer is None else layer
     return tuple(
@@ -106,8 +108,16 @@ def overlays_from_trace(
     )
 
 
-LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB
-_HEAT_SIDE = 48  # pixels of a heat map; the browser smooths it up
+def render(template: str, *folders: Path, **values: Any) -> str:
+    """A page from its Jinja template, found in the folders; every text is escaped, no name may be missing."""
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def figure_picture(figure: Picture) -> dict[str, Any]:
@@ -117,24 +127,22 @@ def figure_picture(figure: Picture) -> dict[str, Any]:
 
 
 def xray_picture(image: np.ndarray, name: str, alt: str) -> dict[str, Any]:
-    """An X-ray whose picture others of the page reuse by its name."""
-    grey = _shrink(grey_image(image))
-    return _frame(grey, alt) | {"name": name, "source": _uri(encode_png(grey))}
+    """An X-ray for an inline <svg>; other pictures of the page reuse it by its name."""
+    grey = grey_image(image)
+    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
+    width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
+    grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS))
+    return {"name": name, "source": _uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
 
 
 def overlay_picture(
-    image: np.ndarray,
-    name: str,
-    weights: np.ndarray,
-    peak: float,
-    mask: np.ndarray | None,
-    alt: str,
+    xray: Mapping[str, Any], weights: np.ndarray, peak: float, mask: np.ndarray | None, alt: str
 ) -> dict[str, Any]:
-    """The X-ray `name` again, with one view's (rows, cols) weights and a mask's outline on it."""
-    grey = _shrink(grey_image(image))
-    outline = "" if mask is None or not np.any(mask) else mask_outline(mask, *grey.shape[::-1])
+    """An `xray_picture` again, with one view's (rows, cols) weights and a mask's outline on it."""
+    size = {key: xray[key] for key in ("width", "height")}
+    outline = "" if mask is None or not np.any(mask) else mask_outline(mask, **size)
     heat = _uri(encode_png(heat_rgba(weights, peak, (_HEAT_SIDE, _HEAT_SIDE))))
-    return _frame(grey, alt) | {"uses": name, "heat": heat, "outline": outline}
+    return {"uses": xray["name"], "heat": heat, "outline": outline, "alt": alt, **size}
 
 
 def mask_outline(mask: np.ndarray, width: float, height: float) -> str:
@@ -150,22 +158,6 @@ def mask_outline(mask: np.ndarray, width: float, height: float) -> str:
 
 def _uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _frame(grey: np.ndarray, alt: str) -> dict[str, Any]:
-    return {"width": grey.shape[1], "height": grey.shape[0], "alt": alt}
-
-
-def _shrink(grey: np.ndarray) -> np.ndarray:
-    """(H, W) no larger than the page needs."""
-    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
-    size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
-    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
-
-
-NORMAL = "No Finding"
-SORTED_BY = ("Bleu_4", "CIDEr", "CE_F1")  # scores that the examples can be sorted by
-_STRIP = 11.6  # inches: the width of a card
 
 
 def compare_labels(reference: Labels | None, hypothesis: Labels | None) -> dict[str, list[str]] | None:
@@ -188,71 +180,63 @@ def compare_labels(reference: Labels | None, hypothesis: Labels | None) -> dict[
 
 
 def example_cards(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """What the template needs of every study.
+    """The values that the template needs of every study.
 
     Raises:
-        ValueError: an overlay has not one view an image.
+        ValueError: an overlay does not have one view per image.
     """
     return [_card(index, example) for index, example in enumerate(examples)]
 
 
-def controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the reader can sort by, as data- attribute -> name, and the findings to filter by."""
+def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The keys to sort by, as data- attribute → name, and the findings to filter by."""
     sorts = {"order": "as in the file", "id": "id", "length": "length of the reference"}
     systems = cards[0]["systems"] if cards else []
-    for system in systems:
-        for key in SORTED_BY:
-            name = _slug(system["number"], key)
-            if any(name in card["data"] for card in cards):
-                sorts[name] = _score_name(key) + (f", {system['name']}" if len(systems) > 1 else "")
+    for number, system in enumerate(systems):
+        for key in keys("sorts"):
+            if any(_slug(number, key) in card["data"] for card in cards):
+                of = f", {system['name']}" if len(systems) > 1 else ""
+                sorts[_slug(number, key)] = _score_name(key) + of
     findings = {name for card in cards for name in card["data"]["labels"].split("|") if name}
     return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1}
 
 
 def _card(index: int, example: Example) -> dict[str, Any]:
-    name = f"x{index}"
-    marks = shared_marks(example.reference, [system.text for system in example.systems])
-    systems = [
-        _system(example, number, system, marks[number + 1]) for number, system in enumerate(example.systems)
-    ]
+    marks, *own = shared_marks(example.reference, [system.text for system in example.systems])
+    systems = [_system(example, system, found) for system, found in zip(example.systems, own, strict=True)]
     views = [
-        xray_picture(image, f"{name}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
+        xray_picture(image, f"x{index}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
         for view, image in enumerate(example.images)
     ]
     gate = example.trace and example.trace.tokens and figure_picture(gate_strip(example.trace, _STRIP))
     return {
-        "name": name,
+        "name": f"x{index}",
         "id": example.id,
         "data": _data(index, example, systems),
         "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
-        "reference": _pieces(example.reference, marks[0]),
+        "reference": _pieces(example.reference, marks),
         "systems": systems,
         "gate": gate,
-        "overlays": [_overlay(name, example, overlay) for overlay in example.overlays],
+        "overlays": [_overlay(example, overlay, views) for overlay in example.overlays],
         "outlined": any(overlay.masks is not None for overlay in example.overlays),
     }
 
 
-def _system(example: Example, number: int, system: SystemReport, marks: Sequence[Mark]) -> dict[str, Any]:
-    labels = compare_labels(example.labels, system.labels)
-    shared = [
-        sum(count_words(system.text[mark.start : mark.stop]) for mark in chosen)
-        for chosen in (marks, [mark for mark in marks if len(mark.systems) > 1])
-    ]
-    scores = dict(system.scores)
+def _system(example: Example, system: SystemReport, marks: Sequence[Mark]) -> dict[str, Any]:
+    labels, scores = compare_labels(example.labels, system.labels), dict(system.scores)
     if labels is not None and any(labels.values()):
         agreed, wrong = len(labels["agreed"]), len(labels["missed"]) + len(labels["invented"])
         scores["CE_F1"] = 2 * agreed / (2 * agreed + wrong)
+    words = [count_words(system.text[mark.start : mark.stop]) for mark in marks]
     return {
         "name": system.name,
         "pieces": _pieces(system.text, marks),
         "labels": labels,
-        "shared": shared[0],
-        "both": shared[1],
+        "shared": sum(words),
+        "both": sum(count for count, mark in zip(words, marks, strict=True) if len(mark.systems) > 1),
         "total": count_words(system.text),
         "scores": scores,
         "shown": [(_score_name(key), value) for key, value in scores.items()],
-        "number": number,
     }
 
 
@@ -268,29 +252,23 @@ def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, st
     return [*pieces, (text[at:], None, "")]
 
 
-def _overlay(name: str, example: Example, overlay: Overlay) -> dict[str, Any]:
+def _overlay(example: Example, overlay: Overlay, xrays: Sequence[dict[str, Any]]) -> dict[str, Any]:
     weights = np.asarray(overlay.weights, dtype=np.float32)
-    if len(weights) != len(example.images):
+    if len(weights) != len(xrays):
         raise ValueError(
             f"The overlay “{overlay.caption}” of study {example.id} has {len(weights)} views, "
-            f"but the study has {len(example.images)} images."
+            f"but the study has {len(xrays)} images."
         )
-    pictures = [
-        overlay_picture(
-            image,
-            f"{name}v{view}",
-            weights[view],
-            float(weights.max()),
-            None if overlay.masks is None else overlay.masks[view],
-            overlay.alt if view == 0 else f"The same word on the {view_name(view)}.",
-        )
-        for view, image in enumerate(example.images)
-    ]
+    masks, peak = [None] * len(xrays) if overlay.masks is None else overlay.masks, float(weights.max())
+    pictures = []
+    for view, (xray, mask) in enumerate(zip(xrays, masks, strict=True)):
+        alt = f"The same word on the {view_name(view)}." if view else overlay.alt
+        pictures.append(overlay_picture(xray, weights[view], peak, mask, alt))
     return {"pictures": pictures, "caption": overlay.caption, "note": overlay.note}
 
 
 def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """data- attributes that the sorting and filtering of the page reads."""
+    """The data- attributes by which the page sorts and filters."""
     labels = [system["labels"] or {"agreed": [], "missed": [], "invented": []} for system in systems]
     named = {name for of in labels for names in of.values() for name in names}
     true = {name for of in labels for name in (*of["agreed"], *of["missed"])}
@@ -304,10 +282,12 @@ def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> di
         "invented": len(labels[0]["invented"]),
         "differ": int(any(of != labels[0] for of in labels)),
     }
-    scores = (
-        (_slug(system["number"], key), value) for system in systems for key, value in system["scores"].items()
-    )
-    return values | {key: value for key, value in scores if value is not None}
+    return values | {
+        _slug(number, key): value
+        for number, system in enumerate(systems)
+        for key, value in system["scores"].items()
+        if value is not None
+    }
 
 
 def _score_name(key: str) -> str:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from emrrg_lib.evaluation.metrics import FINDING, keys, metric, place_on_page
+
 Row = Mapping[str, Any]
 
-# The columns everybody looks at; every other metric stands in the folded table below.
-MAIN_METRICS = (
-    "Bleu_1",
-    "Bleu_2",
-    "Bleu_3",
-    "Bleu_4",
-    "ROUGE_L",
-    "METEOR",
-    "CIDEr",
-    "CE13_micro_P",
-    "CE13_micro_R",
-    "CE13_micro_F1",
-    "CE13_macro_F1",
-    "CE13_example_F1",
-    "CE14_micro_F1",
-)
-FINDING = "CE_F1 "  # begins the name of one observation's F1
-# U+2011 is a hyphen that no line breaks at.
-_NAMES = {"ROUGE_L": "ROUGE\u2011L", **{f"Bleu_{n}": f"BLEU\u2011{n}" for n in range(1, 5)}}
 _INTERVALS = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the template draws.
+    """A table for the page's template.
 
     Attributes:
         label: name of the table for screen readers.
-        caption: what its numbers mean.
+        caption: the meaning of its numbers.
         first: heading of the rows' names.
         columns: the other headings.
         rows: (name, note, cells); a cell is a whole number or `_score`'s dict.
@@ -55,60 +37,51 @@ class Table:
 
 def metric_name(key: str) -> tuple[str, str]:
     """(group, short name): CE13_micro_F1 -> ("Findings, 13 labels", "micro F1")."""
-    clinical = re.fullmatch(r"CE(\d+)(neg)?_(micro|macro|example)_(\w+)", key)
-    if clinical:
-        policy = ", uncertain as absent" if clinical[2] else ""
-        average = "per study" if clinical[3] == "example" else clinical[3]
-        return f"Findings, {clinical[1]} labels{policy}", f"{average} {clinical[4]}"
-    if key in ("METEOR", "CIDEr") or key in _NAMES:
-        return "Word overlap", _NAMES.get(key, key)
-    return "Other", key.replace("_", " ")
+    return metric(key).group, metric(key).label
 
 
 def score_tables(rows: Sequence[Row]) -> list[Table]:
-    """The table of the main metrics, and the one of all others; fewer where there are none."""
-    keys = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
-    main = [key for key in MAIN_METRICS if key in keys]
-    rest = [key for key in keys if key not in main and not key.startswith(FINDING)]
+    """The table of the main metrics and the table of all others; an empty one is left out."""
+    found = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
+    main = [key for key in keys("main") if key in found]
+    rest = [key for key in found if key not in main and metric(key).group != FINDING]
     return [_score_table(rows, chosen, notes) for chosen, notes in ((main, True), (rest, False)) if chosen]
 
 
-def _score_table(rows: Sequence[Row], keys: list[str], notes: bool) -> Table:
+def _score_table(rows: Sequence[Row], shown: list[str], notes: bool) -> Table:
     """Systems × metrics with intervals; with `notes`, every control row says what it means."""
-    order = list(dict.fromkeys(metric_name(key)[0] for key in keys))
-    keys = sorted(keys, key=lambda key: order.index(metric_name(key)[0]))
-    longest = {key: max(row["metrics"].get(key) or 0.0 for row in rows) for key in keys}
+    shown = sorted(shown, key=place_on_page)
+    longest = {key: max(row["metrics"].get(key) or 0.0 for row in rows) for key in shown}
     body = [
         (
             str(row["system"]),
             str(row.get("note", "")) if notes else "",
-            [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in keys],
+            [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in shown],
         )
         for row in rows
     ]
-    groups = [(name, len(list(same))) for name, same in groupby(metric_name(key)[0] for key in keys)]
-    columns = [metric_name(key)[1] for key in keys]
+    groups = [(name, len(list(same))) for name, same in groupby(metric(key).group for key in shown)]
+    columns = [metric(key).label for key in shown]
     return Table("Scores of the model and its controls", _INTERVALS, "System", columns, body, groups)
 
 
 def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | None:
     """F1 of every finding, one column a system; None where no row has them."""
-    keys = list(dict.fromkeys(k for row in rows for k in row["metrics"] if k.startswith(FINDING)))
-    systems = [row for row in rows if any(row["metrics"].get(key) is not None for key in keys)]
-    if not keys:
+    found = list(dict.fromkeys(k for row in rows for k in row["metrics"] if metric(k).group == FINDING))
+    systems = [row for row in rows if any(row["metrics"].get(key) is not None for key in found)]
+    if not found:
         return None
-    names = [key.removeprefix(FINDING) for key in keys]
-    body = [
-        (name, "", [int(support.get(name, 0)), *(_score(row["metrics"].get(key), 1.0) for row in systems)])
-        for name, key in zip(names, keys, strict=True)
-    ]
+    body = []
+    for key in found:
+        cells = [_score(row["metrics"].get(key), 1.0) for row in systems]
+        body.append((metric(key).label, "", [int(support.get(metric(key).label, 0)), *cells]))
     caption = "F1 of each finding; generated and reference report are read by the same labeler."
     columns = ["studies", *(str(row["system"]) for row in systems)]
     return Table("F1 of every finding", caption, "Finding", columns, body)
 
 
 def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
-    """Does the word's strongest patch lie on the finding? The map chosen on validation comes first."""
+    """One table for each map of the pointing game, first the map chosen on validation; [] without results."""
     if not pointing or not pointing.get("rows"):
         return []
     variants = list(pointing.get("variants") or [pointing])

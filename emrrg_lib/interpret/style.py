@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
 from functools import cache
 from typing import Any
 
@@ -16,13 +16,13 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
-# Told apart in all types of colour blindness.
+# These four differ in all types of colour blindness.
 BLUE, ORANGE, GREEN, PURPLE = "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
 BLUE_FILL, ORANGE_FILL, GREEN_FILL = "#dce9f5", "#ffe2c4", "#d2efe5"
 MATCH_FILL = "#ffe680"
-OUTLINE = "#39d0ff"  # a finding's mask: cyan stands out on grey and on the warm heat map
+OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
-# Dark red to bright yellow: brightness rises all the way, so that the map also reads in grey.
+# Dark red to bright yellow: the brightness always rises, so the map is also clear in grey.
 HEAT = LinearSegmentedColormap.from_list(
     "emrrg_heat", ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
 )
@@ -55,8 +55,8 @@ def png_bytes(figure: Figure, dpi: float = 200, colours: int | None = None) -> b
     Args:
         figure: any matplotlib figure.
         dpi: pixels per inch.
-        colours: if given, the picture is reduced to so many colours, which makes the file about
-            three times smaller.
+        colours: if given, the picture keeps only so many colours, and its file is about three
+            times smaller.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
@@ -122,23 +122,8 @@ def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int], smooth: b
 @cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Width of one line of text in points, known before anything is drawn."""
-    if not text:
-        return 0.0
+    text = re.sub(r"\s", " ", text)  # a line break is as wide as a space
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
     measure = text_to_path.get_text_width_height_descent
-    # A stop on both sides makes leading and trailing spaces count.
+    # With a stop on both sides, leading and trailing spaces count.
     return float(measure(f".{text}.", font, ismath=False)[0] - measure("..", font, ismath=False)[0])
-
-
-def wrap_words(words: Sequence[str], size: float, width: float) -> list[list[int]]:
-    """Breaks words into lines no wider than `width` points: the indices of each line's words."""
-    lines: list[list[int]] = [[]]
-    used = 0.0
-    for index, word in enumerate(words):
-        need = text_width(word, size) + text_width(" ", size)
-        if lines[-1] and used + need > width:
-            lines.append([])
-            used = 0.0
-        lines[-1].append(index)
-        used += need
-    return lines

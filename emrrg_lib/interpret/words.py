@@ -1,6 +1,4 @@
-"""What a trace shows, in words: alt texts, and the choice of what to draw first.
-
-Which words of a report name a finding: the words whose attention is worth looking at first."""
+"""The words of a report that name a finding, and a trace's pictures in words, for alt texts."""
 
 from __future__ import annotations
 
@@ -10,10 +8,92 @@ from dataclasses import dataclass
 import numpy as np
 
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.pointing import NAMING, naming_span
+from emrrg_lib.evaluation.naming import NAMING, naming_span
 from emrrg_lib.trace import Trace, Word
 
 VIEW_NAMES = ("frontal view", "lateral view")
+_ENDS = ".;:!?"
+_ORDER = (1, -1, 0)  # values of a finding: affirmed, uncertain, negative
+
+
+@dataclass(frozen=True)
+class NamingWord:
+    """A word of `trace.words()` that names a finding.
+
+    Attributes:
+        word_index: position in `trace.words()`.
+        text: the word.
+        finding: CheXpert observation it names.
+        value: its sentence says that the finding is present (1), uncertain (-1), or absent or normal (0).
+    """
+
+    word_index: int
+    text: str
+    finding: str
+    value: int
+
+    @property
+    def negated(self) -> bool:
+        """Whether the sentence says that the finding is not there."""
+        return self.value == 0
+
+    @property
+    def rank(self) -> int:
+        """0 for an affirmed, 1 for an uncertain, 2 for a negative finding."""
+        return _ORDER.index(self.value)
+
+    @property
+    def caption(self) -> str:
+        """The word as it is printed beside its picture."""
+        return self.text + {1: "", -1: " (uncertain)", 0: " (negative)"}[self.value]
+
+
+def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ...]:
+    """Finds the words that name a finding: affirmed, then uncertain, then negative ones.
+
+    Args:
+        trace: the record of one generated report.
+        limit: the largest number of words; None for all.
+
+    Returns:
+        One word per finding, in the sentence that affirms it most.
+    """
+    words = trace.words()
+    found: dict[str, NamingWord] = {}
+    for sentence in _sentences(words):
+        labels = label_report(" ".join(word.text for _, word in sentence))
+        for finding, value in labels.items():
+            index = _carrier(finding, sentence) if value is not None else None
+            if index is None:
+                continue
+            new = NamingWord(index, words[index].text, finding, value)
+            if finding not in found or new.rank < found[finding].rank:
+                found[finding] = new
+    ordered = sorted(found.values(), key=lambda word: (word.rank, word.word_index))
+    return tuple(ordered[:limit])
+
+
+def _sentences(words: Sequence[Word]) -> Iterator[list[tuple[int, Word]]]:
+    """The words of each sentence with their positions; the marks that end a sentence are left out."""
+    sentence: list[tuple[int, Word]] = []
+    for index, word in enumerate(words):
+        if word.text[0] not in _ENDS:
+            sentence.append((index, word))
+        elif sentence:
+            yield sentence
+            sentence = []
+    if sentence:
+        yield sentence
+
+
+def _carrier(finding: str, sentence: list[tuple[int, Word]]) -> int | None:
+    """Position of the most telling word for a finding, None where the sentence has none.
+
+    The labeler decides whether the sentence affirms or denies the finding; here both count.
+    """
+    text = " ".join(word.text for _, word in sentence)
+    span = naming_span(text, finding, affirmed=False) if finding in NAMING else None
+    return None if span is None else sentence[text.count(" ", 0, span[0])][0]
 
 
 def view_name(view: int) -> str:
@@ -29,8 +109,8 @@ def widest_layer(trace: Trace) -> int:
 def default_words(trace: Trace, limit: int) -> list[int]:
     """Positions of the words worth a picture.
 
-    These are the words that name a finding; where there is none, the words with the widest open
-    gates, at most four.
+    These are the words that name a finding. A report without such words gives the words with the
+    widest open gates, at most four.
     """
     named = [item.word_index for item in naming_words(trace, limit)]
     if named:
@@ -54,8 +134,8 @@ def describe_place(weights: np.ndarray) -> str:
     return f"most in the {place} of the {view_name(view)}"
 
 
-def describe(trace: Trace) -> str:
-    """A sentence or two that tell what the pictures of a trace show, for alt texts."""
+def describe_trace(trace: Trace) -> str:
+    """A sentence or two about the gates of a trace and the place of its first finding, for alt texts."""
     words = trace.words()
     if not words or not trace.layer_ids:
         return "An empty trace: no word was generated or no hybrid layer is installed."
@@ -74,85 +154,3 @@ def describe(trace: Trace) -> str:
         place = describe_place(trace.word_attention(focus.word_index, widest_layer(trace)))
         text += f" The word “{focus.text}” looks {place}."
     return text
-
-
-_ENDS = ".;:!?"
-
-
-@dataclass(frozen=True)
-class NamingWord:
-    """A word of `trace.words()` that names a finding.
-
-    Attributes:
-        word_index: position in `trace.words()`.
-        text: the word.
-        finding: CheXpert observation it names.
-        value: what its sentence says of the finding: 1 present, -1 uncertain, 0 absent or normal.
-    """
-
-    word_index: int
-    text: str
-    finding: str
-    value: int
-
-    @property
-    def negated(self) -> bool:
-        """Whether the sentence says that the finding is not there."""
-        return self.value == 0
-
-    @property
-    def caption(self) -> str:
-        """The word as it is printed beside its picture."""
-        return self.text + {1: "", -1: " (uncertain)", 0: " (negative)"}[self.value]
-
-
-def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ...]:
-    """Finds the words that name a finding: affirmed, then uncertain, then negative ones.
-
-    Args:
-        trace: the record of one generated report.
-        limit: how many to return at most; None for all.
-
-    Returns:
-        One word a finding, in the sentence that affirms it most.
-    """
-    words = trace.words()
-    found: dict[str, NamingWord] = {}
-    for sentence in _sentences(words):
-        labels = label_report(" ".join(word.text for _, word in sentence))
-        for finding, value in labels.items():
-            index = _carrier(finding, sentence) if value is not None else None
-            if index is None:
-                continue
-            new = NamingWord(index, words[index].text, finding, value)
-            if finding not in found or _rank(new) < _rank(found[finding]):
-                found[finding] = new
-    ordered = sorted(found.values(), key=lambda word: (_rank(word), word.word_index))
-    return tuple(ordered[:limit])
-
-
-def _rank(word: NamingWord) -> int:
-    return (1, -1, 0).index(word.value)
-
-
-def _sentences(words: Sequence[Word]) -> Iterator[list[tuple[int, Word]]]:
-    """The words of each sentence with their positions, without the marks that end it."""
-    sentence: list[tuple[int, Word]] = []
-    for index, word in enumerate(words):
-        if word.text[0] not in _ENDS:
-            sentence.append((index, word))
-        elif sentence:
-            yield sentence
-            sentence = []
-    if sentence:
-        yield sentence
-
-
-def _carrier(finding: str, sentence: list[tuple[int, Word]]) -> int | None:
-    """Position of the most telling word for a finding, None where the sentence has none.
-
-    Whether the sentence affirms or denies the finding is the labeler's business, not asked here.
-    """
-    text = " ".join(word.text for _, word in sentence)
-    span = naming_span(text, finding, affirmed=False) if finding in NAMING else None
-    return None if span is None else sentence[text.count(" ", 0, span[0])][0]

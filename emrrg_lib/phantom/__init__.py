@@ -2,15 +2,13 @@
 
 from emrrg_lib.phantom.catalogue import KINDS
 from emrrg_lib.phantom.dataset import PhantomStudy, draw_study, truth_of, write_phantom
-from emrrg_lib.phantom.sheet import contact_sheet
 from emrrg_lib.phantom.wording import commonest_wording, reword
 
 __all__ = [
     "KINDS",
     "PhantomStudy",
-    "contact_sheet",
-    "draw_study",
     "commonest_wording",
+    "draw_study",
     "reword",
     "truth_of",
     "write_phantom",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from emrrg_lib.phantom import findings as change
+from emrrg_lib.phantom import findings as do
 
 ANY: dict = {None: 1.0}
 LATERAL = {"right": 0.5, "left": 0.5}
+LEFT_FIRST = {"left": 0.5, "right": 0.5}
+ANY_SIDE = {"right": 0.38, "left": 0.37, "both": 0.25}
 BOTH = {"both": 1.0}
 GRADES = {"mild": 0.4, "moderate": 0.4, "severe": 0.2}
+TWO_GRADES = {"mild": 0.5, "moderate": 0.5}
 SIZES = {"small": 0.5, "moderate": 0.3, "large": 0.2}
+TWO_SIZES = {"small": 0.6, "large": 0.4}
 ZONES = {"upper": 0.35, "middle": 0.25, "lower": 0.4}
+BASE = {"lower": 1.0}
+PLEURA = {"apical": 0.5, "lateral": 0.5}
+RIB = {"posterior": 0.3, "lateral": 0.4, "anterior": 0.3}
+DEVICES = {"pacemaker": 0.4, "catheter": 0.2, "port catheter": 0.2, "tube": 0.2}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,6 @@ class Kind:
         prepare: Changes the patient before the chest is built, or None.
         add: Adds bodies and tubes to the built chest, or None (then it has no mask).
         sides, places, severities: Value -> probability.
-        excludes: Kinds that cannot be drawn together with it.
     """
 
     label: str | None
@@ -39,103 +46,37 @@ class Kind:
     sides: dict = field(default_factory=lambda: ANY)
     places: dict = field(default_factory=lambda: ANY)
     severities: dict = field(default_factory=lambda: ANY)
-    excludes: tuple[str, ...] = ()
 
 
 KINDS: dict[str, Kind] = {
-    "cardiomegaly": Kind("Cardiomegaly", 10.5, 8.0, change.big_heart, change.heart_shape, severities=GRADES),
-    "mediastinum": Kind(
-        "Enlarged Cardiomediastinum",
-        5.5,
-        8.0,
-        change.wide_mediastinum,
-        change.mediastinum_shape,
-    ),
-    "nodule": Kind(
-        "Lung Lesion",
-        8.5,
-        2.0,
-        add=change.nodule,
-        sides=LATERAL,
-        places=ZONES,
-        severities={"small": 0.6, "large": 0.4},
-    ),
-    "opacity": Kind("Lung Opacity", 9.5, 12.0, add=change.opacity, sides=LATERAL, places=ZONES),
-    "edema": Kind(
-        "Edema",
-        10.5,
-        30.0,
-        change.wet_lungs,
-        change.haze,
-        sides=BOTH,
-        severities=GRADES,
-        excludes=("pneumothorax", "hyperinflation"),
-    ),
-    "consolidation": Kind("Consolidation", 10.5, 15.0, add=change.consolidation, sides=LATERAL, places=ZONES),
-    "atelectasis": Kind(
-        "Atelectasis",
-        11.5,
-        4.0,
-        change.raise_dome,
-        change.bands,
-        sides=LATERAL,
-        places={"lower": 1.0},
-        severities={"mild": 0.5, "moderate": 0.5},
-        excludes=("hyperinflation",),
-    ),
-    "pneumothorax": Kind(
-        "Pneumothorax",
-        13.5,
-        40.0,
-        change.collapse,
-        change.free_air,
-        sides=LATERAL,
-        severities=SIZES,
-        excludes=("edema",),
-    ),
-    "effusion": Kind(
-        "Pleural Effusion",
-        16,
-        10.0,
-        add=change.effusion,
-        sides={"right": 0.38, "left": 0.37, "both": 0.25},
-        severities=SIZES,
-        excludes=("hyperinflation",),
-    ),
-    "pleural thickening": Kind(
-        "Pleural Other",
-        6,
-        4.0,
-        add=change.thick_pleura,
-        sides=LATERAL,
-        places={"apical": 0.5, "lateral": 0.5},
-    ),
-    "fracture": Kind(
-        "Fracture",
-        5.5,
-        2.0,
-        change.break_rib,
-        change.callus,
-        sides=LATERAL,
-        places={"posterior": 0.3, "lateral": 0.4, "anterior": 0.3},
-    ),
-    "device": Kind(
-        "Support Devices",
-        8.5,
-        0.6,
-        add=change.device,
-        sides={"left": 0.5, "right": 0.5},
-        places={"pacemaker": 0.4, "catheter": 0.2, "port catheter": 0.2, "tube": 0.2},
-    ),
-    "hyperinflation": Kind(
-        None,
-        10,
-        1.0,
-        change.air_trapping,
-        sides=BOTH,
-        excludes=("edema", "atelectasis", "effusion"),
-    ),
+    # kind: label, weight, threshold, prepare, add, sides, places, severities
+    "cardiomegaly": Kind("Cardiomegaly", 10.5, 8, do.big_heart, do.heart_shape, severities=GRADES),
+    "mediastinum": Kind("Enlarged Cardiomediastinum", 5.5, 8, do.wide_mediastinum, do.mediastinum_shape),
+    "nodule": Kind("Lung Lesion", 8.5, 2, None, do.nodule, LATERAL, ZONES, TWO_SIZES),
+    "opacity": Kind("Lung Opacity", 9.5, 12, None, do.opacity, LATERAL, ZONES),
+    "edema": Kind("Edema", 10.5, 30, do.wet_lungs, do.haze, BOTH, ANY, GRADES),
+    "consolidation": Kind("Consolidation", 10.5, 15, None, do.consolidation, LATERAL, ZONES),
+    "atelectasis": Kind("Atelectasis", 11.5, 4, do.raise_dome, do.bands, LATERAL, BASE, TWO_GRADES),
+    "pneumothorax": Kind("Pneumothorax", 13.5, 40, do.collapse, do.free_air, LATERAL, ANY, SIZES),
+    "effusion": Kind("Pleural Effusion", 16, 10, None, do.effusion, ANY_SIDE, ANY, SIZES),
+    "pleural thickening": Kind("Pleural Other", 6, 4, None, do.thick_pleura, LATERAL, PLEURA),
+    "fracture": Kind("Fracture", 5.5, 2, do.break_rib, do.callus, LATERAL, RIB),
+    "device": Kind("Support Devices", 8.5, 0.6, None, do.device, LEFT_FIRST, DEVICES),
+    "hyperinflation": Kind(None, 10, 1, do.air_trapping, None, BOTH),
 }
+
+APART = (
+    ("edema", "pneumothorax"),
+    ("edema", "hyperinflation"),
+    ("atelectasis", "hyperinflation"),
+    ("effusion", "hyperinflation"),
+)
+"""Pairs of kinds that are never drawn together."""
+
+
+def clash(kind: str, present: Iterable[str]) -> bool:
+    """Whether a kind cannot be drawn beside those that are present."""
+    return any((kind, other) in APART or (other, kind) in APART for other in present)
 
 
 def _pick(rng: np.random.Generator, odds: dict) -> str | None:
@@ -194,9 +135,8 @@ def draw_findings(rng: np.random.Generator) -> list[dict]:
     for _ in range(40):
         f = draw_one(rng, names[int(rng.choice(len(names), p=odds / odds.sum()))])
         present = {g["kind"] for g in found}
-        clash = f["kind"] in present or present & set(KINDS[f["kind"]].excludes)
-        clash = clash or any(f["kind"] in KINDS[k].excludes for k in present)
-        if not clash and not (_claims(f) & taken):
+        fits = f["kind"] not in present and not clash(f["kind"], present)
+        if fits and not (_claims(f) & taken):
             found.append(f)
             taken |= _claims(f)
         if len(found) == wanted:

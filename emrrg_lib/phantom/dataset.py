@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.data.study import OBSERVATIONS, SHARES, SPLITS
 from emrrg_lib.files import InputError, atomic_path, write_json
 from emrrg_lib.phantom.anatomy import build
 from emrrg_lib.phantom.catalogue import KINDS, draw_findings, draw_one
@@ -20,7 +20,6 @@ from emrrg_lib.phantom.habitus import draw_habitus, views
 from emrrg_lib.phantom.wording import compose
 
 VERSION = 1
-SPLITS = ("train", "val", "test")
 MIN_SIZE = 16
 
 
@@ -44,7 +43,8 @@ class PhantomStudy:
     findings: tuple[dict, ...]
 
 
-def _stream(seed: int, index: int, purpose: int) -> np.random.Generator:
+def stream(seed: int, index: int, purpose: int) -> np.random.Generator:
+    """The random numbers of one purpose for study (seed, index)."""
     return np.random.default_rng(np.random.SeedSequence([seed, index, purpose]))
 
 
@@ -66,16 +66,16 @@ def render(seed: int, index: int, findings, size: int) -> tuple[np.ndarray, list
     Returns:
         uint8 (2, size, size) and one bool mask (2, size, size) a finding.
     """
-    habitus = draw_habitus(_stream(seed, index, 2))
-    lots = [_stream(seed, index, 10 + list(KINDS).index(f["kind"])) for f in findings]
+    habitus = draw_habitus(stream(seed, index, 2))
+    lots = [stream(seed, index, 10 + list(KINDS).index(f["kind"])) for f in findings]
     for f, rng in zip(findings, lots, strict=True):
         if KINDS[f["kind"]].prepare:
             KINDS[f["kind"]].prepare(habitus, f, rng)
-    scene = build(habitus, _stream(seed, index, 3))
+    scene = build(habitus, stream(seed, index, 3))
     for tag, (f, rng) in enumerate(zip(findings, lots, strict=True)):
         if KINDS[f["kind"]].add:
             KINDS[f["kind"]].add(scene, habitus, f, rng, tag)
-    noise = _stream(seed, index, 4)
+    noise = stream(seed, index, 4)
     images, lengths = [], []
     for view in views(habitus):
         integral, own = project(scene, view, size, len(findings))
@@ -95,8 +95,8 @@ def draw_study(seed: int, index: int, size: int = 96) -> PhantomStudy:
     Raises:
         ValueError: for a negative seed or index.
     """
-    findings = draw_findings(_stream(seed, index, 0))
-    report, labels = compose(findings, _stream(seed, index, 1))
+    findings = draw_findings(stream(seed, index, 0))
+    report, labels = compose(findings, stream(seed, index, 1))
     images, masks = render(seed, index, findings, size)
     findings = tuple({**f, "masks": mask} for f, mask in zip(findings, masks, strict=True))
     return PhantomStudy(images, report, labels, truth_of(findings), findings)
@@ -105,17 +105,17 @@ def draw_study(seed: int, index: int, size: int = 96) -> PhantomStudy:
 def film_findings(
     seed: int, index: int, wanted: list[tuple[str, dict]], size: int
 ) -> tuple[np.ndarray, list[dict]]:
-    """Films patient (seed, index) with findings that somebody else has chosen.
+    """Films patient (seed, index) with given findings, such as those that a real report names.
 
     Args:
-        seed, index: The patient; the same pair always gives the same films.
+        seed, index: The patient; the same pair gives the same films.
         wanted: (kind, {side, place, severity}); what a dict leaves out is drawn.
         size: Pixels per side.
 
     Returns:
         uint8 (2, size, size), PA and lateral, and the findings as drawn.
     """
-    rng = _stream(seed, index, 0)
+    rng = stream(seed, index, 0)
     findings = [draw_one(rng, kind, **given) for kind, given in wanted]
     return render(seed, index, findings, size)[0], findings
 
@@ -146,7 +146,7 @@ def _write_study(index: int, root: Path, seed: int, size: int) -> dict:
     }
 
 
-def _check(out: Path, studies: int, seed: int, size: int, splits) -> None:
+def _require_sound(out: Path, studies: int, seed: int, size: int, splits) -> None:
     if studies < 1:
         raise InputError(f"A phantom data set needs at least 1 study, not {studies}.")
     if size < MIN_SIZE:
@@ -157,7 +157,7 @@ def _check(out: Path, studies: int, seed: int, size: int, splits) -> None:
         raise InputError(f"The three split fractions must sum to 1, but are {tuple(splits)}.")
     if out.exists() and not (out / "phantom.json").is_file():
         if not out.is_dir() or any(out.iterdir()):
-            raise InputError(f"{out} exists and is no phantom data set; choose another folder.")
+            raise InputError(f"{out} exists and is not a phantom data set; choose another folder.")
 
 
 def _draw_all(folder: Path, studies: int, seed: int, size: int, workers: int) -> list[dict]:
@@ -175,7 +175,7 @@ def write_phantom(
     seed: int,
     size: int = 96,
     workers: int = 2,
-    splits: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    splits: tuple[float, float, float] = SHARES,
 ) -> Path:
     """Writes a data set in the R2Gen layout, whole or not at all.
 
@@ -197,7 +197,7 @@ def write_phantom(
         OSError: when the folder cannot be written.
     """
     out = Path(out)
-    _check(out, studies, seed, size, splits)
+    _require_sound(out, studies, seed, size, splits)
     with atomic_path(out) as folder:
         folder.mkdir(parents=True)
         entries = _draw_all(folder, studies, seed, size, workers)

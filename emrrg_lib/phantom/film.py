@@ -1,13 +1,12 @@
-"""Parallel-ray projection of a scene: Beer-Lambert line integrals in closed form.
+"""From a scene to a film: Beer-Lambert line integrals in closed form, then exposure and noise.
 
 A ray through the image point (u, v) runs along the view's depth axis t. Every body is an
 intersection of quadrics and half-spaces, hence convex, so a ray meets it in one interval
 [t0, t1] that a quadratic equation gives. Bodies are *painted*: where two overlap, the later
 one counts (the heart displaces lung, air displaces the heart's neighbour). Tubes and
-blobs are *added* on top (ribs, vessels, haze).
-
-
-From line integrals to a film: scatter, automatic exposure, quantum noise, tone curve."""
+blobs are *added* on top (ribs, vessels, haze). The film adds scatter, automatic exposure, quantum
+noise and a tone curve.
+"""
 
 from __future__ import annotations
 

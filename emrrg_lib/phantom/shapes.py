@@ -1,12 +1,17 @@
-"""Shapes of the phantom: convex bodies, tubes, the scene they make and the view upon it.
+"""Shapes of the phantom (bodies, tubes, scene, view) and the two kernels that send rays through them.
 
-The two ray kernels: length of every ray in painted bodies and in tubes, in closed form."""
+The kernels give the length of every ray in painted bodies and in tubes, in closed form.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
+
+FAR = np.float32(1e6)
+MAX_HITS = 48
 
 
 @dataclass
@@ -82,18 +87,6 @@ def rod(start, end, radius) -> tuple[list, list]:
     axis = (end - start) / np.linalg.norm(end - start)
     matrix = (np.eye(3) - np.outer(axis, axis)) / radius**2
     return [(start, matrix)], [(axis, float(axis @ end)), (-axis, float(-axis @ start))]
-
-
-try:
-    from numba import njit
-except ImportError:  # the same loops, only slow
-
-    def njit(**_):
-        return lambda function: function
-
-
-FAR = np.float32(1e6)
-MAX_HITS = 48
 
 
 @njit(cache=True, fastmath=True)

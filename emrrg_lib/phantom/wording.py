@@ -1,28 +1,21 @@
 """Reports in the style of the Indiana University collection, and the labels they carry.
 
-Every table is ordered by how often the wording is used: rank k has weight 1 / k^2, so the
-first takes about 65 %, as skewed as real reports are. Labels follow CheXpert's conventions
+The wordings are in `words.json`; every list is ordered by how often a wording is used. Rank k has weight
+1 / k^2, so the first takes about 65 %, as skewed as real reports are. Labels follow CheXpert's conventions
 as this kit documents them; each negative sentence lists what it negates.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.phantom.phrases import (
-    CLOSING,
-    DENIAL,
-    NEGATED,
-    NORMAL,
-    OTHER,
-    PHRASE,
-    POSITIVE,
-    TERMS,
-    UNCERTAIN,
-)
 
-ZIPF = 2.0
 REGIONS = ("heart", "mediastinum", "lungs", "pleura", "bones", "devices", "other")
 REGION_OF = {
     "cardiomegaly": "heart",
@@ -33,15 +26,44 @@ REGION_OF = {
     "fracture": "bones",
     "device": "devices",
 }
+LUNG_KINDS = {
+    "consolidation": "Consolidation",
+    "opacity": "Lung Opacity",
+    "edema": "Edema",
+    "nodule": "Lung Lesion",
+}
 LUNG_ORDER = ("hyperinflation", "edema", "consolidation", "opacity", "atelectasis", "nodule")
-
-PLEURA_BOTH = ("Pleural Effusion", "Pneumothorax")
+PLEURA_BOTH = {"effusion": "Pleural Effusion", "pneumothorax": "Pneumothorax"}
 EXTRA = ("Consolidation", "Pneumonia", "Lung Opacity", "Edema", "Lung Lesion")
+Sentence = tuple[str, dict[str, int | None]]  # a text and the labels that it sets
 
 
-def _zipf(rng: np.random.Generator, items):
-    weights = np.arange(1, len(items) + 1) ** -ZIPF
-    return items[int(rng.choice(len(items), p=weights / weights.sum()))]
+@dataclass(frozen=True)
+class Words:
+    """The wordings that reports are made of; templates have places such as {side}.
+
+    Attributes:
+        positive: Kind of finding (or device) -> sentences that say it is present.
+        uncertain: Sentences that say a {phrase} is possible; phrase: kind -> that phrase.
+        normal: Region -> sentences that say it is normal; negated: region -> labels they set to 0.
+        denial: Sentences that say {what} is absent; terms: observation -> its name there.
+        other, closing: Sentences without a label: about other regions, and at the end.
+        skew: Rank k of a list has weight k ** -skew.
+    """
+
+    positive: dict[str, Sequence[str]]
+    uncertain: Sequence[str]
+    phrase: dict[str, str]
+    normal: dict[str, Sequence[str]]
+    negated: dict[str, Sequence[str]]
+    denial: Sequence[str]
+    terms: dict[str, str]
+    other: Sequence[str]
+    closing: Sequence[str]
+    skew: float = 2.0
+
+
+WORDS = Words(**json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8")))
 
 
 def _words(finding: dict) -> dict[str, str]:
@@ -69,98 +91,94 @@ def _words(finding: dict) -> dict[str, str]:
     return words | {key.capitalize(): value.capitalize() for key, value in words.items()}
 
 
-def _positive(finding: dict, rng: np.random.Generator) -> str:
-    kind, words = finding["kind"], _words(finding)
-    if finding["uncertain"]:
-        phrase = PHRASE[kind].format(**words)
-        template = _zipf(rng, UNCERTAIN)
-        return template.format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:])
-    table = POSITIVE[finding["place"] if kind == "device" else kind]
-    return _zipf(rng, table).format(**words)
+class _Writer:
+    """Chooses the sentences of one report: each method returns sentences with the labels they set."""
 
+    def __init__(self, rng: np.random.Generator, words: Words) -> None:
+        self.rng, self.words = rng, words
 
-def _deny(observations, rng: np.random.Generator) -> tuple[str, dict]:
-    """One negative sentence over a list of observations and the zeros it sets."""
-    terms = [TERMS[o] for o in observations]
-    joined = terms[0] if len(terms) == 1 else " or ".join(terms)
-    if len(terms) > 2:
-        joined = ", ".join(terms[:-1]) + ", or " + terms[-1]
-    return _zipf(rng, DENIAL).format(what=joined), dict.fromkeys(observations, 0)
+    def pick(self, items: Sequence[str]) -> str:
+        weights = np.arange(1, len(items) + 1) ** -self.words.skew
+        return items[int(self.rng.choice(len(items), p=weights / weights.sum()))]
 
+    def positive(self, finding: dict) -> str:
+        kind, words = finding["kind"], _words(finding)
+        if finding["uncertain"]:
+            phrase = self.words.phrase[kind].format(**words)
+            template = self.pick(self.words.uncertain)
+            return template.format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:])
+        table = self.words.positive[finding["place"] if kind == "device" else kind]
+        return self.pick(table).format(**words)
 
-def _normal(key: str, rng: np.random.Generator) -> tuple[str, dict]:
-    return _zipf(rng, NORMAL[key]), dict.fromkeys(NEGATED.get(key, ()), 0)
+    def deny(self, observations: Sequence[str]) -> Sentence:
+        """One negative sentence over a list of observations and the zeros it sets."""
+        terms = [self.words.terms[o] for o in observations]
+        joined = " or ".join(terms)
+        if len(terms) > 2:
+            joined = ", ".join(terms[:-1]) + ", or " + terms[-1]
+        return self.pick(self.words.denial).format(what=joined), dict.fromkeys(observations, 0)
 
+    def normal(self, region: str) -> Sentence:
+        return self.pick(self.words.normal[region]), dict.fromkeys(self.words.negated.get(region, ()), 0)
 
-def _heart_and_mediastinum(present: set, rng) -> dict[str, list[tuple[str, dict]]]:
-    out: dict[str, list] = {"heart": [], "mediastinum": []}
-    normal = [
-        key
-        for key, kind in (("heart", "cardiomegaly"), ("mediastinum", "mediastinum"))
-        if kind not in present
-    ]
-    if len(normal) == 2 and rng.random() < 0.2:
-        out["heart"].append(_normal("both", rng))
+    def heart_and_mediastinum(self, present: set[str]) -> dict[str, list[Sentence]]:
+        out: dict[str, list[Sentence]] = {"heart": [], "mediastinum": []}
+        kinds = {"heart": "cardiomegaly", "mediastinum": "mediastinum"}
+        normal = [region for region, kind in kinds.items() if kind not in present]
+        if len(normal) == 2 and self.rng.random() < 0.2:
+            out["heart"].append(self.normal("both"))
+            return out
+        for region, omitted in (("heart", 0.04), ("mediastinum", 0.15)):
+            if region in normal and self.rng.random() >= omitted:
+                out[region].append(self.normal(region))
         return out
-    for key, omitted in (("heart", 0.04), ("mediastinum", 0.15)):
-        if key in normal and rng.random() >= omitted:
-            out[key].append(_normal(key, rng))
-    return out
 
-
-def _lungs_and_pleura(present: set, rng) -> dict[str, list[tuple[str, dict]]]:
-    out: dict[str, list] = {"lungs": [], "pleura": []}
-    sick = present & set(LUNG_ORDER) - {"hyperinflation"}
-    kinds = {
-        "consolidation": "Consolidation",
-        "opacity": "Lung Opacity",
-        "edema": "Edema",
-        "nodule": "Lung Lesion",
-    }
-    barred = {label for kind, label in kinds.items() if kind in present}
-    if sick & {"consolidation", "opacity"}:
-        barred |= {"Consolidation", "Lung Opacity", "Pneumonia"}
-    open_terms = [o for o in EXTRA if o not in barred]
-    pleura = [
-        o for o, kind in zip(PLEURA_BOTH, ("effusion", "pneumothorax"), strict=True) if kind not in present
-    ]
-    if not sick and rng.random() < 0.92:
-        out["lungs"].append(_normal("lungs", rng))
-    if len(pleura) == 2 and "Consolidation" in open_terms and rng.random() < 0.15:
-        out["pleura"].append(_deny(["Consolidation", *pleura], rng))
+    def lungs_and_pleura(self, present: set[str]) -> dict[str, list[Sentence]]:
+        out: dict[str, list[Sentence]] = {"lungs": [], "pleura": []}
+        sick = present & set(LUNG_ORDER) - {"hyperinflation"}
+        barred = {label for kind, label in LUNG_KINDS.items() if kind in present}
+        if sick & {"consolidation", "opacity"}:
+            barred |= {"Consolidation", "Lung Opacity", "Pneumonia"}
+        open_terms = [o for o in EXTRA if o not in barred]
+        pleura = [o for kind, o in PLEURA_BOTH.items() if kind not in present]
+        if not sick and self.rng.random() < 0.92:
+            out["lungs"].append(self.normal("lungs"))
+        if len(pleura) == 2 and "Consolidation" in open_terms and self.rng.random() < 0.15:
+            out["pleura"].append(self.deny(["Consolidation", *pleura]))
+            return out
+        if open_terms and self.rng.random() < 0.3:
+            out["lungs"].append(self.deny([self.pick(open_terms)]))
+        if pleura and self.rng.random() < 0.93:
+            out["pleura"].append(self.deny(pleura))
         return out
-    if open_terms and rng.random() < 0.3:
-        out["lungs"].append(_deny([_zipf(rng, open_terms)], rng))
-    if pleura and rng.random() < 0.93:
-        out["pleura"].append(_deny(pleura, rng))
-    return out
 
 
-def compose(findings, rng: np.random.Generator) -> tuple[str, dict[str, int | None]]:
+def compose(findings, rng: np.random.Generator, words: Words = WORDS) -> Sentence:
     """Writes a report and labels it.
 
     Args:
         findings: Findings with kind, label, side, place, severity and uncertain.
         rng: Chooses wordings, omissions and order; nothing else depends on it.
+        words: The wordings to choose from.
 
     Returns:
         The report in natural case, and observation -> 1 / 0 / -1 / None as worded.
     """
-    present = {f["kind"] for f in findings}
-    parts: dict[str, list[tuple[str, dict]]] = {region: [] for region in REGIONS}
-    parts |= _heart_and_mediastinum(present, rng)
-    parts |= _lungs_and_pleura(present, rng)
+    writer, present = _Writer(rng, words), {f["kind"] for f in findings}
+    parts: dict[str, list[Sentence]] = {region: [] for region in REGIONS}
+    parts |= writer.heart_and_mediastinum(present)
+    parts |= writer.lungs_and_pleura(present)
     rank = {kind: k for k, kind in enumerate(LUNG_ORDER)}
     for f in sorted(findings, key=lambda f: -rank.get(f["kind"], 9)):
         value = {f["label"]: -1 if f["uncertain"] else 1} if f["label"] else {}
         region = REGION_OF.get(f["kind"], "lungs")
-        parts[region].insert(0, (_positive(f, rng), value))
+        parts[region].insert(0, (writer.positive(f), value))
     if "fracture" not in present and rng.random() < 0.85:
-        parts["bones"].append(_normal("bones", rng) if rng.random() < 0.9 else _deny(["Fracture"], rng))
+        parts["bones"].append(writer.normal("bones") if rng.random() < 0.9 else writer.deny(["Fracture"]))
     if rng.random() < 0.15:
-        parts["other"].append((_zipf(rng, OTHER), {}))
+        parts["other"].append((writer.pick(words.other), {}))
     if not present and rng.random() < 0.12:
-        parts["other"].append((_zipf(rng, CLOSING), {}))
+        parts["other"].append((writer.pick(words.closing), {}))
     order = list(REGIONS)
     if rng.random() >= 0.65:
         first = order.pop(int(rng.choice([2, 3, 5], p=[0.6, 0.15, 0.25])))
@@ -181,7 +199,7 @@ def reword(findings, rng: np.random.Generator) -> str:
 
 
 class _MostProbable:
-    """Stands in for a random generator: every draw is its most probable outcome."""
+    """Takes the place of a random generator: every draw gives its most probable outcome."""
 
     def random(self) -> float:
         return 0.5

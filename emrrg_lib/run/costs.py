@@ -1,21 +1,19 @@
-"""`emrrg info` and `emrrg ledger`: what a preset consists of and what of it trains.
+"""Counts and costs of a system: `emrrg info`, `emrrg ledger` and `emrrg ledger --costs`.
 
-Both count a model without weights (PyTorch's meta device), so that 7 billion parameters take seconds.
-
-
-What a full run of stage 3 costs by a formula: parameters, floating-point operations (FLOPs), GPU hours.
-
-A weight matrix costs 2 FLOPs a parameter and token. Forward, one study of V views with L = M + 1 tokens:
+A model is counted without weights (PyTorch's meta device), so that 7 billion parameters take seconds. The
+costs of a full run of stage 3 follow from a formula, in floating-point operations (FLOPs) and GPU hours. A
+weight matrix costs 2 FLOPs a parameter and token. Forward, one study of V views with L = M + 1 tokens:
 
     encoder   V · L · (2 · parameters + depth · 4 directions · 9 · 2d · N)   the scan: 9 a channel and state
     LLM       2 · parameters of its layers · n + layers · 4 · n² · D         n = prompt + visual + report
     lm_head   2 · vocabulary · D · report                                    on report positions only
     hybrid    2 · (W_k, W_v) · visual + layers · 4 · text · visual · D       visual: L tokens of a study
 
-Training multiplies: encoder full 3 (forward, gradients of activations and of weights), LoRA 2 (frozen weights
-get none), frozen 1; LLM 2, and 1 more where its layers are computed again (gradient checkpointing); hybrid
-layers 3. Hours = FLOPs · studies · epochs / (peak · utilisation). Writing a report is bound by memory, not by
-arithmetic: every token of a batch reads all weights of the LLM once. No sum covers reading of images.
+Training multiplies these. The encoder counts 3 times if it is tuned whole (forward, gradients of activations
+and of weights), 2 times with LoRA (frozen weights get no gradient), once if it is frozen. The LLM counts
+2 times, and 3 times if its layers are computed again (gradient checkpointing); hybrid layers count 3 times.
+Hours = FLOPs · studies · epochs / (peak · utilisation). The speed of memory bounds the writing of a report:
+every token of a batch reads all weights of the LLM once. The reading of images is not counted.
 """
 
 from __future__ import annotations
@@ -25,8 +23,8 @@ from dataclasses import dataclass
 import torch
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.data.study import PUBLISHED
-from emrrg_lib.files import InputError
+from emrrg_lib.data.sources import source_of_preset
+from emrrg_lib.files import InputError, text_table
 from emrrg_lib.generation import BATCH
 from emrrg_lib.model import EMRRG
 from emrrg_lib.tuning.policy import Entry, ledger, published_counts
@@ -38,28 +36,27 @@ NOT_IN_1_32 = (
 )
 
 
-def describe(config: EMRRGConfig) -> str:
+def describe_map(config: EMRRGConfig) -> str:
     """The map of a configuration as a text table: part, section, shape, parameters, trained or not."""
     model, entries = _count(config)
-    rows = [
-        (e.part, e.section, e.shape, f"{e.parameters:,}", f"{e.trained:,}" if e.trained else "frozen")
-        for e in entries
-    ]
-    rows.append(
-        ("total", "", "", f"{sum(e.parameters for e in entries):,}", f"{sum(e.trained for e in entries):,}")
-    )
-    return _head(config, model) + "\n\n" + _table(("part", "paper", "shape", "parameters", "trained"), rows)
+    rows = [("part", "paper", "shape", "parameters", "trained")]
+    for e in entries:
+        trained = f"{e.trained:,}" if e.trained else "frozen"
+        rows.append((e.part, e.section, e.shape, f"{e.parameters:,}", trained))
+    total, trained = _totals(entries)
+    rows.append(("total", "", "", f"{total:,}", f"{trained:,}"))
+    return f"{_head(config, model)}\n\n{text_table(rows, left=3)}"
 
 
 def describe_ledger(config: EMRRGConfig) -> str:
     """Exact counts of a configuration, and beside them how the published ones arise."""
     model, entries = _count(config)
-    rows = [(e.part, f"{e.parameters:,}", f"{e.trained:,}") for e in entries]
-    total, trained = sum(e.parameters for e in entries), sum(e.trained for e in entries)
-    rows.append(("total", f"{total:,}", f"{trained:,}"))
+    total, trained = _totals(entries)
+    rows = [("part", "parameters", "trained")]
+    rows += [(e.part, f"{e.parameters:,}", f"{e.trained:,}") for e in entries]
     text = [
         _head(config, model),
-        _table(("part", "parameters", "trained"), rows, left=1),
+        text_table([*rows, ("total", f"{total:,}", f"{trained:,}")]),
         f"The method as written trains {trained:,} parameters here, {trained / total:.2%} of the system.",
     ]
     if (config.encoder.embed_dim, config.encoder.depth) in PAPER_ENCODERS and config.encoder.kind == "mamba":
@@ -68,15 +65,19 @@ def describe_ledger(config: EMRRGConfig) -> str:
 
 
 def _published(config: EMRRGConfig) -> str:
-    rows = []
+    rows = [("of the encoder", "parameters", "")]
     for entry in published_counts(config.encoder.embed_dim, config.encoder.depth):
         rows += [(name, f"{count:,}", "") for name, count in entry.parts.items()]
         rows.append(("= sum", f"{entry.total:,}", f"published: {entry.claim}" if entry.claim else ""))
     return (
         "The encoder as the release runs it, 224 px, and its published counts:\n\n"
-        + _table(("of the encoder", "parameters", ""), rows, left=1)
-        + f"\n\n{NOT_IN_1_32}."
+        f"{text_table(rows)}\n\n{NOT_IN_1_32}."
     )
+
+
+def _totals(entries: list[Entry]) -> tuple[int, int]:
+    """All parameters, and the trained ones."""
+    return sum(e.parameters for e in entries), sum(e.trained for e in entries)
 
 
 def _count(config: EMRRGConfig) -> tuple[EMRRG, list[Entry]]:
@@ -100,20 +101,6 @@ def _head(config: EMRRGConfig, model: EMRRG) -> str:
     )
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 3) -> str:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i >= left else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, tuple("-" * w for w in widths), *rows]
-    ]
-    return "\n".join(lines)
-
-
-DATA = {"iu-xray": ("IU X-ray", 2), "mimic-cxr": ("MIMIC-CXR", 1)}  # preset → data set, views a study
-OTHER = ("CheXpert Plus", 1)
 PROMPT_TOKENS = 35  # the paper's prompt with its image marks
 GPU, PEAK, BANDWIDTH = "A800 80 GB", 312e12, 2.0e12  # the paper's (§4.4): dense bfloat16 FLOP/s, bytes/s
 UTILISATION, READING = 0.30, 0.50  # assumed shares of the two
@@ -142,7 +129,7 @@ class Costs:
 
     @property
     def hours(self) -> float:
-        """All of them."""
+        """Training, validation and test."""
         return self.train_hours + self.validate_hours + self.test_hours
 
 
@@ -174,16 +161,16 @@ def run_costs(config: EMRRGConfig) -> Costs:
     Raises InputError for a preset without epochs, or with a Hugging Face backbone.
     """
     settings = config.train
-    if config.encoder.kind == "hf" or not settings.epochs:
+    source = source_of_preset(config.preset)
+    if source is None or config.encoder.kind == "hf" or not settings.epochs:
         raise InputError(
             f"costs are computed for the paper presets with a Mamba encoder, such as iu-xray; "
-            f"'{config.preset}' is none"
+            f"'{config.preset}' is not one of them"
         )
-    name, views = DATA.get(config.preset, OTHER)
-    train, val, test = PUBLISHED[name][1]
+    train, val, test = source.counts
     with torch.device("meta"):
         model = EMRRG.from_sizes(config)
-    forward = forward_flops(config, model, views)
+    forward = forward_flops(config, model, source.views)
     factors = {
         "encoder": {"full": 3, "lora": 2, "frozen": 1}[config.encoder_tuning],
         "llm": 3 if settings.gradient_checkpointing else 2,
@@ -195,7 +182,7 @@ def run_costs(config: EMRRGConfig) -> Costs:
     validated = min(settings.validation_studies or val, val)
     total = each * train * settings.epochs
     return Costs(
-        f"{name}, {train:,} × {settings.epochs}",
+        f"{source.name}, {train:,} × {settings.epochs}",
         sum(p.numel() for p in model.parameters()),
         sum(p.numel() for p in model.parameters() if p.requires_grad),
         sum(forward.values()),
@@ -208,7 +195,7 @@ def run_costs(config: EMRRGConfig) -> Costs:
 
 
 def describe_costs(config: EMRRGConfig) -> str:
-    """The costs of a preset as a Markdown table, and what was assumed."""
+    """The costs of a preset as a Markdown table, and the assumptions."""
     costs = run_costs(config)
     cells = {
         "preset": config.preset,
@@ -220,9 +207,9 @@ def describe_costs(config: EMRRGConfig) -> str:
         "GPU hours": f"{costs.train_hours:.1f} + {costs.validate_hours:.1f} validation + "
         f"{costs.test_hours:.1f} test = {costs.hours:.1f}",
     }
-    lines = [cells.keys(), ["---"] * len(cells), cells.values()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
-        f"\n\nOne {GPU}: {PEAK / 1e12:.0f} TFLOP/s used to {UTILISATION:.0%} in training, "
+    table = text_table([list(cells), list(cells.values())], left=len(cells), markdown=True)
+    return (
+        f"{table}\n\nOne {GPU}: {PEAK / 1e12:.0f} TFLOP/s used to {UTILISATION:.0%} in training, "
         f"{BANDWIDTH / 1e12:.1f} TB/s used to {READING:.0%} while reports are written, {BATCH} at a time; "
         "reports as long as they may be. Formula: emrrg_lib/run/costs.py. Computed, not measured."
     )

@@ -11,7 +11,7 @@ from emrrg_lib.evaluation.other_labelers import RULES, Labeler
 from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import evaluate_run
 from emrrg_lib.files import processes, write_json
-from emrrg_lib.interpret.run_page import write_run_page
+from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json

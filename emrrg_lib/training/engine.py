@@ -1,22 +1,20 @@
 """One engine for every stage: transformers.Trainer with named parameter groups and whole checkpoints.
 
-A run that was killed goes on from its newest whole checkpoint along the curve it would have taken: the
-checkpoint holds what trains, optimiser, schedule, random state and the loss not yet logged.
+A run that was killed goes on from its newest whole checkpoint and gives the same curve as an undisturbed
+run: the checkpoint holds the trained weights, optimiser, schedule, random state and the loss not yet logged.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -24,12 +22,18 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from emrrg_lib.files import InputError, gather, processes
 from emrrg_lib.run_folder import read_json
+from emrrg_lib.settings import Count, NotNegative, Rate, Settings, Whole
 from emrrg_lib.training import checkpoints
 from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, study_names
-from emrrg_lib.training.watch import LossCurve, StopOnSignal, curve, in_notebook
+from emrrg_lib.training.watch import (
+    LossCurve,
+    StopOnSignal,
+    curve,
+    in_notebook,
+    keep_freed_memory,
+    memory_explained,
+)
 
-WEIGHTS = "model.safetensors"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 log = logging.getLogger("emrrg_lib.training")
 
 
@@ -53,56 +57,74 @@ def cosine(step: int, warmup: int, steps: int) -> float:
 SCHEDULES = {"hold": hold_rise_fall, "cosine": cosine}
 
 
-class KitTrainer(Trainer):
+@dataclass(frozen=True, kw_only=True)
+class Budget(Settings):
+    """How long and how a model is trained. A resumed run must have the same values, save `save_steps`."""
+
+    steps: Count  # of the optimiser
+    batch_size: Count  # studies that a process takes at once
+    accumulation: Count = 1  # batches of one step
+    seed: Annotated[int, 0, 2**32 - 1] = 0
+    learning_rate: NotNegative
+    warmup_steps: Whole = 100
+    weight_decay: NotNegative = 0.01
+    clip: NotNegative = 1.0  # largest norm of the gradient; 0 does not clip
+    betas: tuple[Rate, Rate] = (0.9, 0.98)
+    schedule: Literal["hold", "cosine"] = "hold"
+    save_steps: Count = 500  # between checkpoints
+
+    def facts(self, studies: int) -> dict[str, Any]:
+        """The values that a resumed run is compared by, as JSON; the batch is that of all processes."""
+        values = asdict(self) | {"betas": list(self.betas), "studies": studies}
+        del values["save_steps"]
+        return values | {"batch_size": self.batch_size * processes().num_processes}
+
+
+class KitTrainer(checkpoints.SealedTrainer):
     """A Trainer that takes (parameters, learning rate) groups and keeps the model's own loss.
 
     Args:
+        budget: of the training.
         groups: makes the groups; None: all parameters at the learning rate.
         names: of the studies, for messages.
-        settings: what a resumed run must have in common with this one.
     """
 
     def __init__(
         self,
         *args: Any,
+        budget: Budget,
         groups: Callable[[nn.Module], list[dict]] | None = None,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.98),
-        schedule: str = "hold",
         names: Sequence[str] | None = None,
-        settings: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._groups, self._decay, self._betas = groups, weight_decay, betas
-        self._factor = SCHEDULES[schedule]
-        self._names, self._settings = names, settings or {}
+        self.facts = budget.facts(len(self.train_dataset))
+        self._budget, self._groups, self._names = budget, groups, names
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
-        self._partial: Path | None = None  # folder of the checkpoint that is being written
         self._drawn: list[int] = []  # studies of this step
 
     def create_optimizer(self, model: nn.Module | None = None):
         if self.optimizer is None:
-            groups = (
-                self._groups(self.model)
-                if self._groups
-                else [{"params": list(self.model.parameters()), "lr": self.args.learning_rate}]
-            )
-            self.optimizer = torch.optim.AdamW(split_decay(groups, self._decay), betas=self._betas)
+            groups = [{"params": list(self.model.parameters()), "lr": self.args.learning_rate}]
+            if self._groups:
+                groups = self._groups(self.model)
+            groups = split_decay(groups, self._budget.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, betas=self._budget.betas)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.lr_scheduler is None:
+            factor = SCHEDULES[self._budget.schedule]
             warmup = self.args.get_warmup_steps(num_training_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: self._factor(step, warmup, num_training_steps)
+                optimizer or self.optimizer, lambda step: factor(step, warmup, num_training_steps)
             )
         return self.lr_scheduler
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches that are the same for any number of processes, drawn when they are needed, not before."""
+        """Batches that are the same for any number of processes; each is drawn only when it is needed."""
         count = self.args.world_size
-        # a loss that is a mean over tokens bears shares of any size; others get equal ones
+        # a loss that is a mean over tokens allows shares of any size; other losses need equal shares
         batches = Batches(
             len(self.train_dataset),
             self.args.per_device_train_batch_size * count,
@@ -129,7 +151,7 @@ class KitTrainer(Trainer):
         return batch
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Once only: the Trainer calls it again after the first batch, which has then moved on."""
+        """Restores the random state once: the Trainer calls this again after the first batch was drawn."""
         if checkpoint == self._resumed:
             super()._load_rng_state(checkpoint)
             self._resumed = None
@@ -146,74 +168,27 @@ class KitTrainer(Trainer):
             "clipping on (clip 1). Earlier checkpoints are intact"
         )
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._partial or self.args.output_dir)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Writes a checkpoint beside its place, then moves it there whole."""
-        out, step = Path(self.args.output_dir), self.state.global_step
-        loss = self.accelerator.gather(self._tr_loss).mean().item()
-        self._partial = checkpoints.partial_folder(out, step)
-        try:
-            super()._save_checkpoint(model, trial)
-            processes().wait_for_everyone()
-            if self.args.should_save:
-                name = f"{checkpoints.PREFIX}{step}"
-                checkpoints.seal(
-                    self._partial / name,
-                    out / name,
-                    {
-                        "settings": self._settings,
-                        "processes": self.args.world_size,
-                        "unlogged": {"loss": loss, "since": self._globalstep_last_logged},
-                    },
-                )
-                self._partial.rmdir()
-        except Exception as error:
-            if sentence := checkpoints.explain_failure(error, out, self._partial):
-                raise sentence from error
-            raise
-        finally:
-            self._partial = None
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Writes only what trains, so that a checkpoint next to a 7B LLM stays small."""
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            trained = {
-                name: p.detach().cpu().contiguous()
-                for name, p in self.model.named_parameters()
-                if p.requires_grad
-            }
-            save_file(trained, folder / WEIGHTS)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Reads what `_save` wrote back into the model; frozen weights are there already."""
-        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        (model or self.model).load_state_dict(tensors, strict=False)
-
     def run(self, resume: bool) -> None:
-        """Trains; with `resume` on from the newest whole checkpoint, if there is one.
+        """Trains; with `resume` it goes on from the newest whole checkpoint, if there is one.
 
         Raises:
-            InputError: it was begun with other settings.
+            InputError: the run was begun with other settings.
         """
-        with processes().main_process_first():  # which clears away what is not whole
+        with processes().main_process_first():  # which removes folders that are not whole
             checkpoint = checkpoints.newest_complete(Path(self.args.output_dir)) if resume else None
         if not checkpoint:
             self.train()
             return
         manifest = read_json(checkpoint / checkpoints.MANIFEST)
-        checkpoints.refuse_changes(manifest["settings"], self._settings, checkpoint.parent)
+        checkpoints.refuse_changes(manifest["settings"], self.facts, checkpoint.parent)
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:  # it was finished
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:  # finished
             self._load_from_checkpoint(str(checkpoint))
             self.state = state
             return
         if (before := manifest["processes"]) != self.args.world_size:
             log.warning(
-                "begun with %d processes, resumed with %d: it goes on, but with other random numbers",
+                "begun with %d processes, resumed with %d: the training goes on with other random numbers",
                 before,
                 self.args.world_size,
             )
@@ -234,7 +209,7 @@ class _Unlogged(TrainerCallback):
 
 
 def split_decay(groups: list[dict], decay: float) -> list[dict]:
-    """Gives weight decay to matrices only; vectors and scalars (norms, biases, α, D) get none."""
+    """Gives weight decay to matrices only; vectors and scalars (norms, biases, α, D) have none."""
     out = []
     for group in groups:
         params = [p for p in group["params"] if p.requires_grad]
@@ -245,47 +220,28 @@ def split_decay(groups: list[dict], decay: float) -> list[dict]:
     return out
 
 
-def keep_freed_memory() -> None:
-    """Lets glibc keep freed memory instead of giving it back after every step (faster on a CPU)."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tune
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_MAX, 0)):
-            mallopt(parameter, value)
-
-
 def fit(
     model: nn.Module,
     dataset: Dataset,
     collate: Callable,
     out: Path,
     *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    warmup_steps: int = 100,
-    weight_decay: float = 0.01,
-    clip: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.98),
-    schedule: str = "hold",
-    seed: int = 0,
-    save_steps: int = 500,
     resume: bool = False,
-    accumulation: int = 1,
     groups: Callable[[nn.Module], list[dict]] | None = None,
     names: Sequence[str] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     bf16: bool = False,
+    **budget: Any,
 ) -> KitTrainer:
-    """Trains for `steps` optimiser steps with checkpoints and `loss.csv` in `out`; returns the trainer.
+    """Trains with checkpoints and `loss.csv` in `out`; returns the trainer.
 
     Args:
         model: returns a dict with `loss`.
         dataset: of study numbers; collate: numbers → batch. Randomness comes from torch's stream.
-        batch_size: studies that a process takes at once; a step takes `accumulation` such batches.
-        clip: largest norm of the gradient; 0 does not clip.
         resume: go on from the newest whole checkpoint in `out`, if there is one.
         names: of the studies, for messages.
         bf16: the forward pass in bfloat16 where autocast allows it; weights stay float32.
+        budget: fields of `Budget`; `steps`, `batch_size` and `learning_rate` are needed.
 
     Raises:
         InputError: a loss that is not finite, no memory, a full disk, or a resume with other settings.
@@ -293,32 +249,19 @@ def fit(
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    count = processes().num_processes
-    settings = {
-        "steps": steps,
-        "batch_size": batch_size * count,
-        "accumulation": accumulation,
-        "seed": seed,
-        "learning_rate": learning_rate,
-        "warmup_steps": warmup_steps,
-        "weight_decay": weight_decay,
-        "clip": clip,
-        "betas": list(betas),
-        "schedule": schedule,
-        "studies": len(dataset),
-    }
+    plan = Budget(**budget)
     arguments = TrainingArguments(
         output_dir=str(out),
-        max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.batch_size,
+        gradient_accumulation_steps=plan.accumulation,
         average_tokens_across_devices=True,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        max_grad_norm=clip,
-        seed=seed,
-        logging_steps=max(1, min(50, steps // 20)),
-        save_steps=save_steps,
+        learning_rate=plan.learning_rate,
+        warmup_steps=plan.warmup_steps,
+        max_grad_norm=plan.clip,
+        seed=plan.seed,
+        logging_steps=max(1, min(50, plan.steps // 20)),
+        save_steps=plan.save_steps,
         report_to=[],
         remove_unused_columns=False,
         bf16=bf16,
@@ -330,38 +273,15 @@ def fit(
         args=arguments,
         train_dataset=dataset,
         data_collator=collate,
+        budget=plan,
         groups=groups,
-        weight_decay=weight_decay,
-        betas=betas,
-        schedule=schedule,
         names=names,
-        settings=settings,
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
     )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display
-    with memory_explained(settings, count), StopOnSignal(trainer):
+    with memory_explained(plan.batch_size, plan.accumulation), StopOnSignal(trainer):
         trainer.run(resume)
     return trainer
-
-
-@contextlib.contextmanager
-def memory_explained(settings: dict[str, Any], count: int):
-    """Turns running out of memory into an InputError that says what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch's errors are RuntimeErrors
-        if (
-            not isinstance(error, MemoryError)
-            and "out of memory" not in str(error).lower()
-            and "can't allocate memory" not in str(error)
-        ):
-            raise
-        taken = f"{settings['batch_size'] // count} studies at once"
-        raise InputError(
-            f"out of memory with {taken}: raise accumulation (now {settings['accumulation']}; the same "
-            "training in smaller batches), set gradient_checkpointing, or lower batch_size, max_length or "
-            "image_size; --resume goes on from the last checkpoint"
-        ) from error
 
 
 def loss_history(trainer: Trainer) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import Indices, StudySet
-from emrrg_lib.evaluation.clinical import label_report
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
@@ -22,10 +22,9 @@ from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
-from emrrg_lib.training.batches import random_streams
+from emrrg_lib.training.batches import per_process, random_streams
 from emrrg_lib.training.checkpoints import refuse_changes
 from emrrg_lib.training.engine import fit, loss_history
-from emrrg_lib.training.recipes import per_process
 from emrrg_lib.tuning.policy import learning_rate_groups
 
 ENCODE_BATCH = 16

@@ -1,17 +1,19 @@
-"""Runs stage 1, stage 2 and the language model; together they make the weights in `data/tiny/`.
+"""Recipes and runs of stage 1, stage 2 and the language model; together they make `data/tiny/`.
 
-Those see images and reports of their own phantom seed only; masks and true labels are not read.
+The recipes `base` and `large` have the released numbers (NOTES B1, B2). The weights in `data/tiny/` come
+from images and reports of a phantom seed that nothing else uses; masks and true labels are not read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emrrg_lib.config import PROMPT, TINY_ENCODER, EncoderConfig
@@ -24,20 +26,106 @@ from emrrg_lib.language.llm import load_llm, tiny_lm, train_tokenizer
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json, run_record
-from emrrg_lib.training.batches import CropCollator, PairCollator, find_images
-from emrrg_lib.training.engine import KitTrainer, fit, loss_history
-from emrrg_lib.training.recipes import PretrainConfig, Stage1Config, Stage2Config, per_process
-from emrrg_lib.training.stage1 import Stage1Model, load_stage1, save_stage1
-from emrrg_lib.training.stage2 import ContrastiveModel, save_stage2, tiny_text_encoder
+from emrrg_lib.settings import Count, Positive, Settings
+from emrrg_lib.training.batches import CropCollator, PairCollator, find_images, per_process
+from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.stage1 import Stage1Config, Stage1Model, load_stage1, save_stage1
+from emrrg_lib.training.stage2 import ContrastiveModel, Stage2Config, save_stage2, tiny_text_encoder
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import load_vision_encoder, save_vision_encoder
 
+# Phantoms fill the frame and stand straight: gentler crops are nearer to the images of the later stages.
+STAGE1_TINY = Stage1Config(
+    decoder_dim=64,
+    steps=1000,
+    warmup_steps=50,
+    batch_size=32,
+    base_learning_rate=2.4e-2,
+    crop_scale=(0.6, 1.0),
+    flip=False,
+)
+# Normal reports are near duplicates of each other, so CLIP's loss alone is too weak at this size; a
+# schedule that decays from the start leaves the hard findings unlearnt.
+STAGE2_TINY = Stage2Config(
+    image_size=96,
+    text_encoder="tiny",
+    projection_dim=128,
+    cleaning="iu_xray",
+    steps=2400,
+    warmup_steps=200,
+    batch_size=32,
+    learning_rate=1.5e-3,
+    schedule="hold",
+    weight_decay=0.05,
+    betas=(0.9, 0.98),
+    clip=3.0,
+    jitter=True,
+    lateral_share=0.2,
+    observation_weight=10.0,
+)
+STAGE1 = {"tiny": STAGE1_TINY, "base": Stage1Config(), "large": Stage1Config()}  # by names of ENCODERS
+STAGE2 = {"tiny": STAGE2_TINY, "base": Stage2Config(), "large": Stage2Config()}
 
-def _finish(trainer: KitTrainer, out: Path, what: str, started: float, config: Any, **facts: Any) -> None:
-    write_json(
-        out / "run.json",
-        run_record(what, started, config=asdict(config), history=loss_history(trainer), **facts),
+
+@dataclass(frozen=True)
+class PretrainConfig(Settings):
+    """How the weights in `data/tiny/` are made: corpus → language model; stage 1 → stage 2."""
+
+    seed: Annotated[int, 0, 2**32 - 1] = 20251019  # no demo has this seed
+    studies: Count = 12_000
+    lm_steps: Count = 2000
+    lm_batch: Count = 32
+    lm_learning_rate: Positive = 2e-3
+    stage1: Stage1Config = field(default_factory=lambda: STAGE1_TINY)
+    stage2: Stage2Config = field(default_factory=lambda: STAGE2_TINY)
+
+
+def _pretrain(
+    what: str,
+    make: Callable[[], tuple[nn.Module, int, Callable]],
+    save: Callable[[nn.Module, int], None],
+    folder: Path,
+    config: Settings,
+    facts: dict[str, Any],
+    *,
+    seed: int,
+    batch_size: int,
+    checkpoints: Path | None = None,
+    **fitting: Any,
+) -> None:
+    """Trains one model; then one process writes weights and `run.json`, and all processes wait for both.
+
+    Args:
+        what, config, facts: what `run.json` says about the run.
+        make: gives the model, the number of samples and the collator; called with the seed set.
+        save: writes the model's weights into `folder`; gets the number of finished epochs too.
+        batch_size: over all processes.
+        checkpoints: default: `folder/checkpoints`.
+        fitting: options of `fit`.
+    """
+    started = time.time()
+    torch.manual_seed(seed)
+    model, samples, collate = make()
+    trainer = fit(
+        model,
+        Indices(samples),
+        collate,
+        checkpoints or folder / "checkpoints",
+        batch_size=per_process(batch_size, processes().num_processes),
+        seed=seed,
+        **fitting,
     )
+    if trainer.is_world_process_zero():
+        save(model, int(trainer.state.epoch or 0))
+        facts = {"config": asdict(config), "history": loss_history(trainer), **facts}
+        write_json(folder / "run.json", run_record(what, started, **facts))
+    processes().wait_for_everyone()  # the next stage reads the files
+
+
+def _shared(recipe: Stage1Config | Stage2Config) -> dict[str, Any]:
+    """The options of `fit` that the recipes of both stages name alike."""
+    names = "steps batch_size learning_rate warmup_steps schedule weight_decay clip betas".split()
+    return {name: getattr(recipe, name) for name in names} | {"bf16": torch.cuda.is_available()}
 
 
 def run_stage1(
@@ -62,42 +150,35 @@ def run_stage1(
     Raises:
         InputError: `weights` were trained with another objective, or cannot be read.
     """
-    started = time.time()
-    torch.manual_seed(seed)
-    model = load_stage1(weights) if weights else Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
-    if model.objective != recipe.objective:
-        raise InputError(
-            f"{weights} was trained with objective '{model.objective}', not "
-            f"'{recipe.objective}': choose the same"
-        )
-    trainer = fit(
-        model,
-        Indices(len(images)),
-        CropCollator(images, model.sizes.image_size, recipe, seed),
-        out / "checkpoints",
-        steps=recipe.steps,
-        batch_size=per_process(recipe.batch_size, processes().num_processes),
-        learning_rate=recipe.base_learning_rate * recipe.batch_size / 256,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        clip=recipe.clip,
-        betas=recipe.betas,
-        schedule="cosine",
+
+    def make() -> tuple[Stage1Model, int, Callable]:
+        model = load_stage1(weights) if weights else None
+        model = model or Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
+        if model.objective != recipe.objective:
+            raise InputError(
+                f"{weights} was trained with objective '{model.objective}', not "
+                f"'{recipe.objective}': choose the same"
+            )
+        return model, len(images), CropCollator(images, model.sizes.image_size, recipe, seed)
+
+    _pretrain(
+        "vision encoder, stage 1",
+        make,
+        lambda model, epoch: save_stage1(model, out / "stage1.pth", epoch, asdict(recipe)),
+        out,
+        recipe,
+        {"images": len(images), "seed": seed},
         seed=seed,
         resume=resume,
-        bf16=torch.cuda.is_available(),
+        **_shared(recipe),
     )
-    if trainer.is_world_process_zero():
-        save_stage1(model, out / "stage1.pth", int(trainer.state.epoch or 0), asdict(recipe))
-        _finish(trainer, out, "vision encoder, stage 1", started, recipe, images=len(images), seed=seed)
-    processes().wait_for_everyone()  # the next stage reads the file
     return out / "stage1.pth"
 
 
 def stage2_encoder(
     sizes: EncoderConfig, recipe: Stage2Config, weights: Path | None, seed: int
 ) -> VisionMamba:
-    """The encoder stage 2 starts from: a stage-1 file, or `sizes` with random weights."""
+    """The encoder from which stage 2 starts: of a stage-1 file, or of `sizes` with random weights."""
     torch.manual_seed(seed)  # cls token and final norm are new
     if weights:
         return load_vision_encoder(weights, recipe.image_size, sizes.drop_path)
@@ -116,80 +197,59 @@ def run_stage2(
 ) -> Path:
     """Trains stage 2 on image–report pairs; returns `out/stage2.pth`, upstream's container.
 
-    Args:
-        studies: with images and report.
-        encoder: trained in place. text_encoder, tokenizer: of `load_text_encoder`.
-        recipe: objective and budget.
-        out, resume: as for stage 1.
+    The encoder is trained in place; text encoder and tokenizer are those of `load_text_encoder`.
     """
-    started = time.time()
-    torch.manual_seed(seed)
-    model = ContrastiveModel(
-        encoder, text_encoder, recipe.projection_dim, recipe.train_text, recipe.observation_weight
-    )
-    trainer = fit(
-        model,
-        Indices(len(studies)),
-        PairCollator(studies, tokenizer, recipe, seed),
-        out / "checkpoints",
-        steps=recipe.steps,
-        batch_size=per_process(recipe.batch_size, processes().num_processes),
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        clip=recipe.clip,
-        betas=recipe.betas,
-        schedule=recipe.schedule,
+
+    def make() -> tuple[ContrastiveModel, int, Callable]:
+        model = ContrastiveModel(
+            encoder, text_encoder, recipe.projection_dim, recipe.train_text, recipe.observation_weight
+        )
+        return model, len(studies), PairCollator(studies, tokenizer, recipe, seed)
+
+    _pretrain(
+        "vision encoder, stage 2",
+        make,
+        lambda model, epoch: save_stage2(model, out / "stage2.pth", epoch, recipe.steps, asdict(recipe)),
+        out,
+        recipe,
+        {"studies": len(studies), "seed": seed},
         seed=seed,
-        save_steps=250,
         resume=resume,
-        bf16=torch.cuda.is_available(),
+        save_steps=250,
+        **_shared(recipe),
     )
-    if trainer.is_world_process_zero():
-        save_stage2(model, out / "stage2.pth", int(trainer.state.epoch or 0), recipe.steps, asdict(recipe))
-        _finish(trainer, out, "vision encoder, stage 2", started, recipe, studies=len(studies), seed=seed)
-    processes().wait_for_everyone()
     return out / "stage2.pth"
 
 
 def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: bool) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    started = time.time()
-    torch.manual_seed(config.seed)
-    tokenizer = train_tokenizer(reports)
-    model = tiny_lm(tokenizer)
+    tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        batch = text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128)
-        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+        return vars(text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128))
 
-    trainer = fit(
-        model,
-        Indices(len(reports)),
-        collate,
-        out / "work" / "lm",
-        steps=config.lm_steps,
-        batch_size=per_process(config.lm_batch, processes().num_processes),
-        learning_rate=config.lm_learning_rate,
-        weight_decay=0.05,
+    def save(model: PreTrainedModel, epoch: int) -> None:
+        with atomic_path(folder) as temporary:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+
+    _pretrain(
+        "report language model",
+        lambda: (tiny_lm(tokenizer), len(reports), collate),
+        save,
+        folder,
+        config,
+        {"made_from": "text of PhantomCXR reports (train split of the pre-training seed)"},
+        checkpoints=out / "work" / "lm",
         seed=config.seed,
         resume=resume,
+        steps=config.lm_steps,
+        batch_size=config.lm_batch,
+        learning_rate=config.lm_learning_rate,
+        weight_decay=0.05,
     )
-    if trainer.is_world_process_zero():
-        with atomic_path(out / "report_lm") as folder:
-            model.generation_config.pad_token_id = tokenizer.pad_token_id
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            _finish(
-                trainer,
-                folder,
-                "report language model",
-                started,
-                config,
-                made_from="text of PhantomCXR reports (train split of the pre-training seed)",
-            )
-    processes().wait_for_everyone()
-    return out / "report_lm"
+    return folder
 
 
 def pretrain_encoder(
@@ -211,19 +271,15 @@ def pretrain_encoder(
     if processes().is_main_process:
         save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
         before, after = (read_json(folder / "run.json") for folder in (first, second))
-        minutes = round(before["minutes"] + after["minutes"], 2)
-        write_json(
-            out / "encoder" / "run.json",
-            after
-            | {
-                "minutes": minutes,
-                "config": asdict(config),
-                "stage1": before,
-                "made_from": "PhantomCXR images and reports (train split of the pre-training seed)",
-                "objective": "stage 1, then the contrastive image-report loss with observations and their "
-                "side mined from the report text by label_report; no masks, no true labels",
-            },
-        )
+        facts = {
+            "minutes": round(before["minutes"] + after["minutes"], 2),
+            "config": asdict(config),
+            "stage1": before,
+            "made_from": "PhantomCXR images and reports (train split of the pre-training seed)",
+            "objective": "stage 1, then the contrastive image-report loss with observations and their "
+            "side mined from the report text by label_report; no masks, no true labels",
+        }
+        write_json(out / "encoder" / "run.json", after | facts)
     processes().wait_for_everyone()
     return out / "encoder" / "encoder.safetensors"
 

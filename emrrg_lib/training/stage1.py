@@ -1,36 +1,64 @@
-"""Stage 1's decoder: queries read the encoder by cross-attention only (ARM's; NOTES A7).
+"""Stage 1: self-supervised pre-training of the encoder on images alone (CXPMRG-Bench §2).
 
-Stage 1: self-supervised pre-training of the encoder on images alone (CXPMRG-Bench §2, stage 1).
-
-Three objectives over one causal encoder (one scan direction, no cls token; NOTES A7):
+Three objectives share one causal encoder: one scan direction, no cls token (NOTES A7).
 
 - `arg`, as released: the patches of cluster k + 1 (4 × 4 patches each, raster order) are predicted from
-  clusters 1 … k. The target is each patch's pixels, normalised by its own mean and deviation.
-- `eq2`, as the paper's Eq. 2 writes it: Σ |MLP(Vim([T₁ … Tᵢ])) − Tᵢ₊₁|² over the patch tokens in raster
-  order. T is the patch embedding before the position is added. The paper does not say what keeps T from
-  shrinking to a constant; here the target is held fixed (no gradient) and LayerNorm'ed without weights.
-- `mae` (CXPMRG-Bench Table 4; details not given there): the encoder reads a random quarter of the patches
-  in raster order, the same decoder asks for the other three quarters, loss on those only. He et al.'s
-  decoder mixes the asked patches with each other, this one does not.
+  clusters 1 … k. The target is each patch's pixels, normalised by the patch's own mean and deviation.
+- `eq2`, the paper's Eq. 2: Σ |MLP(Vim([T₁ … Tᵢ])) − Tᵢ₊₁|² over the patch tokens in raster order. T is
+  the patch embedding before the position is added. The paper does not say what keeps T from shrinking to
+  a constant; here the target has no gradient and passes a LayerNorm without weights.
+- `mae` (CXPMRG-Bench Table 4, which gives no details): the encoder reads a random quarter of the patches
+  in raster order, the decoder predicts the other three quarters, and only those count in the loss. In He
+  et al.'s decoder the masked patches attend to each other; in this one they do not.
+
+The decoder's queries read the encoder by cross-attention only, as in ARM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emrrg_lib.config import EncoderConfig
+from emrrg_lib.config import EncoderConfig, Objective
 from emrrg_lib.files import InputError, atomic_path
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole
 from emrrg_lib.vision.mamba import Block, PatchEmbed
 from emrrg_lib.vision.weights import infer_config, read_tensors
 
 HEAD_DIM = 64
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+CLUSTER = 4  # patches along one edge of a cluster
+TAPS = 4  # encoder layers that the decoder reads
+VISIBLE = 0.25  # share of the patches that the encoder reads, mae
+
+
+@dataclass(frozen=True)
+class Stage1Config(Settings):
+    """A recipe. Defaults: 101 epochs of 1.27 M images (5 are warm-up) at ARM's batch of 256 (NOTES B1)."""
+
+    schedule = "cosine"  # not a setting
+    objective: Objective = "arg"
+    decoder_dim: Count = 512
+    steps: Count = 501_000
+    warmup_steps: Whole = 24_800
+    batch_size: Count = 256  # over all processes; the released script: 12
+    base_learning_rate: Positive = 1.5e-4
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Rate, Rate] = (0.9, 0.95)
+    clip: NotNegative = 3.0
+    crop_scale: tuple[Share, Share] = (0.2, 1.0)  # share of the image's area that a crop keeps
+    flip: bool = True  # as released; off where a later stage needs left and right
+
+    @property
+    def learning_rate(self) -> float:
+        """ARM's rule: in proportion to the batch."""
+        return self.base_learning_rate * self.batch_size / 256
 
 
 class CrossAttention(nn.Module):
@@ -62,7 +90,7 @@ class Mlp(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """q ← q + CrossAttn(LN(q), LN(memory), mask); q ← q + MLP(LN(q)). Queries never see each other."""
+    """q ← q + CrossAttn(LN(q), LN(memory), mask); q ← q + MLP(LN(q)). Queries do not see each other."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -76,12 +104,6 @@ class DecoderBlock(nn.Module):
     def forward(self, queries: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
         queries = queries + self.attn2(self.norm2_1(queries), self.norm2_2(memory), mask)
         return queries + self.mlp(self.norm2(queries))
-
-
-OBJECTIVES = ("arg", "eq2", "mae")
-CLUSTER = 4  # patches along one edge of a cluster
-TAPS = 4  # encoder layers that the decoder reads
-VISIBLE = 0.25  # of the patches, mae
 
 
 def sincos_table(side: int, dim: int) -> Tensor:
@@ -128,7 +150,7 @@ def normalised_pixels(pixel_values: Tensor, patch: int) -> Tensor:
 
 
 def tapped_layers(depth: int) -> list[int]:
-    """After which layers the decoder reads: 6, 8, 10, 12 of 12 and 12, 16, 20, 24 of 24 (NOTES A7)."""
+    """The layers whose output the decoder reads: 6, 8, 10, 12 of 12 and 12, 16, 20, 24 of 24 (NOTES A7)."""
     return [max(1, depth * (3 + k) // 6) for k in range(TAPS)]
 
 
@@ -138,7 +160,7 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
 
 
 class Stage1Model(nn.Module):
-    """The causal encoder and what predicts from it, under upstream's key names.
+    """The causal encoder and its decoder, under upstream's key names.
 
     At base size and 192 px it has 99,427,328 parameters, of which 99,243,008 train; large 303,942,880
     and 303,721,696 (objective `arg`).
@@ -193,7 +215,7 @@ class Stage1Model(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def plan(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Row-major numbers of the patches the encoder reads and of those asked for, each (B or 1, n)."""
+        """Row-major numbers of the patches the encoder reads and of the wanted ones, each (B or 1, n)."""
         if self.objective == "arg":
             return self.order[:, : -(CLUSTER**2)], self.order[:, CLUSTER**2 :]
         patches = self.sizes.num_patches
@@ -205,35 +227,35 @@ class Stage1Model(nn.Module):
         return shuffled[:, :visible].sort(dim=1).values, shuffled[:, visible:].sort(dim=1).values
 
     def encode(self, h: Tensor) -> list[Tensor]:
-        """(B, n, d) → the four tapped states, each (B, n, d); there is no final norm."""
+        """(B, n, d) → the four tapped states, each (B, n, d), without a final norm."""
         states = []
         for layer in self.layers:
             h = layer(h)
             states.append(h)
         return [states[k - 1] for k in tapped_layers(len(states))]
 
-    def decode(self, taps: list[Tensor], asked: Tensor) -> Tensor:
-        """Four states (B, S, d) and the patches asked for (B or 1, Q) → their pixels (B, Q, 3 · P²)."""
+    def decode(self, taps: list[Tensor], wanted: Tensor) -> Tensor:
+        """Four states (B, S, d) and the wanted patches (B or 1, Q) → their pixels (B, Q, 3 · P²)."""
         normed = [getattr(self, f"norm_{k}")(tap) for k, tap in enumerate(taps, start=1)]
         memory = self.enc2dec(torch.cat(normed, dim=-1)).unflatten(-1, (-1, TAPS))  # the tap comes last
-        queries = (self.ar_token + pick(self.dec_pos_embed, asked)).expand(len(memory), -1, -1)
+        queries = (self.ar_token + pick(self.dec_pos_embed, wanted)).expand(len(memory), -1, -1)
         mask = self.mask if self.objective == "arg" else None
         for j, block in enumerate(self.dec_block):
             queries = block(queries, memory[..., j], mask)
         return self.ar_pred(self.ar_norm(queries))
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) → {"loss": mean squared error over the patches asked for}."""
-        seen, asked = self.plan(len(pixel_values), pixel_values.device)
+        """(B, 3, H, W) → {"loss": mean squared error over the wanted patches}."""
+        seen, wanted = self.plan(len(pixel_values), pixel_values.device)
         tokens = self.patch_embed(pixel_values)
         taps = self.encode(pick(tokens + self.pos_embed, seen))
         if self.objective == "eq2":
             predicted = self.dec_mlp(self.norm_4(taps[-1]))
             target = F.layer_norm(tokens.detach(), tokens.shape[-1:])
         else:
-            predicted = self.decode(taps, asked)
+            predicted = self.decode(taps, wanted)
             target = normalised_pixels(pixel_values, self.sizes.patch_size)
-        return {"loss": F.mse_loss(predicted.float(), pick(target, asked).float())}
+        return {"loss": F.mse_loss(predicted.float(), pick(target, wanted).float())}
 
 
 def save_stage1(model: Stage1Model, path: Path, epoch: int, settings: Mapping[str, Any]) -> Path:
@@ -252,7 +274,7 @@ def load_stage1(source: str | Path, scan_backend: str = "auto") -> Stage1Model:
     """
     tensors = read_tensors(source)
     if "norm_4.weight" not in tensors:
-        raise InputError(f"{source} is no stage-1 file (it has no norm_4.weight); give one of stage 1")
+        raise InputError(f"{source} is not a stage-1 file (it has no norm_4.weight); give one of stage 1")
     objective = "eq2" if "dec_mlp.0.weight" in tensors else "arg" if "mask" in tensors else "mae"
     dim = tensors["ar_token"].shape[-1] if "ar_token" in tensors else 0
     model = Stage1Model(infer_config(tensors), objective, dim, scan_backend)

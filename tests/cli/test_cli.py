@@ -1,6 +1,7 @@
 """The command line: help, exit codes, and one sentence for every kind of bad input."""
 
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,12 +174,12 @@ def test_torch_save_on_a_full_disk_is_known_by_the_disk(capsys, tmp_path, monkey
     with pytest.raises(RuntimeError):  # there is space: a programming error keeps its traceback
         cli.main(["demo", "--out", str(tmp_path)])
     full = type("Usage", (), {"free": 0})
-    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 2
     assert "disk is full" in sentence(capsys)
 
 
-def test_ctrl_c_ends_with_130_and_tells_how_to_go_on(capsys, tmp_path, monkeypatch):
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train", raising(KeyboardInterrupt()))
     assert cli.main(["train", "--data", "x", "--out", str(tmp_path)]) == 130
     assert "--resume" in sentence(capsys)

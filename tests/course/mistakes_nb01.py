@@ -58,7 +58,7 @@ WRONG = [
     (3, FOLD + "(weight / std).sum(1), bias", "keepdim"),
     (3, FOLD + "(weight / std).sum(1, keepdim=True)", "Return two things"),
     (4, RESIZE + BICUBIC + "    return rows", "8 × 8 patches and the cls row"),
-    (4, RESIZE + BICUBIC + "    return torch.cat([rows, cls])", "stands at 64"),
+    (4, RESIZE + BICUBIC + "    return torch.cat([rows, cls])", "row is at 64"),
     (4, RESIZE + BICUBIC + MIDDLE.replace("cls", "rows[:1]"), "The cls row is not there"),
     (
         4,

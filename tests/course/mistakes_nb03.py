@@ -27,13 +27,17 @@ WRONG = [
     (1, COUNT.format(**RIGHT | {"result": "depth * copies * inputs * rows"}), "the X block itself"),
     (1, COUNT.format(**RIGHT | {"copies": "1"}), "that is one direction"),
     (1, COUNT.format(**RIGHT | {"R": "d // 16"}), "rounded up"),
-    (1, COUNT.format(**RIGHT | {"result": "12 * copies * 32 * (inputs + rows)"}), "written into your code"),
+    (
+        1,
+        COUNT.format(**RIGHT | {"result": "12 * copies * 32 * (inputs + rows)"}),
+        "hold a number",
+    ),
     (
         2,
         ROWS + "y = x @ W.T\n    y[:, :len(B)] += scale * x @ A.T @ B.T\n    return y",
-        "stands in rows 0 to 2",
+        "is in rows 0 to 2",
     ),
-    (2, ROWS + BLOCK + "x @ A.T @ B.T\n    return y", "`scale`, 0.5 in this check, is missing"),
+    (2, ROWS + BLOCK + "x @ A.T @ B.T\n    return y", "`scale`, here 0.5, is missing"),
     (2, ROWS + "W[start:start + len(B)] += scale * B @ A\n    return x @ W.T", "changes W itself"),
     (2, ROWS + BLOCK + "scale * x @ A.T @ B.T\n    return y.T", "one row a token"),
     (

@@ -54,7 +54,7 @@ WRONG = [
         "0 is a token like any other",
     ),
     (2, LABELS + "x = [-100] * len(prompt) + report[:max_length - 1] + [end]" + PAD, "comes on top"),
-    (2, LABELS + "x = [-100] * (len(prompt) - 1) + report[:max_length] + [end]" + PAD, "without a shift"),
+    (2, LABELS + "x = [-100] * (len(prompt) - 1) + report[:max_length] + [end]" + PAD, "its token's place"),
     (2, LABELS + "return [-100] * len(prompt) + report[:max_length] + [end]", "labels instead of"),
     (3, FAR.format(**RIGHT | {"after": "1.0"}), "leaves out the fall"),
     (3, FAR.format(**RIGHT | {"result": "x / rate, math.tanh(x)"}), "sum of the factors alone"),

@@ -64,7 +64,7 @@ WRONG = [
     (2, LOSS.format(**PAIR | {"logits": "images @ reports.T / scale"}), "You divide by the scale"),
     (2, LOSS.format(**PAIR | {"logits": "math.exp(scale) * images @ reports.T"}), "You take exp(scale)"),
     (2, LOSS.format(**PAIR | {"normed": "images, reports"}), "normalise both"),
-    (2, LOSS.format(**PAIR | {"result": "logits"}), "a tensor without axes"),
+    (2, LOSS.format(**PAIR | {"result": "logits"}), "a scalar tensor"),
     (3, FLOOR + "0.0", "nothing better than a draw"),
     (3, FLOOR + "math.log(len(texts))", "a model pays that knows nothing"),
     (3, FLOOR + "sum(math.log(texts.count(t)) for t in texts)", "divide the sum"),
@@ -74,7 +74,7 @@ WRONG = [
         "not each different text",
     ),
     (3, FLOOR + "sum(math.log2(texts.count(t)) for t in texts) / len(texts)", "not base 2"),
-    (4, NEW.format(**COPY | {"a_log": "parts[3] + ending"}), "stands after the A"),
+    (4, NEW.format(**COPY | {"a_log": "parts[3] + ending"}), "comes after the A"),
     (4, NEW.format(**COPY | {"others": 'parts[2:3] != ["mixer"]'}), "all directions share in_proj"),
     (
         4,

@@ -21,7 +21,7 @@ def answer(shapes):
 WRONG = [
     (1, LOOP + "lambda x: inner(x) + adapter(x))\n    return made", "still bound late"),
     (1, LOOP + "lambda x, inner=inner: inner(x) + adapter(x))\n    return made", "adapter is the last one"),
-    (1, LOOP + "inner)\n    return made", "Where is the adapter"),
+    (1, LOOP + "inner)\n    return made", "where is the adapter"),
     (1, LOOP + "lambda x, f=inner, a=adapter: f(a(x)))\n    return made", "feeds its answer"),
     (1, LOOP + "inner(5.0) + adapter(5.0))\n    return made", "not of values"),
     (1, LOOP + "(lambda y: lambda x: y)(inner(5.) + adapter(5.)))\n    return made", "while they"),
@@ -42,7 +42,7 @@ WRONG = [
     (
         2,
         CUT.format(**RIGHT | {"result": RIGHT["result"].replace("is None", "is not None")}),
-        "that the loss reaches",
+        "The loss reaches these",
     ),
     (2, CUT.format(**RIGHT | {"before": "model(x).sum().backward()"}), "left over from an earlier pass"),
     (2, CUT.format(**RIGHT | {"result": f"len({RIGHT['result']})"}), "expected a list of names"),
@@ -58,7 +58,7 @@ WRONG = [
     (4, SIZE + "len(set(blocks)), width", "are exchanged"),
     (4, SIZE + "width, max(map(int, blocks))", "one less"),
     (4, SIZE + "width, len(blocks)", "counts names"),
-    (4, SIZE + "width, int(max(blocks)) + 1", "compared as text"),
-    (4, SIZE.replace("layers\\.(", "layers?\\.(") + "width, len(set(blocks))", "is no block"),
+    (4, SIZE + "width, int(max(blocks)) + 1", "as text '9' is"),
+    (4, SIZE.replace("layers\\.(", "layers?\\.(") + "width, len(set(blocks))", "is not a block"),
     (4, SIZE.replace('n.endswith("patch', 'n == ("patch') + "width, len(set(blocks))", "StopIteration"),
 ]

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.course.build import NOTEBOOKS, checks, read_twin, solutions  # noqa: E402  # noqa: E402
+from emrrg_lib.course.build import NOTEBOOKS, checks, read_twin, solutions  # noqa: E402
 
 MISTAKES = {
     path.stem.removeprefix("mistakes_nb"): importlib.import_module(path.stem)

@@ -1,4 +1,4 @@
-"""Every name of the glossary exists in the tiny model, has the shape that is told, and stands in its file."""
+"""Every name of the glossary exists in the tiny model with the shape and in the file of its row."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,8 @@ LIBRARY = Path(emrrg_lib.__file__).parent
 def objects():
     """What the names begin with: the shipped tiny model, and what one study leaves in it."""
     model = EMRRG.from_run(LIBRARY.parent / "data" / "tiny" / "run")
-    pixel_values, mixer = torch.randn(1, 2, 3, 96, 96), model.encoder.layers[0].mixer
+    pixel_values, view_mask = torch.randn(2, 3, 96, 96), torch.ones(1, 2, dtype=torch.bool)
+    mixer = model.encoder.layers[0].mixer
     cross_attention = next(iter(hybrid_modules(model.llm).values()))
     given = {}
 
@@ -30,7 +31,7 @@ def objects():
     handle = cross_attention.register_forward_pre_hook(note, with_kwargs=True)
     with torch.no_grad():
         _, features = mixer(torch.randn(1, 145, 128), return_features=True)
-        _, traces = model.generate(pixel_values, trace=True, num_beams=1, max_new_tokens=6)
+        _, traces = model.generate(pixel_values, view_mask, trace=True, num_beams=1, max_new_tokens=6)
     handle.remove()
     return given | {
         "model": model,
@@ -41,7 +42,8 @@ def objects():
         "features": features,
         "trace": traces[0],
         "pixel_values": pixel_values,
-        "view": pixel_values[0, :1],
+        "view_mask": view_mask,
+        "view": pixel_values[:1],
     }
 
 
@@ -51,6 +53,7 @@ def sizes(objects):
     return {
         "B": 1,
         "V": 2,
+        "views": 2,
         "H": 96,
         "W": 96,
         "P": 8,

@@ -20,7 +20,7 @@ F1 = (
 RIGHT = {"present": "v in (1, -1) and n != 'No Finding'", "total": "max(1, len(a) + len(b))"}
 WRONG = [
     (1, "answer = 2 * 144", "is there no cls token"),
-    (1, "answer = 2 * 144 + 1", "each view has a cls token of its own"),
+    (1, "answer = 2 * 144 + 1", "each view has its own cls token"),
     (1, "answer = 145", "one view; the study has two"),
     (1, "answer = 144", "without its cls token"),
     (1, "answer = 12 * 12 * 3", "count patches, cls token, views"),

@@ -19,8 +19,6 @@ import nbformat  # noqa: E402
 
 from emrrg_lib.course.build import (  # noqa: E402
     NOTEBOOKS,
-    PLANNED,
-    SHIPPED_RUN,
     checks,
     read_twin,
     run_cells,
@@ -28,11 +26,11 @@ from emrrg_lib.course.build import (  # noqa: E402
     twins,
     variant,
 )
-from emrrg_lib.files import KIT  # noqa: E402
+from emrrg_lib.files import KIT, TINY_DIR  # noqa: E402
 
 TWINS = twins()
 every_notebook = pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.stem)
-MOST_CELLS, MOST_BYTES = 60, 1_500_000
+MOST_CELLS, MOST_BYTES, MOST_COLUMNS = 60, 1_500_000, 88
 ABSOLUTE = re.compile(r"(?<![\w.:/~…])(/(home|Users|root|tmp|var|opt|usr|mnt|work|private)/\w|[A-Z]:\\\w)")
 WITHOUT_LETTERS = ("06_metrics",)  # the paper gives the scores no letters, so there is no glossary to show
 FRAME = (  # what the first cell says: goal, needs, minutes, memory, paper
@@ -94,8 +92,9 @@ def test_the_solved_variant_runs_and_every_check_says_right(twin):
         assert said(notebook.cells[index]).startswith(f"Exercise {number}: right")
 
 
-def test_every_twin_is_one_of_the_planned_notebooks():
-    assert {path.stem for path in NOTEBOOKS.glob("*.*") if path.suffix in (".py", ".ipynb")} <= set(PLANNED)
+def test_every_notebook_has_its_twin_and_every_twin_its_notebook():
+    assert sorted(NOTEBOOKS.glob("*.py")) == TWINS
+    assert sorted(NOTEBOOKS.glob("*.ipynb")) == [twin.with_suffix(".ipynb") for twin in TWINS]
 
 
 @every_notebook
@@ -117,7 +116,7 @@ def test_stored_outputs_are_there_and_clean(twin):
 
 def test_the_stored_scores_of_the_first_notebook_are_those_of_the_shipped_run():
     text = "\n".join(texts_of(stored(NOTEBOOKS / "00_start_here.py")))
-    metrics = json.loads((SHIPPED_RUN / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((TINY_DIR / "run" / "metrics.json").read_text(encoding="utf-8"))
     scores = metrics["rows"][0]["metrics"]
     assert "run folder tiny/run" in text, "executed with another run: `make notebooks`"
     for name in ("Bleu_4", "CIDEr", "CE13_micro_F1"):
@@ -139,6 +138,13 @@ def test_every_picture_has_a_text_alternative(twin):
 
 
 @every_notebook
+def test_code_fits_beside_an_open_sidebar(twin):
+    code = "\n".join(cell.source for cell in read_twin(twin).cells if cell.cell_type == "code")
+    wide = [line for line in code.splitlines() if len(line) > MOST_COLUMNS and " | " not in line]
+    assert not wide  # a text table with | is as wide as it is
+
+
+@every_notebook
 def test_the_text_twin_and_the_notebook_agree(twin):
     def cells(notebook):
         return [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells]
@@ -154,9 +160,9 @@ def test_links_lead_somewhere_and_the_last_line_to_the_neighbours(twin):
         ]
 
     body, _, last = prose_of(read_twin(twin)).rstrip().rpartition("\n\n")
-    place, found = PLANNED.index(twin.stem), links(last)
-    near = PLANNED[max(0, place - 1) : place] + PLANNED[place + 1 : place + 2]
-    assert found[: len(near)] == [f"{name}.ipynb" for name in near]  # the next one may be planned only
+    place, found = TWINS.index(twin), links(last)
+    near = TWINS[max(0, place - 1) : place] + TWINS[place + 1 : place + 2]
+    assert found[: len(near)] == [f"{neighbour.stem}.ipynb" for neighbour in near]
     for target in links(body) + found[len(near) :]:
         if "://" not in target:
             # a notebook exists once its twin does
@@ -164,9 +170,9 @@ def test_links_lead_somewhere_and_the_last_line_to_the_neighbours(twin):
 
 
 def test_the_map_of_the_course_has_every_notebook_and_links_those_that_exist():
-    text = prose_of(read_twin(NOTEBOOKS / f"{PLANNED[0]}.py"))
+    text = prose_of(read_twin(TWINS[0]))
     rows = re.findall(r"^\| (?:\*\*|\[)?(\d\d) [^|\]*]+(?:\*\*|\]\[\1\])? \| .* \|$", text, re.MULTILINE)
-    assert rows == [name[:2] for name in PLANNED]
+    assert rows == [twin.stem[:2] for twin in TWINS]
     assert re.findall(r"^\[\d\d\]: (.*)\.ipynb$", text, re.MULTILINE) == [twin.stem for twin in TWINS[1:]]
 
 
@@ -177,7 +183,7 @@ def test_the_frame_is_there_and_headings_are_in_order(twin):
         assert re.search(line, notebook.cells[0].source, re.MULTILINE), line
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     text = prose_of(notebook)
-    assert "model_picture(" in code
+    assert re.search(r"\b(open_profile|picture_of|model_picture)\(", code)
     assert "glossary(" in code or "| name in the code |" in text or twin.stem in WITHOUT_LETTERS
     headings = re.findall(r"^(#+) (.*)", text, re.MULTILINE)
     titles, levels = [title for _, title in headings], [len(mark) for mark, _ in headings]

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emrrg_lib.bench import data as benchmark
-from emrrg_lib.data import cache
-from emrrg_lib.data.cache import colour, in_parallel, open_views, read_planes
-from emrrg_lib.data.images import ImageBank, chosen_views, read_view
-from emrrg_lib.data.study import Study
+from emrrg_lib.bench import parts
+from emrrg_lib.data.images import ImageBank, chosen_views, colour, open_views, read_planes, read_view
+from emrrg_lib.data.study import Study, in_parallel
 from emrrg_lib.data.study_set import StudySet, pack_views
 from emrrg_lib.files import InputError
 
@@ -24,14 +22,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "images"
 
 
-@pytest.fixture
-def no_decoding(monkeypatch):
-    """From here on, decoding a picture fails."""
-
-    def forbid():
-        monkeypatch.setattr(cache, "load_picture", lambda path: pytest.fail(f"decoded {path}"))
-
-    return forbid
+def spoil(*paths):
+    """Makes pictures unreadable without a change of length or time: a test fails if one is decoded."""
+    for path in paths:
+        state = path.stat()
+        path.write_bytes(bytes(state.st_size))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def picture(path, seed=0, mode="L", size=(40, 50)):
@@ -41,7 +37,7 @@ def picture(path, seed=0, mode="L", size=(40, 50)):
 
 
 def upstream(path, size):
-    """Audit G, step by step: uint8 array → RGB → one straight bicubic resize of three channels."""
+    """NOTES G, step by step: uint8 array → RGB → one straight bicubic resize of three channels."""
     values = np.array(Image.open(path))
     if values.ndim == 2:
         values = np.stack([values] * 3, axis=-1)
@@ -64,11 +60,11 @@ def test_a_grey_picture_stored_in_colour_takes_one_plane(tmp_path):
     np.testing.assert_array_equal(read_view(tmp_path / "y.png", 16), upstream(tmp_path / "x.png", 16))
 
 
-def test_the_second_time_nothing_is_decoded(tmp_path, folder, no_decoding):
+def test_the_second_time_nothing_is_decoded(tmp_path, folder):
     paths = [picture(tmp_path / f"{i}.png", i) for i in range(5)]
     first = [np.array(view) for view in open_views(paths, 16)[0]]
     assert len(list(folder.iterdir())) == 1
-    no_decoding()
+    spoil(*paths)
     again = open_views(paths, 16)[0]
     assert isinstance(again, np.memmap) and not again.flags.writeable
     np.testing.assert_array_equal(first, again)
@@ -80,17 +76,14 @@ def test_one_colour_picture_among_grey_ones(tmp_path):
         np.testing.assert_array_equal(colour(view), upstream(path, 16))
 
 
-def test_shards_follow_each_other_and_are_kept_one_by_one(tmp_path, monkeypatch, folder):
+def test_shards_follow_each_other_and_are_kept_one_by_one(tmp_path, folder):
     paths = [picture(tmp_path / f"{i}.png", i) for i in range(7)]
-    monkeypatch.setattr(cache, "SHARD", 3)
-    shards = open_views(paths, 8)
+    shards = open_views(paths, 8, shard=3)
     assert [len(shard) for shard in shards] == [3, 3, 1] and len(list(folder.iterdir())) == 3
     np.testing.assert_array_equal(colour(shards[2][0]), upstream(paths[6], 8))
-    decoded = []
-    monkeypatch.setattr(cache, "load_picture", lambda path: decoded.append(path) or Image.open(path))
     picture(paths[4], 99, size=(41, 50))
-    np.testing.assert_array_equal(colour(open_views(paths, 8)[1][1]), upstream(paths[4], 8))
-    assert sorted(decoded) == paths[3:6]  # only the shard of the changed picture
+    spoil(*paths[:3], paths[6])  # only the shard of the changed picture is decoded again
+    np.testing.assert_array_equal(colour(open_views(paths, 8, shard=3)[1][1]), upstream(paths[4], 8))
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not numpy at all"])
@@ -114,14 +107,10 @@ def test_a_changed_picture_or_size_is_seen(tmp_path):
     assert (open_views([path], 16)[0][0] != before).any()
 
 
-def test_a_stopped_job_leaves_nothing_half_written(tmp_path, folder, monkeypatch):
+def test_a_job_that_fails_leaves_nothing_half_written(tmp_path, folder):
     paths = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
-
-    def interrupt(path):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache, "load_picture", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    paths[2].write_bytes(b"no picture")
+    with pytest.raises(InputError):
         open_views(paths, 16)
     assert not folder.exists() or not list(folder.iterdir())
 
@@ -160,8 +149,8 @@ def test_in_parallel_keeps_the_order():
 
 
 def test_the_benchmark_compares_two_epochs(monkeypatch):
-    monkeypatch.setattr(benchmark, "SIZES", ((40, 50),))
-    result = benchmark.run(quick=True)
+    monkeypatch.setattr(parts, "SIZES", ((40, 50),))
+    result = parts.data(quick=True)
     assert result["sample"] == 60 and result["files"] == 6000
     found = result["40x50"]
     assert found["ratio"] == pytest.approx(found["first_epoch_seconds"] / found["second_epoch_seconds"])
@@ -185,7 +174,7 @@ def test_frontal_views_are_kept_before_lateral_and_other_ones(tmp_path):
     assert chosen_views(unknown, 2) == list(unknown.images[:2])
 
 
-def test_the_bank_hands_out_each_studys_views(tmp_path, monkeypatch):
+def test_the_bank_hands_out_each_studys_views(tmp_path):
     studies = [study(tmp_path, ("lateral", "frontal"), name="a"), study(tmp_path, None, 3, name="b")]
     bank = ImageBank(studies, 16)
     assert len(bank) == 2 and [len(bank[i]) for i in range(2)] == [2, 2]

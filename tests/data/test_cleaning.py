@@ -64,7 +64,7 @@ def test_bad_input_is_refused():
         clean_report(None, "iu_xray")
 
 
-# ------------------------------------- the rules once more, from the audit's words (section G)
+# ------------------------------------- the rules once more, from the words of NOTES G
 
 
 def restated(text, rule):
@@ -109,7 +109,7 @@ PIECES = [
 
 
 @pytest.mark.parametrize("rule", ["iu_xray", "mimic_cxr"])
-def test_random_texts_are_cleaned_as_the_audit_states(rule):
+def test_random_texts_are_cleaned_as_the_notes_state(rule):
     random = Random(0)
     for _ in range(4000):
         text = "".join(random.choices(PIECES, k=random.randrange(1, 40)))

@@ -14,8 +14,8 @@ from PIL import Image
 from real_files import IU, images_here, real
 
 from emrrg_lib.cli import main
-from emrrg_lib.data import prepare
-from emrrg_lib.data.prepare import Manifest, describe, prepare_iu_xray
+from emrrg_lib.data import archives
+from emrrg_lib.data.prepare import Manifest, file_record, prepare_iu_xray
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.files import InputError
 
@@ -109,6 +109,13 @@ def test_archives_become_the_r2gen_layout(tmp_path, openi, annotation):
     assert read_dataset(out).caption.startswith("IU X-ray, the annotation's split 1/1/1")
 
 
+def test_a_folder_that_exists_takes_the_unpacked_archives(tmp_path, openi, annotation):
+    out = tmp_path / "out"
+    (out / ".unpacked").mkdir(parents=True)  # left behind by a kill
+    assert len(prepare_iu_xray(openi, out, annotation).studies) == 3
+    assert sorted(p.name for p in out.iterdir()) == ["annotation.json", "images", "manifest.json"]
+
+
 def test_every_shape_of_source_gives_the_same_folder(tmp_path, openi, annotation):
     folder = tmp_path / "folder"
     for name in NAMES:
@@ -183,30 +190,31 @@ def test_size_and_other_formats(tmp_path, openi, annotation, kind, size, expecte
 def test_a_stopped_run_goes_on(tmp_path, openi, annotation, monkeypatch):
     whole = tmp_path / "whole"
     prepare_iu_xray(openi, whole, annotation)
-    out, real, calls = tmp_path / "out", prepare._write_picture, []
+    out, add, added = tmp_path / "out", Manifest.add, []
 
-    def stop_at_third(data, source, target, size):
-        if len(calls) == 2:
+    def stop_at_third(manifest, name, entry):
+        if len(added) == 2:
             raise KeyboardInterrupt
-        calls.append(source)
-        return real(data, source, target, size)
+        added.append(name)
+        add(manifest, name, entry)
 
-    monkeypatch.setattr(prepare, "_write_picture", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Manifest, "add", stop_at_third)
         prepare_iu_xray(openi, out, annotation, workers=1)
     assert not (out / "annotation.json").exists() and not list(out.rglob("*.partial"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["annotation.json", "openi", "out", "whole"]
     with open(out / "manifest.jsonl", "a") as file:
         file.write('{"images/cut off')
-    done_first, calls[:] = set(calls), []
-    monkeypatch.setattr(prepare, "_write_picture", lambda *a: (calls.append(a[1]), real(*a))[1])
+    first = {name: (out / name).stat().st_ino for name in added}
     prepare_iu_xray(openi, out, annotation)
-    assert len(done_first) == 2 and len(calls) == 4 and not done_first & set(calls)
+    assert len(first) == 2 and all((out / name).stat().st_ino == number for name, number in first.items())
     for path in whole.rglob("*.*"):
         assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes()
-    calls.clear()
-    (out / "images" / STUDIES[1] / "1.png").write_bytes(b"rotten")
+    pictures = {path: path.stat().st_ino for path in out.rglob("*.png")}
+    rotten = out / "images" / STUDIES[1] / "1.png"
+    rotten.write_bytes(b"rotten")
     prepare_iu_xray(openi, out, annotation)  # only what is not as it was written
-    assert calls == ["CXR2_IM-0652-2001.png"]
+    assert [path for path in pictures if path.stat().st_ino != pictures[path]] == [rotten]
 
 
 def test_bad_sources_leave_nothing(tmp_path, openi, annotation):
@@ -252,9 +260,10 @@ def test_ids_cannot_leave_the_folder(tmp_path, openi):
 
 
 def test_little_space_is_said_before_the_work(tmp_path, openi, annotation, monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 100}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 100}))
     with pytest.raises(InputError, match="free some space"):
         prepare_iu_xray(openi, tmp_path / "out", annotation)
+    assert not (tmp_path / "out").exists()
 
 
 def test_manifest_knows_its_folder(tmp_path):
@@ -263,7 +272,7 @@ def test_manifest_knows_its_folder(tmp_path):
         Manifest(tmp_path, {"size": 1})
     manifest = Manifest(tmp_path / "new", {"size": 1})
     (tmp_path / "new" / "b.txt").write_text("b")
-    manifest.add("b.txt", describe(tmp_path / "new" / "b.txt"))
+    manifest.add("b.txt", file_record(tmp_path / "new" / "b.txt"))
     assert Manifest(tmp_path / "new", {"size": 1}).has("b.txt")
     with pytest.raises(InputError, match="begun with another size"):
         Manifest(tmp_path / "new", {"size": 2})

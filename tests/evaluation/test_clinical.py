@@ -12,7 +12,8 @@ from real_files import IU, real
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.rehearse import HEADINGS, mesh_observations
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.clinical import clinical_row, clinical_scores, label_codes, label_report
+from emrrg_lib.evaluation.clinical import clinical_row, clinical_scores, label_codes
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
 
 FINDINGS = [name for name in OBSERVATIONS if name != "No Finding"]

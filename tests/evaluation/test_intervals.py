@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emrrg_lib.evaluation import intervals
-from emrrg_lib.evaluation.clinical import clinical_scores, label_report
+from emrrg_lib.evaluation.clinical import clinical_scores
 from emrrg_lib.evaluation.intervals import (
     bootstrap,
     paired_difference,
@@ -15,6 +15,7 @@ from emrrg_lib.evaluation.intervals import (
     scores_of,
     system_statistics,
 )
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import InputError
 

@@ -97,10 +97,10 @@ def test_a_wrong_checkpoint_or_folder_is_one_sentence(bert, checkpoint, tmp_path
         chexbert(path, tmp_path / "nowhere")
     del state["module.linear_heads.13.bias"]
     torch.save({"model_state_dict": state}, path)
-    with pytest.raises(InputError, match="no CheXbert checkpoint"):
+    with pytest.raises(InputError, match="not a CheXbert checkpoint"):
         chexbert(path, bert)
     path.write_bytes(b"not a pickle")
-    with pytest.raises(InputError, match="no CheXbert checkpoint"):
+    with pytest.raises(InputError, match="not a CheXbert checkpoint"):
         chexbert(path, bert)
 
 

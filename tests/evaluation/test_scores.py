@@ -11,7 +11,6 @@ from real_files import IU, real
 from emrrg_lib.cli import main
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation import meteor
 from emrrg_lib.evaluation.other_labelers import MODEL, RULES, Labeler, from_csv
 from emrrg_lib.evaluation.pointing import MAPS
 from emrrg_lib.evaluation.predict import predict_run
@@ -27,14 +26,8 @@ REPORTS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Without Java: METEOR is tested elsewhere and takes seconds to start."""
-    monkeypatch.setattr(meteor, "java_commands", list)
-    monkeypatch.setattr(meteor, "_kept", None)
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:METEOR is not computed")
+# METEOR is tested elsewhere, and its Java takes seconds to start.
+pytestmark = [pytest.mark.usefixtures("no_java"), pytest.mark.filterwarnings("ignore:METEOR is not computed")]
 
 
 def write_run(folder, hypotheses, **more):

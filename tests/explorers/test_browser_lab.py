@@ -19,8 +19,8 @@ import urllib.request
 
 import pytest
 
-from emrrg_lib.course.build import NOTEBOOKS, SHIPPED_RUN
-from emrrg_lib.files import KIT
+from emrrg_lib.course.build import NOTEBOOKS
+from emrrg_lib.files import KIT, TINY_DIR
 
 pytestmark = pytest.mark.browser
 NAME = "07_gate_and_attention_explorer"
@@ -78,7 +78,7 @@ def lab(tmp_path_factory):
         **own,
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "PYTHONPATH": str(KIT),
-        "EMRRG_RUN": str(SHIPPED_RUN),
+        "EMRRG_RUN": str(TINY_DIR / "run"),
         "HF_HUB_OFFLINE": "1",
     }
     server = subprocess.Popen(

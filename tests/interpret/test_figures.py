@@ -1,284 +1,25 @@
-"""Trace, matching, naming words, figures and the picture of the model."""
+"""Figures of a report: colours, whole pictures with a text alternative, inputs that do not fit."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from toy_trace import TOKENS, make_trace
 
-from emrrg_lib.files import InputError
-from emrrg_lib.interpret import (
-    PARTS,
-    ModelNumbers,
-    Picture,
-    Trace,
-    attention_overlay,
-    describe,
-    gate_strip,
-    loss_curve,
-    matching_spans,
-    model_picture,
-    naming_words,
-    shared_marks,
-    study_figure,
-    word_grid,
-)
+from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure, word_grid
 from emrrg_lib.interpret.figures import running_mean
-from emrrg_lib.interpret.panels import gate_lines
-from emrrg_lib.interpret.picture_canvas import Canvas
+from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
 from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, png_bytes
-from emrrg_lib.interpret.words import default_words, describe_place
+from emrrg_lib.interpret.words import describe_trace
 
-TOKENS = (" The", " heart", " is", " en", "larged", ".", " No", " eff", "us", "ion", ".", "</s>")
 REPORT = "The heart is enlarged. No effusion."
-
-
-def make_trace(tokens=TOKENS, layers=2, heads=3, views=2, grid=(4, 5), seed=0, **changes) -> Trace:
-    """A trace of random numbers that keep every rule."""
-    rng = np.random.default_rng(seed)
-    attention = rng.random((layers, heads, len(tokens), views, grid[0] * grid[1]))
-    attention /= 1.1 * attention.sum(axis=(3, 4), keepdims=True)
-    fields = {
-        "tokens": tokens,
-        "gate": np.tanh(rng.normal(size=(layers, len(tokens)))) * 0.3,
-        "attention": attention,
-        "grid": grid,
-        "layer_ids": tuple(range(0, 6 * layers, 6)),
-        "warm_up": np.full(layers, 0.3),
-    }
-    return Trace(**{**fields, **changes})
 
 
 def images(views=2, side=24):
     return [np.random.default_rng(v).integers(0, 255, (side, side)).astype(np.uint8) for v in range(views)]
-
-
-# --- Trace ---------------------------------------------------------------------------------
-
-
-def test_trace_is_float32_and_frozen():
-    trace = make_trace()
-    assert trace.gate.dtype == trace.attention.dtype == trace.warm_up.dtype == np.float32
-    assert (trace.views, trace.heads, trace.layer_ids) == (2, 3, (0, 6))
-    with pytest.raises(AttributeError):
-        trace.grid = (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"gate": np.zeros((2, 5))}, "gate has shape"),
-        ({"warm_up": np.zeros(3)}, "warm_up has shape"),
-        ({"attention": np.zeros((2, 3, 12, 2, 16))}, "grid"),
-        ({"layer_ids": (0, 6, 12)}, "3 layer_ids"),
-        ({"attention": np.zeros((2, 3, 12, 20))}, "must have the axes"),
-        ({"attention": np.zeros((2, 3, 11, 2, 20))}, "attention has"),
-        ({"attention": np.full((2, 3, 12, 2, 20), 0.5)}, "sums to 20"),
-        ({"attention": np.full((2, 3, 12, 2, 20), -0.01)}, "cannot be negative"),
-        ({"gate": np.full((2, 12), 1.5)}, "tanh"),
-        ({"warm_up": np.array([0.1, np.nan])}, "NaN"),
-    ],
-)
-def test_trace_refuses_what_does_not_fit(changes, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        make_trace(**changes)
-
-
-def test_trace_refuses_a_grid_that_is_none():
-    for grid in ((4,), (0, 3)):
-        with pytest.raises(ValueError, match="grid must be"):
-            Trace((), np.zeros((0, 0)), np.zeros((0, 1, 0, 1, 1)), grid, (), np.zeros(0))
-
-
-def test_words_group_sub_word_tokens():
-    words = make_trace().words()
-    assert [word.text for word in words] == [
-        "The",
-        "heart",
-        "is",
-        "enlarged",
-        ".",
-        "No",
-        "effusion",
-        ".",
-        "</s>",
-    ]
-    assert [(word.start, word.stop) for word in words[3:5]] == [(3, 5), (5, 6)]
-    assert (words[6].start, words[6].stop) == (7, 10)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"),
-    [
-        (("right", "-", "sided"), ["right-sided"]),  # no leading space on the first token
-        ((" clear", " .", " no"), ["clear", ".", "no"]),  # cleaned reports
-        ((" a", "", "b", " ", "c"), ["ab", "c"]),  # empty piece and a lone space
-        ((), []),
-    ],
-)
-def test_words_of_odd_tokens(tokens, expected):
-    assert [word.text for word in make_trace(tokens).words()] == expected
-
-
-def test_word_attention_averages_tokens_and_heads():
-    trace = make_trace()
-    tokens = trace.attention[1, :, 7:10]
-    np.testing.assert_allclose(trace.word_attention(6, 1), tokens.mean((0, 1)).reshape(2, 4, 5), rtol=1e-6)
-    np.testing.assert_allclose(
-        trace.word_attention(6, -1, "max"), tokens.mean(1).max(0).reshape(2, 4, 5), rtol=1e-6
-    )
-    one = trace.word_attention(6, 1, 2)
-    np.testing.assert_allclose(trace.word_attention(6, 1, [2, 2]), one, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "wrong", [(9, 0, "mean"), (-1, 0, "mean"), (0, 2, "mean"), (0, 0, 3), (0, 0, "median"), (0, 0, [])]
-)
-def test_word_attention_names_what_does_not_exist(wrong):
-    with pytest.raises(ValueError):
-        make_trace().word_attention(*wrong)
-
-
-def test_save_and_load_keep_everything(tmp_path):
-    trace = make_trace()
-    loaded = Trace.load(trace.save(tmp_path / "a" / "one.npz"))
-    assert loaded.tokens == trace.tokens and loaded.grid == trace.grid
-    assert loaded.layer_ids == trace.layer_ids
-    for name in ("gate", "attention", "warm_up"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(trace, name))
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["one.npz"]
-
-
-def test_load_refuses_broken_files(tmp_path):
-    with pytest.raises(InputError, match="no trace file"):
-        Trace.load(tmp_path / "none.npz")
-    for name, content in (("text", b"not a zip"), ("empty", b"")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="not a whole trace"):
-            Trace.load(tmp_path / name)
-    np.savez(tmp_path / "part.npz", gate=np.zeros(3))
-    np.savez(tmp_path / "pickle.npz", tokens=np.array([{}], dtype=object))
-    for name in ("part.npz", "pickle.npz"):
-        with pytest.raises(InputError, match="not a whole trace"):
-            Trace.load(tmp_path / name)
-    whole = make_trace().save(tmp_path / "whole.npz")
-    whole.write_bytes(whole.read_bytes()[:400])
-    with pytest.raises(InputError, match="not a whole trace"):
-        Trace.load(whole)
-
-
-# --- matching ------------------------------------------------------------------------------
-
-
-def cut(text, spans):
-    return [text[start:stop] for start, stop in spans]
-
-
-def test_matching_takes_the_longest_runs_first():
-    reference = "No pleural effusion or pneumothorax. The heart is normal in size."
-    hypothesis = "The heart is normal. There is no pleural effusion."
-    matches = matching_spans(reference, hypothesis)
-    assert cut(hypothesis, [m.hypothesis for m in matches]) == [
-        "The heart is normal",
-        "no pleural effusion",
-    ]
-    assert cut(reference, [m.reference for m in matches]) == [
-        "The heart is normal",
-        "No pleural effusion",
-    ]
-    assert [m.words for m in matches] == [4, 3]
-
-
-def test_matching_stops_at_sentences_and_short_runs():
-    assert matching_spans("Lungs are clear. Heart normal.", "clear heart") == []
-    assert matching_spans("a b c", "c b a") == []
-    assert len(matching_spans("a b c", "c b a", min_words=1)) == 3
-    assert matching_spans("", "anything here") == []
-    one = matching_spans("2.5 cm nodule", "a 2.5 cm mass")
-    assert [m.words for m in one] == [2]
-    with pytest.raises(ValueError):
-        matching_spans("a", "a", min_words=0)
-
-
-def test_matching_never_overlaps_and_always_agrees():
-    rng = np.random.default_rng(5)
-    for _ in range(30):
-        texts = [" ".join(rng.choice(list("abcd."), 30)) for _ in range(2)]
-        matches = matching_spans(*texts)
-        for side in ("reference", "hypothesis"):
-            spans = sorted(getattr(match, side) for match in matches)
-            assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
-        for match in matches:
-            left, right = texts[0][slice(*match.reference)], texts[1][slice(*match.hypothesis)]
-            assert left == right and "." not in left and len(left.split()) == match.words >= 2
-
-
-def test_shared_marks_tell_who_shares_what():
-    """The colours of the paper's Fig. 3: first report alone, second alone, both."""
-    reference = "The heart is enlarged. Small left effusion."
-    reports = ["The heart is normal. Small left effusion.", "The heart is enlarged, effusion is small left."]
-    marks = shared_marks(reference, reports)
-    told = [
-        [(text[m.start : m.stop], m.systems) for m in side]
-        for text, side in zip([reference, *reports], marks, strict=True)
-    ]
-    heart, left, effusion = ("The heart is", (0, 1)), ("Small left", (0, 1)), ("effusion", (0,))
-    assert told[0] == [heart, ("enlarged", (1,)), left, effusion]
-    assert told[1] == [heart, left, effusion]
-    assert told[2] == [heart, ("enlarged", (1,)), ("small left", (0, 1))]
-    twins = [{m.twin: told[side][i][0].lower() for i, m in enumerate(marks[side])} for side in range(3)]
-    assert all(twins[0][twin] == text for side in twins[1:] for twin, text in side.items())
-
-
-def test_shared_marks_of_one_report_are_its_matches():
-    rng = np.random.default_rng(6)
-    for _ in range(20):
-        texts = [" ".join(rng.choice(list("abcd."), 30)) for _ in range(2)]
-        matches, marks = matching_spans(*texts), shared_marks(texts[0], texts[1:])
-        assert [(m.start, m.stop) for m in marks[1]] == [m.hypothesis for m in matches]
-        assert sorted((m.start, m.stop) for m in marks[0]) == sorted(m.reference for m in matches)
-    assert shared_marks("", ["", "a"]) == [[], [], []]
-
-
-# --- naming words --------------------------------------------------------------------------
-
-
-def tokens_of(text):
-    return tuple(text.replace(".", " .").replace(" ", "\x00 ").split("\x00"))
-
-
-def test_naming_words_affirmed_first():
-    text = "No pneumothorax . Possible pneumonia . The heart is enlarged . There is an effusion ."
-    found = naming_words(make_trace(tokens_of(text)))
-    assert [(word.text, word.value) for word in found] == [
-        ("enlarged", 1),
-        ("effusion", 1),
-        ("pneumonia", -1),
-        ("pneumothorax", 0),
-    ]
-    assert [word.caption for word in found][2:] == ["pneumonia (uncertain)", "pneumothorax (negative)"]
-    assert len(naming_words(make_trace(tokens_of(text)), limit=2)) == 2
-
-
-def test_naming_words_keep_the_affirming_sentence():
-    trace = make_trace(tokens_of("No left effusion . Small right effusion ."))
-    (word,) = naming_words(trace)
-    assert word.value == 1 and word.word_index == 6
-
-
-def test_words_without_findings_fall_back_to_open_gates():
-    tokens = (" Hello", " world", " .")
-    gate = np.array([[0.1, -0.9, 0.99], [0.0, 0.0, 0.0]])
-    trace = make_trace(tokens, gate=gate)
-    assert default_words(trace, 1) == [1]
-    assert default_words(make_trace(()), 3) == []
-
-
-# --- colours -------------------------------------------------------------------------------
 
 
 def test_heat_is_clear_at_zero_and_strong_at_the_peak():
@@ -306,9 +47,6 @@ def test_grey_image_takes_usual_shapes():
     for wrong in (np.zeros(4), np.zeros((2, 4, 4, 3)), np.zeros((0, 4))):
         with pytest.raises(ValueError, match="shape"):
             grey_image(wrong)
-
-
-# --- figures -------------------------------------------------------------------------------
 
 
 def test_figures_are_whole_and_described():
@@ -354,11 +92,11 @@ def test_images_must_match_views():
 
 def test_empty_report_and_closed_gates_are_told():
     empty = make_trace(())
-    assert "no word" in describe(empty)
+    assert "no word" in describe_trace(empty)
     png_bytes(gate_strip(empty), dpi=30)
     png_bytes(study_figure(images(), "A report.", "", empty), dpi=30)
     closed = make_trace(gate=np.zeros((2, 12)))
-    assert "all closed" in describe(closed)
+    assert "all closed" in describe_trace(closed)
     png_bytes(gate_strip(closed), dpi=30)
 
 
@@ -370,17 +108,6 @@ def test_gate_lines_keep_words_whole_and_lines_even():
     assert len(lines) == 3 and max(lengths) - min(lengths) <= 3
 
 
-def test_describe_names_the_strongest_place():
-    weights = np.zeros((2, 6, 6))
-    weights[1, 5, 0] = 1
-    assert describe_place(weights) == "most in the lower left of the lateral view"
-    assert describe_place(np.zeros((1, 2, 2))) == "nowhere in particular"
-    gate = np.zeros((2, 12))
-    gate[1, 8] = -0.25
-    text = describe(make_trace(gate=gate))
-    assert "-0.25 at “effusion” in layer 6" in text and "“enlarged” looks" in text
-
-
 def test_loss_curve_refuses_what_does_not_fit():
     for steps, losses in (([1, 2], [1.0]), ([], [])):
         with pytest.raises(ValueError, match="equally many"):
@@ -389,78 +116,15 @@ def test_loss_curve_refuses_what_does_not_fit():
     np.testing.assert_allclose(running_mean(np.ones(100)), 1)
 
 
-# --- picture of the model ------------------------------------------------------------------
-
-TINY = {
-    "image_size": 96,
-    "patch_size": 8,
-    "encoder_width": 128,
-    "encoder_depth": 4,
-    "lora_rank": 8,
-    "llm_name": "tiny",
-    "llm_width": 192,
-    "llm_depth": 4,
-    "hybrid_layers": (0, 1, 2, 3),
-}
-LLAMA = {
-    "encoder_width": 1024,
-    "encoder_depth": 24,
-    "llm_name": "Llama-2-7b-chat-hf",
-    "llm_width": 4096,
-    "llm_depth": 32,
-    "hybrid_layers": (0, 8, 16, 24),
-    "image_size": 224,
-}
-
-
-@pytest.mark.parametrize("numbers", [None, TINY, LLAMA])
-def test_texts_of_the_model_picture_do_not_touch(numbers):
-    figure = model_picture(numbers)
-    figure.set_dpi(200)
-    renderer = figure.canvas.get_renderer()
-    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    for text, box in zip(texts, boxes, strict=True):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
-    for (a, one), (b, two) in itertools.combinations(zip(texts, boxes, strict=True), 2):
-        assert not one.overlaps(two), f"{a.get_text()!r} touches {b.get_text()!r}"
-    smallest = min(text.get_fontsize() for text in texts)
-    assert smallest >= 7.5  # 10 pixels where the picture is 900 pixels wide
-
-
-def test_model_picture_lights_one_part():
-    full, lit = model_picture(TINY), model_picture(TINY, lit="gate")
-    assert "Lit: the dynamic gate" in lit.alt and "Lit" not in full.alt
-    inks = [[sum(to_rgb(text.get_color())) for text in figure.axes[0].texts] for figure in (full, lit)]
-    assert np.mean(inks[0]) < np.mean(inks[1]) < 3 and min(inks[1]) == min(inks[0])
-
-
-def test_every_part_is_drawn(monkeypatch):
-    drawn = set()
-    original = Canvas.part
-
-    def spy(self, *names):
-        drawn.update(names)
-        return original(self, *names)
-
-    monkeypatch.setattr(Canvas, "part", spy)
-    model_picture()
-    assert drawn == set(PARTS)
-
-
-def test_model_picture_names_what_it_does_not_know():
-    with pytest.raises(ValueError, match="no part"):
-        model_picture(lit=["gates"])
-    with pytest.raises(ValueError, match="no number"):
-        model_picture({"width": 3})
-    with pytest.raises(ValueError, match="multiple"):
-        ModelNumbers(image_size=100, patch_size=16)
-    with pytest.raises(ValueError, match="hybrid_layers"):
-        ModelNumbers(hybrid_layers=(24,))
-
-
-def test_model_picture_scales_as_a_whole():
-    figure = model_picture(size=(4.5, 4.0))
-    sizes = [text.get_fontsize() for axes in figure.axes for text in axes.texts]
-    assert max(sizes) < 6 and png_bytes(figure, dpi=40)
+def test_a_card_breaks_between_words_and_marks_across_them():
+    text, figure = "No pleural effusion\nor  pneumothorax.", Picture((2.0, 2.0))
+    draw_card(figure, (0, 0), 1.6, "Title", text, [(3, 22)], 10)
+    title, *words = figure.axes[0].texts
+    assert [title.get_text(), *(word.get_text() for word in words)] == ["Title", *text.split()]
+    lines = sorted({word.get_position()[1] for word in words})
+    assert len(lines) == 2 and card_height(text, 10, 1.6) > card_height(text, 10, 9.0)
+    frame, *marks = figure.axes[0].patches  # “pleural effusion”, “or”
+    assert [mark.get_y() for mark in marks] == sorted({mark.get_y() for mark in marks}) and len(marks) == 2
+    first = words[1].get_position()[0]
+    assert marks[0].get_x() == pytest.approx(first - 0.6)
+    png_bytes(figure, dpi=30)

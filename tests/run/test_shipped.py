@@ -7,7 +7,7 @@ from real_files import IU, real
 from emrrg_lib.config import preset
 from emrrg_lib.files import TINY_DIR
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run.costs import describe
+from emrrg_lib.run.costs import describe_map
 from emrrg_lib.run.inference import PHANTOM_ONLY, generate_for_files
 from emrrg_lib.tuning.policy import ledger
 
@@ -34,7 +34,7 @@ def test_preset_fits_its_weights_and_the_ledger_adds_up():
         "cross-attention W_k, W_v",
         "dynamic gate, warm-up α",
     }
-    assert f"{sum(e.trained for e in entries):,}" in describe(preset("tiny"))
+    assert f"{sum(e.trained for e in entries):,}" in describe_map(preset("tiny"))
 
 
 def test_seeds_of_pretraining_and_demo_differ():

@@ -17,8 +17,9 @@ from emrrg_lib.interpret.ablation_figure import ablation_figure, mean_and_spread
 from emrrg_lib.language.cross_attention import GatedCrossAttention
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.model import EMRRG
-from emrrg_lib.training import ablation, ablation_rows, recipes
-from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, row_config
+from emrrg_lib.training import ablation, ablation_rows
+from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, recipe, row_config
+from emrrg_lib.training.pretrain import STAGE1_TINY
 from emrrg_lib.tuning.policy import ledger
 
 NAMES = {
@@ -174,10 +175,10 @@ def test_a_row_pre_trains_its_encoder_once(tmp_path, config, phantom_dir, monkey
 
 
 def test_recipes_take_words_and_refuse_unknown_ones():
-    made = recipes.recipe(recipes.STAGE1_TINY, "objective=mae", ["steps=7"])
+    made = recipe(STAGE1_TINY, "objective=mae", ["steps=7"])
     assert (made.objective, made.steps, made.decoder_dim) == ("mae", 7, 64)
     with pytest.raises(InputError, match="the recipe has no setting 'step'"):
-        recipes.recipe(recipes.STAGE1_TINY, "default", ["step=7"])
+        recipe(STAGE1_TINY, "default", ["step=7"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from transformers import TrainerCallback
 
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.training import engine, watch
-from emrrg_lib.training.engine import WEIGHTS, cosine, fit, hold_rise_fall, loss_history, split_decay
+from emrrg_lib.training.checkpoints import WEIGHTS
+from emrrg_lib.training.engine import cosine, fit, hold_rise_fall, loss_history, split_decay
 
 
 class Toy(nn.Module):

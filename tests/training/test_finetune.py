@@ -18,7 +18,7 @@ from emrrg_lib.model import EMRRG
 from emrrg_lib.run.demo import run_demo, score_run, split_shares
 from emrrg_lib.run.inference import generate_for_files, generate_split
 from emrrg_lib.run_folder import write_trained
-from emrrg_lib.training.engine import WEIGHTS
+from emrrg_lib.training.checkpoints import WEIGHTS
 from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import save_vision_encoder

@@ -20,6 +20,7 @@ from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError
 from emrrg_lib.training import checkpoints, engine
 from emrrg_lib.training.engine import fit
+from emrrg_lib.training.watch import memory_explained
 
 TRAIN = TrainConfig(
     warm_steps=5,
@@ -158,7 +159,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path):
 def test_out_of_memory_says_what_to_lower(tmp_path):
     with pytest.raises(InputError, match="2 studies at once: raise accumulation.*gradient_checkpointing"):
         toy(tmp_path, "memory")
-    with pytest.raises(RuntimeError, match="shapes"), engine.memory_explained({}, 1):
+    with pytest.raises(RuntimeError, match="shapes"), memory_explained(2, 1):
         torch.zeros(2, 3) @ torch.zeros(2, 3)  # any other error stays what it is
 
 
@@ -218,7 +219,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, shape):
         "safetensors": ValueError("I/O error: No space left on device (os error 28)"),
         "torch": RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64"),
     }[shape]
-    original, calls = engine.save_file, iter(range(9))
+    original, calls = checkpoints.save_file, iter(range(9))
 
     def full(*arguments):
         if next(calls) == 1:
@@ -227,14 +228,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, shape):
             raise error
         return original(*arguments)
 
-    monkeypatch.setattr(engine, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(InputError, match="disk is full.*checkpoint-6.*checkpoint-3 is intact.*--resume"):
         toy(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["checkpoint-3"]
 
 
 def test_other_errors_of_a_save_stay_what_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "save_file", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(checkpoints, "save_file", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         toy(tmp_path)
 
@@ -266,7 +267,7 @@ def test_changed_settings_are_refused_key_by_key(tmp_path, base, phantom_dir, ca
             "holds a training that was stopped: go on with --resume",
         ),
         ("run.json", "holds a finished training: choose another folder"),
-        ("annotation.json", "holds files of something else; name a new folder"),
+        ("annotation.json", "holds other files than those of a training; name a new folder"),
     ],
 )
 @pytest.mark.parametrize("words", [("train",), ("pretrain", "stage1"), ("pretrain", "stage2")])

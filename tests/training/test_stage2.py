@@ -20,9 +20,8 @@ from emrrg_lib.config import TINY_ENCODER
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import KIT, InputError
-from emrrg_lib.training.batches import PairCollator
-from emrrg_lib.training.pretrain import pretrain_tiny, run_stage2
-from emrrg_lib.training.recipes import STAGE1_TINY, STAGE2_TINY, PretrainConfig
+from emrrg_lib.training.batches import PairCollator, mine_targets
+from emrrg_lib.training.pretrain import STAGE1_TINY, STAGE2_TINY, PretrainConfig, pretrain_tiny, run_stage2
 from emrrg_lib.training.stage2 import (
     MAX_SCALE,
     UNKNOWN,
@@ -31,7 +30,6 @@ from emrrg_lib.training.stage2 import (
     clip_loss,
     half_masks,
     load_text_encoder,
-    mine_targets,
     save_stage2,
     tiny_text_encoder,
 )

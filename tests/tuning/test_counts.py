@@ -81,13 +81,13 @@ def test_llama_presets_are_counted_exactly():
         ("embedding", 32, 49_152),
     ],
 )
-def test_every_partial_lora_target_has_the_audits_count(target, r, parameters):
+def test_every_partial_lora_target_has_the_count_of_the_notes(target, r, parameters):
     config = apply_policy(preset("mimic-cxr"), f"table6-{target}")
     config = replace(config, partial_lora=replace(config.partial_lora, r=r))
     assert counts(config)["Partial LoRA"] == (parameters, parameters)
 
 
-def test_the_published_counts_arise_as_the_audit_says():
+def test_the_published_counts_arise_as_the_notes_say():
     base, adapters = published_counts(768, 12)
     assert (base.claim, base.total, base.parts["whole encoder"]) == ("57.31 M", 57_310_464, 84_262_656)
     assert (adapters.claim, adapters.total) == ("1.32 M", 1_327_104)

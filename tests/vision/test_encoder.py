@@ -17,7 +17,7 @@ def on_meta(**sizes):
         return VisionMamba(EncoderConfig(**sizes))
 
 
-def audit_shapes(d, depth, tokens, hidden):
+def noted_shapes(d, depth, tokens, hidden):
     """Key → shape, typed from NOTES A4."""
     rank, n = d // 16, 16
     shapes = {
@@ -60,7 +60,7 @@ def test_parameters_and_keys_of_the_released_encoders(sizes, total, keys, hidden
     state = {k: tuple(v.shape) for k, v in encoder.state_dict().items()}
     assert len(state) == keys
     config = encoder.config
-    assert state == audit_shapes(config.embed_dim, config.depth, config.num_patches + 1, hidden)
+    assert state == noted_shapes(config.embed_dim, config.depth, config.num_patches + 1, hidden)
 
 
 def test_parameters_of_each_group():
@@ -153,7 +153,7 @@ def test_batch_equals_single(make_encoder):
 
 
 def independent_encoder(encoder, image):
-    """(M + 1, d) of one image in float64, from the audit's formulas A1–A3 and the raw tensors alone."""
+    """(M + 1, d) of one image in float64, from the formulas of NOTES A1–A3 and the raw tensors alone."""
     from test_mixer import mixer_loop, silu
 
     p = {k: v.detach().double().numpy() for k, v in encoder.state_dict().items()}

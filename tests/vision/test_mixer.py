@@ -55,7 +55,7 @@ def to_columns(sequence):
 
 
 def mixer_loop(mixer, u):
-    """(L, d) → (L, d), written from the audit's formulas; a transposition undoes itself."""
+    """(L, d) → (L, d), written from the formulas of NOTES A3; a transposition undoes itself."""
     p = {k: v.detach().double().numpy() for k, v in mixer.named_parameters()}
     xz = p["in_proj.weight"] @ u.double().numpy().T  # (2d, L)
     columns = to_columns(xz)

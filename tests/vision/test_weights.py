@@ -151,7 +151,7 @@ def test_a_stage_1_file_is_expanded_to_four_directions_by_exact_key(encoder, tmp
 
 
 def test_upstreams_hazards_do_not_exist(encoder):
-    """Audit A8: no junk from a four-direction file, no letters matched anywhere in a key, no silence."""
+    """NOTES A8: no junk from a four-direction file, no letters matched anywhere in a key, no silence."""
     tensors = encoder.state_dict() | {"norm_4.weight": torch.ones(3)}  # four directions and a cls token
     with pytest.raises(InputError, match=re.escape("1 unexpected (norm_4.weight)")):
         load_vision_encoder(tensors)

@@ -1,13 +1,13 @@
-"""Self-checks of the exercises: one module a notebook (`nb01` … `nb10`), one function an exercise.
+"""The self-checks of the exercises: one module a notebook (`nb00` … `nb10`), one function an exercise.
 
-A check goes through stages, each of which isolates one mistake; the first that fails is told with
-yours, the expected value and the likely cause. The truth is never the solution's own code.
+A check goes through stages, and each stage isolates one mistake. The first stage that fails names the
+learner's value, the expected value and the likely cause. The truth is never the code of the solution.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,18 @@ import torch
 
 
 class Mistake(Exception):
-    """What is wrong, and its likely cause."""
+    """An answer is wrong; the message names the likely cause."""
 
 
 class NotTried(Exception):
-    """The stub is as it was."""
+    """The stub is unchanged."""
 
 
 def exercise(number: int) -> Callable:
     """Makes a check of a function `stages(answer, ...)`, which returns a closing remark or None.
 
-    The check prints `Exercise N: right`, `not tried yet` or the mistake; `check.verdict(...)` returns
-    that text without the number.
+    The check prints `Exercise N: ` and `right`, `not tried yet` or the mistake; `check.verdict(...)`
+    returns the text after the number.
     """
 
     def decorate(stages: Callable[..., str | None]) -> Callable:
@@ -52,7 +52,7 @@ def exercise(number: int) -> Callable:
 
 
 def call(answer: Callable, *arguments: Any, **named: Any) -> Any:
-    """The learner's function called: NotTried for an untouched stub, Mistake if it raises."""
+    """Calls the learner's function: NotTried if the stub is unchanged, Mistake if the function raises."""
     try:
         result = answer(*arguments, **named)
     except NotImplementedError as error:
@@ -72,24 +72,70 @@ def expect(condition: bool, cause: str) -> None:
 
 def expect_shape(yours: Any, shape: tuple[int, ...], cause: str) -> None:
     """The answer is an array or tensor of this shape."""
-    found = tuple(getattr(yours, "shape", ())) if hasattr(yours, "shape") else None
-    if found != tuple(shape):
-        got = f"a {type(yours).__name__}" if found is None else str(found)
-        raise Mistake(f"Shape: yours {got}, expected {tuple(shape)}: {cause}")
+    found = tuple(yours.shape) if hasattr(yours, "shape") else f"a {type(yours).__name__}"
+    expect(found == tuple(shape), f"Shape: yours {found}, expected {tuple(shape)}: {cause}")
 
 
-def expect_close(yours: Any, expected: Any, cause: str, tolerance: float = 1e-4) -> None:
-    """The answer equals the expected numbers to `tolerance` (absolute and relative)."""
-    mine, truth = (
-        np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
-        for x in (yours, expected)
-    )
-    if mine.shape != truth.shape or not np.allclose(mine, truth, rtol=tolerance, atol=tolerance):
-        raise Mistake(f"Value: yours {_short(mine)}, expected {_short(truth)}: {cause}")
+def expect_pair(yours: Any, cause: str) -> tuple[Any, Any]:
+    """The answer is a tuple or list of two, and is returned as a tuple."""
+    expect(isinstance(yours, tuple | list) and len(yours) == 2, cause)
+    return tuple(yours)
 
 
-def _short(array: np.ndarray) -> str:
-    if array.ndim == 0:
-        return f"{float(array):.6g}"
-    head = ", ".join(f"{v:.4g}" for v in array.ravel()[:4])
-    return f"[{head}{', …' if array.size > 4 else ''}]"
+def expect_value(
+    yours: Any,
+    expected: Any,
+    cause: str,
+    slips: Mapping[Any, str] | Iterable[tuple[Any, str]] = (),
+    where: str = "",
+    tolerance: float = 1e-4,
+) -> None:
+    """The answer equals the expected value.
+
+    Numbers, arrays, tensors and sequences of numbers are compared as float64 arrays, anything else by `==`.
+
+    Args:
+        cause: the likely cause of a wrong value that is not a known slip.
+        slips: known wrong values, each with its cause; the first that equals the answer counts.
+        where: the case of the check; it begins the message.
+        tolerance: of floats, as a part of the largest expected number (or of 1 where all are 0); where
+            whole numbers are expected they must be met exactly.
+    """
+    if _equal(yours, expected, tolerance):
+        return
+    pairs = slips.items() if isinstance(slips, Mapping) else slips
+    cause = next((told for value, told in pairs if _equal(yours, value, tolerance)), cause)
+    raise Mistake(f"{where or 'Value'}: yours {_short(yours)}, expected {_short(expected)}: {cause}")
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+    if isinstance(value, str):  # "3" is text
+        return None
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _equal(yours: Any, other: Any, tolerance: float) -> bool:
+    mine, truth = _numbers(yours), _numbers(other)
+    if mine is None or truth is None:
+        return bool(np.all(yours == other)) if type(yours) is type(other) else False
+    whole = np.asarray(other).dtype.kind in "biu"
+    largest = 0.0 if whole else np.abs(truth).max(initial=0.0) or 1.0
+    return mine.shape == truth.shape and np.allclose(mine, truth, rtol=0, atol=tolerance * largest)
+
+
+def _short(value: Any) -> str:
+    """An integer with separators, a float of six digits, the first four numbers of an array, a cut repr."""
+    numbers = _numbers(value)
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if numbers is None:
+        return f"{value!r:.60}"
+    if numbers.ndim == 0:
+        return f"{float(numbers):.6g}"
+    head = ", ".join(f"{v:.4g}" for v in numbers.ravel()[:4])
+    return f"[{head}{', …' if numbers.size > 4 else ''}]"

@@ -6,25 +6,21 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from emrrg_lib.course.checks import Mistake, call, exercise, expect
+from emrrg_lib.course.checks import Mistake, call, exercise, expect, expect_value
 from emrrg_lib.data.study import OBSERVATIONS
 
 
 @exercise(1)
 def check_1(visual_tokens: int, visual_states: Tensor) -> str:
-    """The number of tokens of `visual_states` (1, 2·(M + 1), D), asked from the real model."""
+    """The number of tokens of `visual_states` (1, 2·(M + 1), D), counted in the real model."""
     truth = visual_states.shape[1]
     slips = {
         truth - 2: "is there no cls token?",
-        truth - 1: "each view has a cls token of its own.",
+        truth - 1: "each view has its own cls token.",
         truth // 2: "that is one view; the study has two.",
         truth // 2 - 1: "that is one view, and without its cls token.",
     }
-    expect(
-        visual_tokens == truth,
-        f"yours {visual_tokens}, the model {truth}: "
-        f"{slips.get(visual_tokens, 'count patches, cls token, views.')}",
-    )
+    expect_value(visual_tokens, truth, "count patches, cls token, views.", slips)
     return "All of them lie side by side in one row."
 
 
@@ -38,25 +34,18 @@ def check_2(write: Callable[[float], str], layers: Mapping[int, nn.Module], blin
         for module in layers.values():
             module.gate_scale = 1.0
     expect(
-        isinstance(closed, str),
-        f"yours is a {type(closed).__name__}, not a str: generate returns a list of them.",
+        isinstance(closed, str), f"Yours is a {type(closed).__name__}, not a str: generate returns a list."
     )
     expect(
         all(scale == 1.0 for scale in left),
-        f"the gates stay at {min(left)} after the call: use the with block, it puts them back.",
+        f"the gates stay at {min(left)} after the call: the with block puts them back.",
     )
     expect(
         closed != opened or blind == report,
-        "scale 0 and scale 1 give the same report: does your scale reach the layers?",
+        "Scale 0 and 1 give the same report: does your scale reach the layers?",
     )
-    expect(
-        closed == blind,
-        f"at scale 0 yours is {closed!r:.60}, the blind report {blind!r:.60}: are all gates closed?",
-    )
-    expect(
-        opened == report,
-        f"at scale 1 yours is {opened!r:.60}, the report {report!r:.60}: same study, same settings?",
-    )
+    expect_value(closed, blind, "are all gates closed?", where="Scale 0")
+    expect_value(opened, report, "same study, same settings?", where="Scale 1")
     return "0 is the blind report, 1 the model's own."
 
 
@@ -87,10 +76,10 @@ def check_3(finding_f1: Callable[[dict, dict], float]) -> str:
         except Mistake as mistake:
             if isinstance(mistake.__cause__, ZeroDivisionError):
                 raise Mistake(
-                    "it divides by zero where nothing is present on either side; the score is 0 there."
+                    "It divides by zero where neither side has a finding; the score is 0 there."
                 ) from None
             raise
-        expect(abs(yours - truth) < 1e-6, f"yours {yours:.2f}, by hand {truth:.2f}: {cause}")
+        expect_value(yours, truth, cause)
     return "The library pools the counts of all studies before it divides."
 
 

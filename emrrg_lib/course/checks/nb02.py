@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_close, expect_shape
+from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_shape, expect_value
 
 
 @exercise(1)
@@ -19,21 +19,14 @@ def check_1(half_life: Callable[[float, float], float]) -> str:
         truth = 0.6931471805599453 / 4 / 0.1 if A == -4 else 0.6931471805599453 / delta
         left, where = math.exp(min(50.0, yours * delta * A)), f"A = {A:g}, step {delta:g}"
         expect(yours > 0, f"{where}: yours {yours:.4g}; A is negative, the answer is a positive number.")
-        causes = {
+        slips = {
             1 / truth: "yours is the other way round: 1 / n.",
             truth / math.log(2): "after that many tokens 1/e = 37 % is left; ln 2 is missing.",
             truth / math.log(2) ** 2: "yours holds log₂ e; it has to be its inverse, ln 2.",
             truth * delta: "the step is missing: each token takes the state Δ further, not 1.",
             truth * -A: "the rate A is missing: a state with rate −4 fades four times as fast.",
         }
-        cause = next(
-            (c for value, c in causes.items() if math.isclose(yours, value, rel_tol=1e-3)),
-            f"then {left:.0%} of the state is left.",
-        )
-        expect(
-            math.isclose(yours, truth, rel_tol=1e-3),
-            f"{where}: yours {yours:.4g}, expected {truth:.4g}: {cause}",
-        )
+        expect_value(yours, truth, f"then {left:.0%} of the state is left.", slips, where, tolerance=1e-3)
     return "A trained block holds half-lives from below one token to many rows."
 
 
@@ -42,7 +35,7 @@ def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]
     """`zero_order_hold(A, B, delta)` against 2²⁴ tiny steps of the differential equation."""
     for A, B, delta in ((-1.0, 1.0, 0.5), (-1.0, 3.0, 0.5), (-2.5, 1.0, 0.8)):
         answer = call(zero_order_hold, A, B, delta)
-        expect(isinstance(answer, tuple) and len(answer) == 2, "Return two numbers: a, b.")
+        expect_pair(answer, "Return two numbers: a, b.")
         a, b = 1 + A * delta / 2**24, B * delta / 2**24  # one tiny step: h + dt · (A h + B x)
         for _ in range(24):  # the step twice is a step of double length
             a, b = a * a, a * b + b
@@ -50,21 +43,20 @@ def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]
         expect(
             answer[0] < 1,
             f"Yours is a = {answer[0]:.4g} {where}: the state grows; A is negative, "
-            "and it stands in the exponent with its sign.",
+            "and the exponent has its sign.",
         )
-        expect_close(answer[0], a, f"a {where} is e^(ΔA); 1 + ΔA is only its beginning.", 1e-5)
+        cause = f"a {where} is e^(ΔA); 1 + ΔA is only its beginning."
+        expect_value(answer[0], a, cause, tolerance=1e-5)
         expect(
             not math.isclose(answer[1], delta * B, rel_tol=1e-4),
             f"b = ΔB {where} is Mamba's shortcut, right for small steps only.",
         )
-        expect(
-            answer[1] * B > 0,
-            f"Your b is {answer[1]:.4g} {where}, of the wrong sign: both a − 1 and A are negative.",
-        )
+        expect(answer[1] * B > 0, f"Your b {where} is of the wrong sign: both a − 1 and A are negative.")
         expect(
             B == 1 or not math.isclose(answer[1] * B, b, rel_tol=1e-4), f"B does not enter your b {where}."
         )
-        expect_close(answer[1], b, f"b {where} is (a − 1) / A · B: is the division by A right?", 1e-5)
+        cause = f"b {where} is (a − 1) / A · B: is the division by A right?"
+        expect_value(answer[1], b, cause, tolerance=1e-5)
     return "Mamba's b = ΔB is the first term of this one."
 
 
@@ -81,7 +73,7 @@ def check_3(column_order: Callable[[int], Tensor]) -> str:
         )
         expect(
             read[middle] == middle,
-            f"side {side}: cls, token {middle}, stands at place "
+            f"side {side}: cls, token {middle}, is at place "
             f"{read.index(middle)} of yours: the middle stays the middle.",
         )
         truth = [(row, column) for column in range(side) for row in range(side)]
@@ -98,7 +90,7 @@ def check_3(column_order: Callable[[int], Tensor]) -> str:
 
 
 def _odd(read: list[int]) -> str:
-    """What is wrong with a list that is no permutation, in words."""
+    """The tokens that a list repeats and those that it leaves out, in words."""
     twice = sorted({token for token in read if read.count(token) > 1})
     missing = sorted(set(range(len(read))) - set(read))
     return f"{twice[:3]} more than once and leaves out {missing[:3]}"
@@ -109,16 +101,14 @@ def check_4(combine: Callable) -> str:
     """`combine(first, second)` against the two maps applied to numbers, then in a tree of seven."""
     first, second = (0.5, 3.0), (0.2, 7.0)
     answer = call(combine, first, second)
-    expect(isinstance(answer, tuple) and len(answer) == 2, "Return a pair: a, b.")
-    a, b = answer
+    a, b = expect_pair(answer, "Return a pair: a, b.")
     at = [0.2 * (0.5 * h + 3.0) + 7.0 for h in (0.0, 1.0)]  # the maps one after the other
-    expect_close(a, at[1] - at[0], "what is left of h after both steps: the decays multiply.")
-    expect(
-        abs(b - 6.5) > 1e-6,
-        "Yours 6.5 belongs to the other order: `first` acts first, and what it wrote fades once more.",
-    )
-    expect(abs(b - 10.0) > 1e-6, "Yours 10 is b1 + b2: what the first step wrote fades in the second.")
-    expect_close(b, at[0], "b is where h = 0 ends after both maps: a2 · b1 + b2.")
+    expect_value(a, at[1] - at[0], "what is left of h after both steps: the decays multiply.")
+    slips = {
+        6.5: "this belongs to the other order: `first` acts first, and what it wrote fades once more.",
+        10.0: "this is b1 + b2: what the first step wrote fades in the second.",
+    }
+    expect_value(b, at[0], "b is where h = 0 ends after both maps: a2 · b1 + b2.", slips)
     pairs = torch.rand(7, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     h = 0.0
     for decay, written in pairs.tolist():  # the loop
@@ -127,10 +117,10 @@ def check_4(combine: Callable) -> str:
     while len(level) > 1:  # the tree: neighbours first, then pairs of pairs
         joined = [call(combine, *level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
         level = joined + level[len(level) // 2 * 2 :]
-    expect_close(
+    expect_value(
         level[0][1],
         h,
-        "two steps are right, seven combined in a tree are not: do the numbers "
-        "of the first example stand in your code?",
+        "two steps are right, seven combined in a tree are not: are the numbers "
+        "of the first example in your code?",
     )
     return "Seven steps in three rounds; a GPU does 145 in eight."

@@ -6,14 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_close
+from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_value
 from emrrg_lib.training.batches import Batches
 
 
 def _pair(answer: Callable, *given: object) -> tuple:
     yours = call(answer, *given)
-    expect(isinstance(yours, tuple | list) and len(yours) == 2, f"Yours is {yours!r}, expected two numbers.")
-    return tuple(yours)
+    return expect_pair(yours, f"Yours is {yours!r}, expected two numbers.")
 
 
 @exercise(1)
@@ -35,9 +34,7 @@ def check_1(place: Callable) -> str:
                     else "an epoch has one more batch for what is left over; round up."
                 ),
             )
-            expect(
-                yours[1] != size or truth[1] == size, where + "the last batch holds only what is left over."
-            )
+            expect(yours[1] != size or truth[1] == size, where + "the last batch is only what is left over.")
             expect(yours[1] != 0, where + "no batch is empty: where nothing is left over, the last is full.")
             expect(yours[1] == truth[1], where + "all batches but the last of an epoch are full.")
     return "Step 3,103 of IU X-ray, the last, lies in epoch 29."
@@ -54,24 +51,21 @@ def check_2(make_labels: Callable) -> None:
     )
     for prompt, report, end, longest, width, truth in stages:
         yours = list(call(make_labels, list(prompt), list(report), end, longest, width))
-        told = (
+        where = (
             f"prompt {prompt}, report {report}, end {end}, max_length {longest}: yours {yours}, "
             f"expected {truth}: "
         )
-        expect(yours[: len(prompt)] != prompt, told + "the prompt is read, not learnt.")
-        expect(end in yours, told + "the end symbol has to be learnt, also after a report that is cut.")
-        expect(len(yours) == width, told + f"the row has {len(yours)} labels instead of {width}.")
-        expect(yours.count(end) == 1, told + "padding is not learnt: −100, not the end symbol.")
-        expect(0 not in yours, told + "0 is a token like any other; what is not learnt gets −100.")
-        expect(not set(report[longest:]) & set(yours), told + "the report is cut to max_length tokens.")
+        expect(yours[: len(prompt)] != prompt, where + "the prompt is read, not learnt.")
+        expect(end in yours, where + "the end symbol has to be learnt, even after a cut report.")
+        expect(len(yours) == width, where + f"the row has {len(yours)} labels instead of {width}.")
+        expect(yours.count(end) == 1, where + "padding is not learnt: −100, not the end symbol.")
+        expect(0 not in yours, where + "0 is a token like any other; what is not learnt gets −100.")
+        expect(not set(report[longest:]) & set(yours), where + "the report is cut to max_length tokens.")
         expect(
             len([x for x in yours if x != no]) == len([x for x in truth if x != no]),
-            told + "the end symbol comes on top of max_length, it takes no token's place.",
+            where + "the end symbol comes on top of max_length.",
         )
-        expect(
-            yours == truth,
-            told + "labels stand where their tokens stand, without a shift; the model shifts them itself.",
-        )
+        expect(yours == truth, where + "each label has its token's place; the model shifts them.")
 
 
 @exercise(3)
@@ -79,32 +73,23 @@ def check_3(farthest: Callable) -> str:
     """`farthest(steps, warmup, rate)` against sums worked out by hand."""
     # 10 steps, no warm-up: 7 full ones and step 7 (3 / 3), then 2/3 and 1/3: 8 + 1
     alpha, gate = _pair(farthest, 10, 0, 0.1)
-    expect(not math.isclose(alpha, 1.0), "Yours is 1.0, expected 0.9: rate · steps leaves out the fall.")
-    expect(
-        not math.isclose(alpha, 9.0),
-        "Yours is 9.0, expected 0.9: that is the sum of the factors alone; each is multiplied by the rate.",
-    )
-    expect(
-        not math.isclose(alpha, 0.7),
-        "Yours is 0.7, expected 0.9: the fall has a share too; its three factors are 1, 2/3 and 1/3.",
-    )
-    expect_close(alpha, 0.9, "without warm-up: eight steps of factor 1, then 2/3 and 1/3.")
-    expect(not math.isclose(gate, alpha), "The second number is α itself, expected tanh(α).")
-    expect_close(gate, math.tanh(0.9), "the second number is tanh(α).")
+    slips = {
+        1.0: "rate · steps leaves out the fall.",
+        9.0: "that is the sum of the factors alone; each is multiplied by the rate.",
+        0.7: "the fall has a share too; its three factors are 1, 2/3 and 1/3.",
+    }
+    expect_value(alpha, 0.9, "without warm-up: eight steps of factor 1, then 2/3 and 1/3.", slips)
+    slips = {alpha: "the second number is α itself, expected tanh(α)."}
+    expect_value(gate, math.tanh(0.9), "the second number is tanh(α).", slips)
     # 100 steps, 4 of rise: 1/5 + 2/5 + 3/5 + 4/5 = 2; 66 full ones, 4 to 69; from 70 on 30/30 … 1/30 = 15.5
-    truth = 0.01 * (2 + 66 + 15.5)
     yours, _ = _pair(farthest, 100, 4, 0.01)
     slips = {
         0.01 * (70 + 15.5): "the first steps are smaller: (step + 1) / (warmup + 1).",
         0.01 * (1.5 + 66 + 15.5): "the first factor is 1 / (warmup + 1), not 0.",
         0.01 * (2.5 + 66 + 15.5): "the rise divides by warmup + 1, so that it reaches 1 one step later.",
     }
-    for value, cause in slips.items():
-        expect(
-            not math.isclose(yours, value, abs_tol=1e-6),
-            f"Warm-up 4: yours {yours:.4f}, expected {truth:.4f}: {cause}",
-        )
-    expect_close(yours, truth, "100 steps, 4 of rise: together 2 + 66 + 15.5 full steps.")
+    cause = "100 steps, 4 of rise: together 2 + 66 + 15.5 full steps."
+    expect_value(yours, 0.01 * (2 + 66 + 15.5), cause, slips, "Warm-up 4")
     return "A bound: real gradients change their sign."
 
 
@@ -122,9 +107,7 @@ def check_4(goes_on: Callable) -> None:
     )
     for done, every, broken, truth, cause in stages:
         yours = _pair(goes_on, done, every, set(broken))
-        told = (
-            f"{done} steps, saved every {every}, damaged {sorted(broken) or 'none'}: yours {yours}, "
-            f"expected {truth}"
-        )
-        expect(yours[0] == truth[0], f"{told}: {cause}.")
-        expect(yours[1] == truth[1], f"{told}: done twice is what lies between the checkpoint and the kill.")
+        if yours[0] == truth[0]:
+            cause = "the steps between the checkpoint and the kill are done twice"
+        where = f"{done} steps, saved every {every}, damaged {sorted(broken) or 'none'}"
+        expect_value(yours, truth, f"{cause}.", where=where)

@@ -1,5 +1,5 @@
 """Checks of notebook 10, paper and released code. Truth: functions whose values are known, a toy model
-of which it is known what its loss reaches, rows and checkpoints written out by hand."""
+whose loss reaches known parameters, rows and checkpoints written out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from emrrg_lib.course.checks import call, exercise, expect
+from emrrg_lib.course.checks import call, exercise, expect, expect_value
 
 
 @exercise(1)
@@ -28,21 +28,17 @@ def check_1(adapted: Callable) -> None:
     yours = list(call(adapted, functions, adapters))
     expect(
         len(yours) == 3 and all(callable(each) for each in yours),
-        "The result must be a list of three functions, not of values.",
+        "Return a list of three functions, not of values.",
     )
     expect(not log, "functions are called while they are wrapped; they must wait for the new one's call.")
     values = [call(each, 5.0) for each in yours]
-    expect(values != [75.0] * 3, "At 5 all three give 75, the last one's value: still bound late.")
-    expect(
-        values != [56.0, 60.0, 75.0],
-        "functions[i] is bound rightly, but the adapter is the last one for all.",
-    )
-    expect(values != [6.0, 10.0, 25.0], "Where is the adapter? At 5 yours gives the plain functions.")
-    expect(
-        values != [101.0, 400.0, 2500.0],
-        "The adapter reads x and is added; yours feeds its answer to the function.",
-    )
-    expect(values == [106.0, 210.0, 75.0], f"At 5: yours {values}, expected [106, 210, 75].")
+    slips = [
+        ([75.0] * 3, "all three give 75, the last one's value: still bound late."),
+        ([56.0, 60.0, 75.0], "functions[i] is bound rightly, but the adapter is the last one for all."),
+        ([6.0, 10.0, 25.0], "where is the adapter? Yours gives the plain functions."),
+        ([101.0, 400.0, 2500.0], "the adapter reads x and is added; yours feeds its answer to the function."),
+    ]
+    expect_value(values, [106.0, 210.0, 75.0], "functions[i](x) + adapters[i](x).", slips, "At 5")
 
 
 class _Toy(nn.Module):
@@ -69,10 +65,7 @@ def check_2(cut_off: Callable) -> str:
         not yours & {"frozen.weight", "frozen.bias"},
         "It names frozen.weight or frozen.bias: they are not meant to train, so do not ask them.",
     )
-    expect(
-        yours != {"A", "B", "used.weight", "used.bias"},
-        "These are the ones that the loss reaches; the others are wanted.",
-    )
+    expect(yours != {"A", "B", "used.weight", "used.bias"}, "The loss reaches these; name the others.")
     expect(len(yours) < 6, "It names all that train: was there a backward pass?")
     expect(
         "A" not in yours,
@@ -98,7 +91,7 @@ def check_3(report_of: Callable) -> None:
     """`report_of(ids, end, pad)` → ids of the report."""
     stages = [  # row, end, pad, report, likely cause
         ([5, 6, 2, 0, 0], 2, 0, [5, 6], "the report, without end symbol and padding"),
-        ([5, 0, 6, 2, 0, 0], 2, 0, [5, 0, 6], "here the word 0 stands in the report, too, and is part of it"),
+        ([5, 0, 6, 2, 0, 0], 2, 0, [5, 0, 6], "here the word 0 is in the report too, and is part of it"),
         ([5, 6, 0], 2, 0, [5, 6, 0], "the row was cut before its end symbol, and its last word is 0"),
         ([5, 6, 2, 2, 2], 2, 2, [5, 6], "here the end symbol is the padding as well"),
         ([5, 6, 2, 7, 2, 0], 2, 0, [5, 6], "what follows the first end symbol does not count"),
@@ -106,7 +99,7 @@ def check_3(report_of: Callable) -> None:
     for ids, end, pad, report, cause in stages:
         yours = list(call(report_of, list(ids), end, pad))
         expect(yours != [*report, end], f"{ids}: yours {yours} still has the end symbol {end}.")
-        expect(yours == report, f"{ids}, end {end}, pad {pad}: yours {yours}, expected {report}: {cause}.")
+        expect_value(yours, report, f"{cause}.", where=f"{ids}, end {end}, pad {pad}")
 
 
 def _checkpoint(width: int, depth: int, prefix: str = "") -> dict[str, tuple[int, ...]]:
@@ -122,16 +115,19 @@ def _checkpoint(width: int, depth: int, prefix: str = "") -> dict[str, tuple[int
 @exercise(4)
 def check_4(encoder_size: Callable) -> None:
     """`encoder_size({name: shape})` → (embed_dim, depth)."""
+    cause = "read width and depth off names and shapes."
+    slips = {
+        (3, 96): "width and depth are exchanged.",
+        (96, 2): "depth 2 of 3: blocks count from 0, so the highest number is one less.",
+        (96, 6): "depth 6 of 3: yours counts names; each block has several.",
+    }
     yours = tuple(call(encoder_size, _checkpoint(96, 3)))
-    expect(yours != (3, 96), "Width and depth are exchanged.")
-    expect(yours != (96, 2), "Depth 2 of 3: blocks count from 0, so the highest number is one less.")
-    expect(yours != (96, 6), "Depth 6 of 3: yours counts names; each block has several.")
-    expect(yours == (96, 3), f"Three blocks of width 96: yours {yours}, expected (96, 3).")
+    expect_value(yours, (96, 3), cause, slips, "Three blocks of width 96")
+    slips = {(768, 10): "depth 10 of 12: as text '9' is above '11'."}
     yours = tuple(call(encoder_size, _checkpoint(768, 12)))
-    expect(yours != (768, 10), "Depth 10 of 12: compared as text '9' is above '11'.")
-    expect(yours == (768, 12), f"The base encoder: yours {yours}, expected (768, 12).")
+    expect_value(yours, (768, 12), cause, slips, "The base encoder")
     with_text = _checkpoint(1024, 24, "visual_encoder.")
     with_text |= {f"text_encoder.encoder.layer.{i}.output.dense.weight": (768, 3072) for i in range(30)}
+    slips = {(1024, 30): "depth 30: the text encoder's `layer.29` is not a block of the encoder."}
     yours = tuple(call(encoder_size, with_text))
-    expect(yours != (1024, 30), "Depth 30: the text encoder's `layer.29` is no block of the encoder.")
-    expect(yours == (1024, 24), f"With the prefix 'visual_encoder.': yours {yours}, expected (1024, 24).")
+    expect_value(yours, (1024, 24), cause, slips, "With the prefix 'visual_encoder.'")

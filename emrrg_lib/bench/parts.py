@@ -1,0 +1,276 @@
+"""Benchmarks of single parts: selective scan, encoder, hybrid layers, reading of images."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from emrrg_lib.bench import compare, interleaved
+from emrrg_lib.config import EncoderConfig
+from emrrg_lib.data.images import SHARD, colour, open_views
+from emrrg_lib.language.hybrid_decoder import NAME, hybrid_modules, install_hybrid_layers
+from emrrg_lib.language.llm import NAMED
+from emrrg_lib.run_folder import peak_memory_gib
+from emrrg_lib.vision.mamba import VisionMamba
+from emrrg_lib.vision.scan import selective_scan
+
+# scan: the base encoder's size
+BATCH, DIM, STATES, LENGTH, DIRECTIONS = 2, 768, 16, 197, 4
+
+
+def scan_inputs(length: int = LENGTH, dim: int = DIM) -> list[Tensor]:
+    """u, delta, A, B, C, D of four directions in the mixer's form: float32, token-major in memory."""
+    torch.manual_seed(0)
+    channels, matrix = DIRECTIONS * dim, (BATCH, DIRECTIONS, length, STATES)
+    A = -torch.arange(1.0, STATES + 1).repeat(channels, 1)
+    u, delta = torch.randn(BATCH, length, channels), torch.randn(BATCH, length, channels) - 4
+    B, C = torch.randn(matrix), torch.randn(matrix)
+    made = [*(x.transpose(1, 2) for x in (u, delta)), A, *(x.transpose(2, 3) for x in (B, C))]
+    return [tensor.requires_grad_() for tensor in (*made, torch.ones(channels))]
+
+
+def naive_scan(u, delta, A, B, C, D) -> Tensor:
+    """One direction after the other; makes all (B, D, L, N) tensors at once, as mamba-ssm's reference does.
+
+    Shapes are those of `selective_scan`.
+    """
+    outputs = []
+    for g, channels in enumerate(torch.arange(u.shape[1]).chunk(B.shape[1])):
+        step = F.softplus(delta[:, channels])
+        decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A[channels]))
+        drive = torch.einsum("bdl,bnl,bdl->bdln", step, B[:, g], u[:, channels])
+        state, ys = torch.zeros_like(decay[:, :, 0]), []
+        for t in range(u.shape[2]):
+            state = decay[:, :, t] * state + drive[:, :, t]
+            ys.append(torch.einsum("bdn,bn->bd", state, C[:, g, :, t]))
+        outputs.append(torch.stack(ys, dim=2) + u[:, channels] * D[channels, None])
+    return torch.cat(outputs, dim=1)
+
+
+def scan_pass(kind: str, values: list[Tensor]) -> list[Tensor]:
+    """Forward and backward; `kind` is `naive` or a backend. Returns the output and all gradients."""
+    if kind == "naive":
+        out = naive_scan(*values)
+    else:
+        out = selective_scan(*values, delta_softplus=True, backend=kind)
+    return [out, *torch.autograd.grad(out.square().sum(), values)]
+
+
+def added_memory(kind: str) -> float:
+    """Peak memory that one pass adds to this process, GiB; call it in a new process."""
+    scan_pass(kind, scan_inputs(length=2, dim=8))  # libraries and kernels are loaded before
+    values, before = scan_inputs(), peak_memory_gib()
+    scan_pass(kind, values)
+    return peak_memory_gib() - before
+
+
+def scan(quick: bool = False) -> dict:
+    """Seconds forward and backward, times the `cpu` backend's, and the memory that a pass adds.
+
+    Goals: `cpu` is at least 6 times as fast as `reference` and 50 times as fast as the naive scan.
+    """
+    kinds, memory = ("cpu", "reference", "naive"), {}
+    for kind in () if quick else kinds:  # first: a new process counts its parent's peak as its own
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory[kind] = round(pool.apply(added_memory, (kind,)), 3)
+    values = scan_inputs(length=33 if quick else LENGTH)
+    passes = {kind: partial(scan_pass, kind, values) for kind in kinds}
+    naive = {"naive": passes.pop("naive")}  # half a minute a pass: one round
+    seconds = interleaved(passes, rounds=1 if quick else 5) | interleaved(naive, rounds=1)
+    return {
+        "batch": BATCH,
+        "channels": DIM,
+        "directions": DIRECTIONS,
+        "states": STATES,
+        "length": values[0].shape[2],
+        **compare(seconds, "cpu"),
+        "added_memory_gib": memory,
+    }
+
+
+Call = tuple[nn.Linear, Tensor, Tensor]  # a layer, its input, a gradient of its output
+
+
+def linear_calls(encoder: nn.Module, images: Tensor) -> list[Call]:
+    """Every call of a Linear layer in one forward pass, with random numbers of the same shapes."""
+    calls: list[Call] = []
+
+    def note(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((layer, torch.randn(inputs[0].shape, requires_grad=True), torch.randn(output.shape)))
+
+    hooks = [m.register_forward_hook(note) for m in encoder.modules() if isinstance(m, nn.Linear)]
+    with torch.no_grad():
+        encoder(images)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def encoder(quick: bool = False) -> dict:
+    """Seconds of the base encoder at 224 px, forward and backward, with both scan backends.
+
+    Beside them the seconds of its Linear layers alone. Goal: the encoder takes at most 1.4 times as long.
+    """
+    torch.manual_seed(0)
+    sizes = EncoderConfig(image_size=224, depth=1 if quick else 12, drop_path=0.0)
+    model, images = VisionMamba(sizes), torch.randn(1 if quick else 2, 3, 224, 224)
+    calls, parameters = linear_calls(model, images), list(model.parameters())
+    weights = [p for layer, _, _ in calls for p in layer.parameters()]
+
+    def whole(backend: str) -> None:
+        for block in model.layers:
+            block.mixer.scan_backend = backend
+        torch.autograd.grad(model(images).sum(), parameters)
+
+    def linears() -> None:
+        outputs = [layer(x) for layer, x, _ in calls]
+        torch.autograd.grad(outputs, [*weights, *(x for _, x, _ in calls)], [g for _, _, g in calls])
+
+    tasks = {
+        "linears": linears,
+        "encoder": lambda: whole("auto"),
+        "encoder with the reference scan": lambda: whole("reference"),
+    }
+    seconds = interleaved(tasks, rounds=1 if quick else 3)
+    return {"batch": len(images), "image_size": 224, "depth": sizes.depth, **compare(seconds, "linears")}
+
+
+# hybrid: 8 layers of the shape of Qwen1.5-1.8B, every second one hybrid
+LAYERS, HYBRID, VOCABULARY = 8, (0, 2, 4, 6), 1024
+PROMPT, VISUAL = 26, 145  # text tokens of the paper's prompt; 144 patches and the cls token
+TOKENS = 24  # new ones; a real report has about 60
+
+
+def hybrid_llm(dtype: torch.dtype) -> PreTrainedModel:
+    """The layers with random weights and open gates; the vocabulary is small."""
+    config = NAMED["qwen1.5-1.8b"].config()
+    config.num_hidden_layers, config.vocab_size, config.eos_token_id = LAYERS, VOCABULARY, None
+    config.layer_types = config.layer_types[:LAYERS]
+    torch.manual_seed(0)
+    llm = install_hybrid_layers(AutoModelForCausalLM.from_config(config, dtype=dtype).eval(), HYBRID)
+    for module in hybrid_modules(llm).values():
+        torch.nn.init.constant_(module.warm_up, 0.5)
+    return llm
+
+
+@torch.no_grad()
+def report_seconds(llm: PreTrainedModel, with_hybrid: bool, beams: int, tokens: int) -> float:
+    """Processor seconds of one report; without hybrid layers the same weights run plain sdpa attention.
+
+    It is processor time, because on a busy machine the wall clock does not show a few per cent.
+    """
+    llm.set_attn_implementation(NAME if with_hybrid else "sdpa")
+    ids = torch.arange(PROMPT)[None]
+    visual = {
+        "visual_states": torch.ones(1, VISUAL, llm.config.hidden_size, dtype=llm.dtype),
+        "visual_mask": torch.ones(1, VISUAL, dtype=torch.bool),
+        "text_mask": torch.ones(1, PROMPT, dtype=torch.bool),
+    }
+    length = {"num_beams": beams, "max_new_tokens": tokens, "min_new_tokens": tokens}
+    start = time.process_time()
+    llm.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        **length,
+        **(visual if with_hybrid else {}),
+    )
+    return time.process_time() - start
+
+
+def hybrid(quick: bool = False) -> dict:
+    """Best of interleaved runs with and without, in the faster of float32 and bfloat16, on the CPU.
+
+    The share of the hybrid layers falls with the length: their keys and values are made once a report.
+
+    Returns:
+        {"goal", "dtype", "threads", "prompt", "visual_tokens", "new_tokens",
+        "rows": [{"beams", "plain_s", "hybrid_s", "ratio"}]}; a ratio above the goal costs too much.
+    """
+    threads, rows = torch.get_num_threads(), []
+    torch.set_num_threads(1)  # threads that wait for each other would be counted as work
+    try:
+        kinds = (torch.float32, torch.bfloat16)
+        dtype = min(kinds, key=lambda kind: report_seconds(hybrid_llm(kind), False, 1, 4))
+        llm = hybrid_llm(dtype)
+        for beams in (1,) if quick else (1, 3):
+            for with_hybrid in (False, True):
+                report_seconds(llm, with_hybrid, beams, 2)  # the first call of each kind is slower
+            times = [[report_seconds(llm, kind, beams, TOKENS) for kind in (False, True)] for _ in range(3)]
+            plain, with_hybrid = (min(seconds) for seconds in zip(*times, strict=True))
+            values = {"plain_s": plain, "hybrid_s": with_hybrid, "ratio": with_hybrid / plain}
+            rows.append({"beams": beams} | {name: round(value, 3) for name, value in values.items()})
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "goal": 1.15,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": 1,
+        "prompt": PROMPT,
+        "visual_tokens": VISUAL,
+        "new_tokens": TOKENS,
+        "rows": rows,
+    }
+
+
+# data: width, height of Open-i's small pictures and of full-size radiographs
+SIZES = ((512, 624), (2048, 2500))
+FILES, SIDE, DRAWN = 6000, 192, 4
+
+
+def data(quick: bool = False) -> dict:
+    """Seconds for 6,000 files at 192 px, first and second epoch, and their ratio, for each picture size.
+
+    A sample is timed and scaled up. Its files repeat a few drawn pictures, which lie in memory already, so
+    the disk's own speed is not part of the figures. On a machine that does other work too, the processor's
+    seconds over the number of threads are more reliable.
+    """
+    sample = 60 if quick else 300
+    result: dict = {"files": FILES, "sample": sample, "side": SIDE, "threads": os.cpu_count()}
+    for width, height in SIZES:
+        with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, EMRRG_CACHE=folder):
+            drawn = [_draw(Path(folder) / f"{i}.png", width, height, i) for i in range(DRAWN)]
+            paths = [drawn[i % DRAWN] for i in range(sample)]
+            cpu = time.process_time()
+            first = _epoch(paths)
+            cpu = time.process_time() - cpu
+            second = min(_epoch(paths) for _ in range(3))
+            size = drawn[0].stat().st_size
+        result[f"{width}x{height}"] = {
+            "first_epoch_seconds": first * FILES / sample,
+            "first_epoch_cpu_seconds": cpu * FILES / sample,
+            "second_epoch_seconds": second * FILES / sample,
+            "ratio": first / second,
+            "bytes_a_file": size,
+        }
+    return result
+
+
+def _draw(path: Path, width: int, height: int, seed: int) -> Path:
+    """A grey PNG that compresses like a radiograph: smooth shapes and film-like noise."""
+    rng = np.random.default_rng(seed)
+    smooth = Image.fromarray(rng.integers(0, 256, (20, 16), dtype=np.uint8)).resize((width, height), 3)
+    noisy = np.asarray(smooth) + rng.normal(0, 4, (height, width))
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def _epoch(paths: list[Path]) -> float:
+    """Seconds to open the views and to yield each as (H, W, 3) once."""
+    start = time.perf_counter()
+    shards = open_views(paths, SIDE)
+    for i in range(len(paths)):
+        colour(shards[i // SHARD][i % SHARD])
+    return time.perf_counter() - start
