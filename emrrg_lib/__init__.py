@@ -26,8 +26,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# A waiting thread of OpenMP spins for milliseconds by default. That takes the time of other programs and of its own
-# team. `emrrg bench load` measured this value. The runtime reads it once, when torch is imported.
+# By default a waiting thread of OpenMP spins for milliseconds, which takes time from other programs and from its
+# own team. `emrrg bench load` measures this value. The runtime reads it once, when torch is imported.
 QUIET_THREADS = {"GOMP_SPINCOUNT": "10000"}
 if "OMP_WAIT_POLICY" not in os.environ:  # the user's own choice stays
     for _name, _value in QUIET_THREADS.items():
