@@ -26,7 +26,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# By default a waiting thread of OpenMP spins for milliseconds, which takes time from other programs and from its
+# By default a waiting thread of OpenMP spins for milliseconds, which takes time from other programs and its
 # own team. `emrrg bench load` measures this value. The runtime reads it once, when torch is imported.
 QUIET_THREADS = {"GOMP_SPINCOUNT": "10000"}
 if "OMP_WAIT_POLICY" not in os.environ:  # the user's own choice stays

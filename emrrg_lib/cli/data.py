@@ -179,8 +179,8 @@ def _add_rehearse(kinds) -> None:
 
 def rehearse(options: Namespace) -> int:
     """Draw SYNTHETIC images for the real reports, to try the full-size path."""
-    from emrrg_lib.data.rehearse import rehearse_iu_xray
     from emrrg_lib.data.sources import read_dataset
+    from emrrg_lib.phantom.rehearse import rehearse_iu_xray
 
     done = rehearse_iu_xray(
         options.annotation, options.reports, options.out, options.size, options.seed, options.workers

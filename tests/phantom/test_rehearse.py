@@ -9,11 +9,11 @@ from PIL import Image
 from real_files import IU, real
 
 from emrrg_lib.cli import main
-from emrrg_lib.data.rehearse import rehearse_iu_xray, wanted_findings
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.files import InputError
 from emrrg_lib.phantom.catalogue import KINDS
 from emrrg_lib.phantom.dataset import draw_study, film_findings
+from emrrg_lib.phantom.rehearse import rehearse_iu_xray, wanted_findings
 
 TERMS = {1: ["normal"], 2: ["Pleural Effusion/left/large", "Scoliosis"], 3: ["Nodule/lung/upper lobe/right"]}
 IDS = [f"CXR{number}_IM-{number:04d}" for number in TERMS]
