@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -51,11 +51,7 @@ class StudyCollator:
             self.data.max_length,
             self.image_in_prompt,
         )
-        return self.images(indices) | {
-            "input_ids": text.input_ids,
-            "attention_mask": text.attention_mask,
-            "labels": text.labels,
-        }
+        return self.images(indices) | text.data
 
 
 class TokenCollator(StudyCollator):
@@ -63,21 +59,21 @@ class TokenCollator(StudyCollator):
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         super().__init__(studies, model, seed)
-        self.model, self.tokens = model, None
+        self.model = model
 
+    @cached_property
     @torch.no_grad()
-    def _encode(self) -> list[torch.Tensor]:
+    def tokens(self) -> list[torch.Tensor]:
+        """Of each study (I, M + 1, d)."""
         self.model.eval()  # no drop-path; the Trainer sets the mode it needs
-        tokens = []
-        for start in range(0, len(self.studies), ENCODE_BATCH):
-            pixels, masks = self.studies.images(range(start, min(start + ENCODE_BATCH, len(self.studies))))
+        tokens, count = [], len(self.studies)
+        for start in range(0, count, ENCODE_BATCH):
+            pixels, masks = self.studies.images(range(start, min(start + ENCODE_BATCH, count)))
             encoded = self.model.encoder(pixels.to(self.model.device)).half().cpu()
             tokens += encoded.split(masks.sum(dim=1).tolist())
         return tokens
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        if self.tokens is None:
-            self.tokens = self._encode()
         rows = [self.tokens[i] for i in indices]
         views = torch.tensor([len(row) for row in rows])[:, None]
         width = self.studies.max_views or int(views.max())
@@ -146,7 +142,10 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if state.is_main_process:
-        _begin(out, config, resume)
+        if not resume:
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            (out / "run.json").unlink(missing_ok=True)
+        write_config(out, config)
     state.wait_for_everyone()
     keep = KeepBest(model, validation, out, resume)
     history = _fit_parts(model, train, keep, resume)
@@ -166,13 +165,6 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
         )
     state.wait_for_everyone()
     return out
-
-
-def _begin(out: Path, config: EMRRGConfig, resume: bool) -> None:
-    if not resume:
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        (out / "run.json").unlink(missing_ok=True)
-    write_config(out, config)
 
 
 def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> list[dict[str, float]]:

@@ -226,7 +226,7 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
     tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        return vars(text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128))
+        return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
 
     def save(model: PreTrainedModel, epoch: int) -> None:
         with atomic_path(folder) as temporary:
