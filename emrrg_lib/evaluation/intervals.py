@@ -22,7 +22,7 @@ from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
 from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
-LEVEL = 0.95
+TAILS = (2.5, 97.5)  # percentiles that bound an interval
 
 Labels = Sequence[Mapping[str, int | None]]
 
@@ -40,11 +40,6 @@ class SystemStatistics:
     nlg: NlgStatistics
     reference_labels: np.ndarray
     hypothesis_labels: np.ndarray | None
-
-    @property
-    def studies(self) -> int:
-        """Number of studies N."""
-        return len(self.reference_labels)
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def scores_of(system: SystemStatistics, weights: np.ndarray | None = None) -> di
         metric -> float64 (R,).
     """
     if weights is None:
-        weights = np.ones((1, system.studies))
+        weights = np.ones((1, len(system.reference_labels)))
     scores = corpus_scores(system.nlg, weights)
     if system.hypothesis_labels is not None:
         scores |= clinical_row(system.reference_labels, system.hypothesis_labels, weights)
@@ -125,33 +120,23 @@ def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndar
 
 
 @lru_cache(maxsize=32)  # a table's differences need the draws of its intervals again
-def resampled_scores(system: SystemStatistics, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Every metric of every draw: metric -> float64 (R,)."""
-    return scores_of(system, resample(system.studies, resamples, seed))
+def resampled_scores(system: SystemStatistics, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every metric of every draw: metric -> float64 (RESAMPLES,)."""
+    return scores_of(system, resample(len(system.reference_labels), seed=seed))
 
 
-def percentiles(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of (R,) resampled values."""
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values, [tail, 100 - tail])
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of (R,) resampled values."""
+    low, high = np.percentile(values, TAILS)
     return float(low), float(high)
 
 
-def bootstrap(
-    system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> dict[str, tuple[float, float]]:
+def bootstrap(system: SystemStatistics, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Percentile intervals (low, high) of every metric, by study."""
-    drawn = resampled_scores(system, resamples, seed)
-    return {name: percentiles(values, level) for name, values in drawn.items()}
+    return {name: percentiles(values) for name, values in resampled_scores(system, seed).items()}
 
 
-def paired_differences(
-    system_a: SystemStatistics,
-    system_b: SystemStatistics,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> list[Difference]:
+def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics) -> list[Difference]:
     """The differences a - b with intervals; both systems see the same drawn studies.
 
     Returns:
@@ -166,26 +151,19 @@ def paired_differences(
     ):
         raise InputError("The two systems have different references: compare them on the same studies.")
     full_a, full_b = scores_of(system_a), scores_of(system_b)
-    drawn_a, drawn_b = (resampled_scores(system, resamples, seed) for system in (system_a, system_b))
+    drawn_a, drawn_b = resampled_scores(system_a), resampled_scores(system_b)
     return [
         Difference(
-            name, float(full_a[name][0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name], level)
+            name, float(full_a[name][0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name])
         )
         for name in full_a
         if name in full_b
     ]
 
 
-def paired_difference(
-    metric: str,
-    system_a: SystemStatistics,
-    system_b: SystemStatistics,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Difference:
+def paired_difference(metric: str, system_a: SystemStatistics, system_b: SystemStatistics) -> Difference:
     """One metric of :func:`paired_differences`; InputError where it is unknown."""
-    differences = {d.metric: d for d in paired_differences(system_a, system_b, resamples, seed, level)}
+    differences = {d.metric: d for d in paired_differences(system_a, system_b)}
     if metric not in differences:
         raise InputError(f"No metric {metric!r} here: choose one of {', '.join(differences)}.")
     return differences[metric]

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +32,12 @@ from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import read_json, run_record, write_predictions
 from emrrg_lib.settings import to_dict
-from emrrg_lib.training.ablation_rows import (
-    Row,
-    check_values,
-    paper_values,
-    pretrained_encoder,
-    read_rows,
-    row_config,
-    stage_values,
-)
+from emrrg_lib.training import ablation_rows
+from emrrg_lib.training.ablation_rows import Row
 from emrrg_lib.training.checkpoints import refuse_changes
 from emrrg_lib.training.finetune import run_finetune
 
 CONSTANT, SHUFFLED = "constant report", "shuffled images"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row with one seed: its whole configuration and its folder."""
-
-    row: Row
-    seed: int
-    config: EMRRGConfig
-    out: Path
 
 
 def run_ablation(
@@ -80,8 +63,8 @@ def run_ablation(
     Raises:
         InputError: no such ablation or row, or data that cannot be read.
     """
-    rows, started = read_rows(name, only), time.time()
-    check_values(config, rows, values)  # a wrong one stops here, not in every row
+    rows, started = ablation_rows.read_rows(name, only), time.time()
+    ablation_rows.check_values(config, rows, values)  # a wrong one stops here, not in every row
     dataset = read_dataset(data, config.train.seed)
     constant = constant_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
@@ -91,12 +74,13 @@ def run_ablation(
         if row.row in refused:
             continue
         try:
-            done[row.row].append(run_job(_job(row, seed, config, data, out, values), data, done))
+            chosen = job_config(row, seed, config, data, out, values)
+            done[row.row].append(run_job(row, chosen, data, out, done))
         except InputError as error:
             refused[row.row] = str(error)
             tqdm.write(f"{row.row}: left out: {error}")
         if processes().is_main_process:
-            _write(name, rows, done, refused, _controls(constant, done), out)
+            _write(name, rows, done, refused, constant, out)
     if processes().is_main_process:
         write_json(
             out / "run.json",
@@ -116,73 +100,68 @@ def run_ablation(
     return out / "results.csv", refused
 
 
-def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
-    config = row_config(config, row, values)
+def job_config(
+    row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]
+) -> EMRRGConfig:
+    """The configuration of one row with one seed; its encoder is pre-trained if the row wants that."""
+    config = ablation_rows.row_config(config, row, values)
     config = replace(config, train=replace(config.train, seed=seed))
-    if row.stage1 or row.stage2:
-        weights = pretrained_encoder(
-            config,
-            row.stage1,
-            row.stage2,
-            stage_values(values, "stage1."),
-            stage_values(values, "stage2."),
-            data,
-            out / "pretrained",
-        )
-        config = replace(config, encoder_weights=weights)
-    slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
-    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
-    return Job(row, seed, config, out / "jobs" / slug / f"seed-{seed}")
+    if not row.stage1 and not row.stage2:
+        return config
+    weights = ablation_rows.pretrained_encoder(config, row, values, data, out / "pretrained")
+    return replace(config, encoder_weights=weights)
 
 
-def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Any]:
+def run_job(
+    row: Row, config: EMRRGConfig, data: Path, out: Path, done: Mapping[str, Sequence[Mapping]]
+) -> dict[str, Any]:
     """Trains and scores one job, as far as it is not done yet; returns what `scores.json` holds.
 
     A row whose configuration equals an earlier one's takes its scores. Raises InputError where the folder
     was begun with other settings, or the weights are missing.
     """
-    settings = json.loads(json.dumps(to_dict(job.config)))
-    file = job.out / "scores.json"
-    if file.is_file():
-        scores = read_json(file)
-        refuse_changes(scores["config"], settings, job.out)
+    slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
+    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
+    run, settings = out / "jobs" / slug / f"seed-{config.train.seed}", json.loads(json.dumps(to_dict(config)))
+    if (run / "scores.json").is_file():
+        scores = read_json(run / "scores.json")
+        refuse_changes(scores["config"], settings, run)
         return scores
     for name, jobs in done.items():
         for other in jobs:
             if other["config"] == settings:
                 return {**other, "same_as": name}
-    if not (job.out / "run.json").is_file():
-        run_finetune(job.config, data, job.out, resume=True)
-    return score_job(job, data, settings)
+    if not (run / "run.json").is_file():
+        run_finetune(config, data, run, resume=True)
+    return score_job(row, run, data, settings)
 
 
-def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def score_job(row: Row, run: Path, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Beam-search reports of the test split and their scores: no page, no probes, no controls but one."""
-    started, state = time.time(), processes()
-    record = read_json(job.out / "run.json")
-    model = EMRRG.from_run(job.out).to(state.device)
-    test = StudySet(read_dataset(data, record["seed"]).split("test"), job.config)
-    reports = write_reports(model, test, describe="writing reports")
+    started, state, record = time.time(), processes(), read_json(run / "run.json")
+    model, seed = EMRRG.from_run(run).to(state.device), record["seed"]
+    test = StudySet(read_dataset(data, seed).split("test"), model.settings)
+    reports = write_reports(model, test)
     labels = [study.labels for study in test.studies]
     scores = {
-        "row": job.row.row,
-        "seed": job.seed,
+        "row": row.row,
+        "seed": seed,
         "config": settings,
         "trained": sum(t.numel() for t in model.trained_state().values()),
         "minutes": round(record["minutes"] + (time.time() - started) / 60, 2),
         "metrics": _scores(test.reports, reports, labels),
-        SHUFFLED: _scores(test.reports, shuffled(reports, job.seed), labels),
+        SHUFFLED: _scores(test.reports, shuffled(reports, seed), labels),
     }
     if state.is_main_process:
         write_predictions(
-            job.out,
+            run,
             (
                 {"id": study.id, "reference": reference, "hypothesis": report, "labels": study.labels}
                 for study, reference, report in zip(test.studies, test.reports, reports, strict=True)
             ),
         )
-        write_json(job.out / "scores.json", scores)
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # nothing goes on from here
+        write_json(run / "scores.json", scores)
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)  # nothing goes on from here
     state.wait_for_everyone()
     return scores
 
@@ -204,22 +183,21 @@ def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | 
     return _scores(test, constant, [study.labels for study in dataset.split("test")])
 
 
-def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
-    """The constant report, and the mean of all rows' reports given to other patients."""
-    moved = [job[SHUFFLED] for jobs in done.values() for job in jobs]
-    return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
-
-
 def _write(
     name: str,
     rows: Sequence[Row],
     done: Mapping[str, Sequence[Mapping]],
     refused: Mapping[str, str],
-    lines: Mapping[str, Mapping],
+    constant: Mapping,
     out: Path,
 ) -> None:
-    """Writes `results.csv` (jobs, rows left out, controls, papers) and `figure.png`."""
-    paper = {row.row: paper_values(row) for row in rows}
+    """Writes `results.csv` (jobs, rows left out, controls, papers) and `figure.png`.
+
+    The second control is the mean of all rows' reports given to other patients.
+    """
+    paper, lines = {row.row: ablation_rows.paper_values(row) for row in rows}, {CONSTANT: constant}
+    if moved := [job[SHUFFLED] for jobs in done.values() for job in jobs]:
+        lines[SHUFFLED] = pd.DataFrame(moved).mean().to_dict()
     table = [
         {
             "source": "this run",
@@ -241,12 +219,10 @@ def _write(
         for dataset, metrics in sets.items()
     ]
     first = ["source", "row", "seed", "minutes", "trained", "note"]
-    frame = pd.DataFrame(table).astype(
-        {"seed": "Int64", "trained": "Int64"} if done and any(done.values()) else {}
-    )
+    frame = pd.DataFrame(table).astype({"seed": "Int64", "trained": "Int64"} if moved else {})
     frame = frame[[c for c in first if c in frame] + [c for c in frame if c not in first]]
     write_text(out / "results.csv", frame.to_csv(index=False, float_format="%.4f"))
-    if any(done.values()):
+    if moved:
         picture = ablation_figure(
             name, {row: [job["metrics"] for job in jobs] for row, jobs in done.items()}, lines, paper
         )

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 from transformers import AutoConfig, ViTConfig, ViTModel
 
 from emrrg_lib.config import EMRRGConfig, EncoderConfig, with_values
@@ -36,7 +35,7 @@ from emrrg_lib.training.pretrain import (
 from emrrg_lib.training.stage2 import load_text_encoder
 from emrrg_lib.tuning.policy import apply_policy
 from emrrg_lib.vision.hf_backbone import HFBackbone
-from emrrg_lib.vision.weights import load_vision_encoder, save_vision_encoder
+from emrrg_lib.vision.weights import load_vision_encoder, read_tensors, save_vision_encoder
 
 FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of a setting of pre-training, a recipe
@@ -178,60 +177,37 @@ def paper_values(row: Row) -> dict[str, dict[str, float]]:
     }
 
 
-def pretrained_encoder(
-    config: EMRRGConfig,
-    stage1: str,
-    stage2: str,
-    values1: Sequence[str],
-    values2: Sequence[str],
-    data: Path,
-    out: Path,
-) -> str:
+def pretrained_encoder(config: EMRRGConfig, row: Row, values: Sequence[str], data: Path, out: Path) -> str:
     """Pre-trains the encoder of `config` on the training split of `data`; returns its `encoder_weights`.
 
     The same encoder, stages and settings give the same folder in `out`, which is filled once for all rows
     and seeds (seed 0); a stopped stage goes on.
 
-    Args:
-        stage1, stage2: cells of the ablation's table; empty leaves the stage out.
-        values1, values2: words KEY=VALUE for the recipes of every row.
-
     Raises:
         InputError: no such setting, a text encoder that is not here, or stage 1 of a Transformer.
     """
-    size = "base" if config.encoder.patch_size == 16 else "tiny"
-    first = recipe(STAGE1[size], stage1, values1) if stage1 else None
-    second = (
-        recipe(replace(STAGE2[size], image_size=config.encoder.image_size), stage2, values2)
-        if stage2
-        else None
-    )
-    if first and config.encoder.kind == "hf":
+    sizes, transformer = config.encoder, config.encoder.kind == "hf"
+    if row.stage1 and transformer:
         raise InputError("stage 1 is made for Mamba encoders: a Transformer row has stage 2 only")
-    studies, sizes, weights = read_dataset(data, 0).split("train"), config.encoder, None
-    if first:
+    studies, size = read_dataset(data, 0).split("train"), "base" if sizes.patch_size == 16 else "tiny"
+    first = weights = None
+    if row.stage1:
+        first = recipe(STAGE1[size], row.stage1, stage_values(values, "stage1."))
         folder = out / _name("stage1", sizes, first)
-        images = [path for study in studies for path in study.images]
-        weights = _once(
-            folder, "stage1.pth", lambda: run_stage1(images, sizes, first, folder, 0, resume=True)
-        )
-    if second:
+        if not (folder / "run.json").is_file():  # written last
+            images = [path for study in studies for path in study.images]
+            run_stage1(images, sizes, first, folder, resume=True)
+        weights = folder / "stage1.pth"
+    if row.stage2:
+        base = replace(STAGE2[size], image_size=sizes.image_size)
+        second = recipe(base, row.stage2, stage_values(values, "stage2."))
         folder = out / _name("stage2", sizes, first, second)
-        encoder = small_vit(sizes) if sizes.kind == "hf" else stage2_encoder(sizes, second, weights, 0)
-        weights = _once(
-            folder,
-            "stage2.pth",
-            lambda: run_stage2(
-                studies,
-                encoder,
-                *load_text_encoder(_text_source(second.text_encoder)),
-                second,
-                folder,
-                0,
-                resume=True,
-            ),
-        )
-        if sizes.kind == "hf":
+        encoder = small_vit(sizes) if transformer else stage2_encoder(sizes, second, weights, 0)
+        if not (folder / "run.json").is_file():
+            text = load_text_encoder(_text_source(second.text_encoder))
+            run_stage2(studies, encoder, *text, second, folder, resume=True)
+        weights = folder / "stage2.pth"
+        if transformer:
             return _save_vit(encoder, weights, folder / "encoder")
     file = folder / "encoder.safetensors"
     with processes().main_process_first():
@@ -257,18 +233,14 @@ def small_vit(sizes: EncoderConfig) -> HFBackbone:
     return HFBackbone(ViTModel(config, add_pooling_layer=False), sizes.image_size)
 
 
-def _save_vit(encoder: nn.Module, weights: Path, folder: Path) -> str:
+def _save_vit(encoder: HFBackbone, weights: Path, folder: Path) -> str:
     """Writes the trained ViT as a Hugging Face folder, which a configuration names."""
     with processes().main_process_first():
-        if folder.is_dir():
-            return str(folder.resolve())
-        tensors = torch.load(weights, map_location="cpu", weights_only=True)["model"]
-        prefix = "visual_encoder."
-        encoder.load_state_dict(
-            {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        )
-        with atomic_path(folder) as temporary:
-            encoder.model.save_pretrained(temporary)
+        if not folder.is_dir():
+            prefix, tensors = "visual_encoder.", read_tensors(weights)
+            encoder.load_state_dict({k.removeprefix(prefix): tensors[k] for k in tensors if prefix in k})
+            with atomic_path(folder) as temporary:
+                encoder.model.save_pretrained(temporary)
     return str(folder.resolve())
 
 
@@ -277,13 +249,6 @@ def _text_source(name: str) -> str:
     if name == "report-lm":
         return str(TINY_DIR / "report_lm")
     return str(cache_folder(name)) if name in NAMED and name != "tiny" else name
-
-
-def _once(folder: Path, name: str, run) -> Path:
-    if not (folder / "run.json").is_file():  # written last
-        run()
-    processes().wait_for_everyone()
-    return folder / name
 
 
 def _name(stage: str, *settings: Any) -> str:

@@ -165,10 +165,10 @@ def test_a_row_pre_trains_its_encoder_once(tmp_path, config, phantom_dir, monkey
         "stage2.batch_size=4",
         "stage2.projection_dim=8",
     ]
-    jobs = [ablation._job(row, seed, config, phantom_dir, tmp_path, short) for seed in (0, 1)]
-    assert jobs[0].config.encoder_weights == jobs[1].config.encoder_weights
-    weights = EMRRG.from_preset(jobs[0].config).encoder.state_dict()
-    again = EMRRG.from_preset(jobs[1].config).encoder.state_dict()
+    configs = [ablation.job_config(row, seed, config, phantom_dir, tmp_path, short) for seed in (0, 1)]
+    assert configs[0].encoder_weights == configs[1].encoder_weights
+    weights = EMRRG.from_preset(configs[0]).encoder.state_dict()
+    again = EMRRG.from_preset(configs[1]).encoder.state_dict()
     assert all(torch.equal(weights[key], again[key]) for key in weights)
     stages = sorted(path.name[:6] for path in (tmp_path / "pretrained").iterdir())
     assert stages == [stage for stage, cell in (("stage1", row.stage1), ("stage2", row.stage2)) if cell]
