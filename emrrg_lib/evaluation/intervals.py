@@ -22,7 +22,7 @@ from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
 from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
-TAILS = (2.5, 97.5)  # percentiles that bound an interval
+LEVEL = 0.95
 
 Labels = Sequence[Mapping[str, int | None]]
 
@@ -120,14 +120,15 @@ def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndar
 
 
 @lru_cache(maxsize=32)  # a table's differences need the draws of its intervals again
-def resampled_scores(system: SystemStatistics, seed: int = 0) -> dict[str, np.ndarray]:
+def resampled_scores(system: SystemStatistics, seed: int) -> dict[str, np.ndarray]:
     """Every metric of every draw: metric -> float64 (RESAMPLES,)."""
     return scores_of(system, resample(len(system.reference_labels), seed=seed))
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of (R,) resampled values."""
-    low, high = np.percentile(values, TAILS)
+    """The percentile interval of (R,) resampled values."""
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 
@@ -151,12 +152,10 @@ def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics) -
     ):
         raise InputError("The two systems have different references: compare them on the same studies.")
     full_a, full_b = scores_of(system_a), scores_of(system_b)
-    drawn_a, drawn_b = resampled_scores(system_a), resampled_scores(system_b)
+    drawn_a, drawn_b = resampled_scores(system_a, 0), resampled_scores(system_b, 0)
     return [
-        Difference(
-            name, float(full_a[name][0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name])
-        )
-        for name in full_a
+        Difference(name, float(full[0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name]))
+        for name, full in full_a.items()
         if name in full_b
     ]
 
