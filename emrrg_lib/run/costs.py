@@ -30,75 +30,61 @@ from emrrg_lib.model import EMRRG
 from emrrg_lib.tuning.policy import Entry, ledger, published_counts
 
 PAPER_ENCODERS = ((768, 12), (1024, 24))  # base, large
-NOT_IN_1_32 = (
-    "1.32 M cannot hold the projector, any cross-attention or gate, nor LoRA_p(X) at full width; "
-    "in the release's IU script even these adapters are frozen"
-)
 
 
 def describe_map(config: EMRRGConfig) -> str:
     """The map of a configuration as a text table: part, section, shape, parameters, trained or not."""
-    model, entries = _count(config)
+    head, entries, total, trained_all = _count(config)
     rows = [("part", "paper", "shape", "parameters", "trained")]
     for e in entries:
         trained = f"{e.trained:,}" if e.trained else "frozen"
         rows.append((e.part, e.section, e.shape, f"{e.parameters:,}", trained))
-    total, trained = _totals(entries)
-    rows.append(("total", "", "", f"{total:,}", f"{trained:,}"))
-    return f"{_head(config, model)}\n\n{text_table(rows, left=3)}"
+    rows.append(("total", "", "", f"{total:,}", f"{trained_all:,}"))
+    return f"{head}\n\n{text_table(rows, left=3)}"
 
 
 def describe_ledger(config: EMRRGConfig) -> str:
     """Exact counts of a configuration, and beside them how the published ones arise."""
-    model, entries = _count(config)
-    total, trained = _totals(entries)
+    head, entries, total, trained = _count(config)
     rows = [("part", "parameters", "trained")]
     rows += [(e.part, f"{e.parameters:,}", f"{e.trained:,}") for e in entries]
     text = [
-        _head(config, model),
+        head,
         text_table([*rows, ("total", f"{total:,}", f"{trained:,}")]),
         f"The method as written trains {trained:,} parameters here, {trained / total:.2%} of the system.",
     ]
     if (config.encoder.embed_dim, config.encoder.depth) in PAPER_ENCODERS and config.encoder.kind == "mamba":
-        text.append(_published(config))
+        rows = [("of the encoder", "parameters", "")]
+        for entry in published_counts(config.encoder.embed_dim, config.encoder.depth):
+            rows += [(name, f"{count:,}", "") for name, count in entry.parts.items()]
+            rows.append(("= sum", f"{entry.total:,}", f"published: {entry.claim}" if entry.claim else ""))
+        text += [
+            "The encoder as the release runs it, 224 px, and its published counts:",
+            text_table(rows),
+            "1.32 M cannot hold the projector, any cross-attention or gate, nor LoRA_p(X) at full width; "
+            "in the release's IU script even these adapters are frozen.",
+        ]
     return "\n\n".join(text)
 
 
-def _published(config: EMRRGConfig) -> str:
-    rows = [("of the encoder", "parameters", "")]
-    for entry in published_counts(config.encoder.embed_dim, config.encoder.depth):
-        rows += [(name, f"{count:,}", "") for name, count in entry.parts.items()]
-        rows.append(("= sum", f"{entry.total:,}", f"published: {entry.claim}" if entry.claim else ""))
-    return (
-        "The encoder as the release runs it, 224 px, and its published counts:\n\n"
-        f"{text_table(rows)}\n\n{NOT_IN_1_32}."
-    )
-
-
-def _totals(entries: list[Entry]) -> tuple[int, int]:
-    """All parameters, and the trained ones."""
-    return sum(e.parameters for e in entries), sum(e.trained for e in entries)
-
-
-def _count(config: EMRRGConfig) -> tuple[EMRRG, list[Entry]]:
+def _count(config: EMRRGConfig) -> tuple[str, list[Entry], int, int]:
+    """The headline of a configuration, its parts, the number of all parameters and of the trained ones."""
     with torch.device("meta"):
         model = EMRRG.from_sizes(config)
-    return model, [entry for entry in ledger(model) if entry.parameters]
-
-
-def _head(config: EMRRGConfig, model: EMRRG) -> str:
+    entries = [entry for entry in ledger(model) if entry.parameters]
     rows, columns = model.grid
     lora = (
         f"Partial LoRA on {', '.join(config.partial_lora.targets)}, r = {config.partial_lora.r}"
         if config.encoder_tuning == "lora"
         else f"encoder {config.encoder_tuning}"
     )
-    return (
+    head = (
         f"preset {config.preset}: {config.encoder.image_size} px, {rows} × {columns} patches"
         f"{'' if model.cls_index is None else ' + cls'}, d = {model.projector.in_features}; {lora}; LLM "
         f"'{config.llm.name}', D = {model.projector.out_features}, {config.llm.tuning}, hybrid layers "
         f"{list(config.llm.hybrid_layers)}, visual tokens in the prompt: {config.llm.visual_in_prompt}"
     )
+    return head, entries, sum(e.parameters for e in entries), sum(e.trained for e in entries)
 
 
 PROMPT_TOKENS = 35  # the paper's prompt with its image marks

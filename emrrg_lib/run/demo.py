@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.config import preset
 from emrrg_lib.evaluation.other_labelers import RULES, Labeler
 from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import evaluate_run
@@ -38,14 +38,16 @@ def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Pa
     config = preset("tiny")
     train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
     config = replace(config, train=train)
-    data = out / "data"
-    wanted = {"seed": seed, "studies": studies}
-    if not _holds(data, wanted):
+    data, made, wanted = out / "data", out / "data.json", {"seed": seed, "studies": studies}
+    drawn = (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted
+    if not drawn:
         print(f"[1/4] drawing {studies} phantom studies into {data}")
         write_phantom(data, studies, seed, size=config.encoder.image_size, splits=split_shares(studies))
-        write_json(out / "data.json", wanted)
+        write_json(made, wanted)
     print("[2/4] stage 3: Partial LoRA, projector and hybrid layers")
-    run_finetune(config, data, out, resume=_interrupted(out, config))
+    settings = json.loads(json.dumps(to_dict(config)))  # as they are read back
+    stopped = (out / "config.json").is_file() and not (out / "run.json").is_file()
+    run_finetune(config, data, out, resume=stopped and read_json(out / "config.json") == settings)
     print("[3/4] writing and scoring reports, [4/4] drawing the page")
     (out / "predictions.jsonl").unlink(missing_ok=True)
     return score_run(out)
@@ -68,15 +70,3 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
         write_run_page(run)
     state.wait_for_everyone()
     return run / "report.html"
-
-
-def _interrupted(out: Path, config: EMRRGConfig) -> bool:
-    """Whether `out` holds the same training, stopped before its end."""
-    begun = (out / "config.json").is_file() and not (out / "run.json").is_file()
-    return begun and read_json(out / "config.json") == json.loads(json.dumps(to_dict(config)))
-
-
-def _holds(data: Path, wanted: dict) -> bool:
-    """Whether `data` is the phantom set that is wanted."""
-    made = data.parent / "data.json"
-    return (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted

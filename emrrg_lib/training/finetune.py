@@ -100,14 +100,12 @@ class KeepBest(TrainerCallback):
             return
         step = self.offset + state.global_step
         self.history = [entry for entry in self.history if entry["step"] < step]  # after a resume
-        score = self._score()
-        best = all(score > entry["score"] for entry in self.history if entry["step"] > self.offset)
-        self.history.append({"step": step, "score": score})
+        self.history.append({"step": step, "score": self._score()})
+        part = [entry["score"] for entry in self.history if entry["step"] > self.offset]
         if state.is_world_process_zero:
-            if best:
+            if part.index(max(part)) == len(part) - 1:
                 write_trained(self.run, self.model)
             write_json(self.file, self.history)
-        part = [entry["score"] for entry in self.history if entry["step"] > self.offset]
         if self.settings.patience and len(part) - 1 - part.index(max(part)) >= self.settings.patience:
             control.should_training_stop = control.should_save = True
 
