@@ -42,16 +42,14 @@ def constant_bleu(candidates: Sequence[str], references: Sequence[str]) -> np.nd
     n-gram k times, so one table of those counts serves all candidates: no pair is ever compared.
 
     Args:
-        candidates: C cleaned reports.
-        references: V cleaned reports.
+        candidates, references: C and V cleaned reports.
 
     Returns:
         float64 (C, 4).
     """
-    matched: Counter = Counter()
+    matched, studies = Counter(), len(references)
     for reference in references:
         matched.update(_occurrences(reference))
-    studies = len(references)
     correct = np.zeros((len(candidates), 4))
     for row, candidate in enumerate(candidates):
         for gram, number in _occurrences(candidate):
@@ -66,9 +64,7 @@ def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) ->
     """The training report that scores best on validation when every study gets it.
 
     All reports are cleaned. The candidate with the highest corpus BLEU-4 wins; of equals, the first.
-
-    Raises:
-        InputError: one of the lists is empty, or an item is not a text.
+    Raises InputError where one of the lists is empty, or an item is not a text.
     """
     check_texts(val_reports, val_reports)
     check_texts(train_reports, train_reports)

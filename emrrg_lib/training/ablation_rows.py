@@ -37,7 +37,6 @@ from emrrg_lib.tuning.policy import apply_policy
 from emrrg_lib.vision.hf_backbone import HFBackbone
 from emrrg_lib.vision.weights import load_vision_encoder, read_tensors, save_vision_encoder
 
-FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of a setting of pre-training, a recipe
 
 
@@ -72,7 +71,8 @@ def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
     """The rows of an ablation, or those named. Raises InputError for an unknown name."""
     if name not in names():
         raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
-    rows = [Row(**values) for values in read_table(ABLATIONS / f"{name}.csv", FIELDS).to_dict("records")]
+    table = read_table(ABLATIONS / f"{name}.csv", tuple(Row.__annotations__))
+    rows = [Row(**values) for values in table.to_dict("records")]
     if unknown := set(only) - {row.row for row in rows}:
         raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
     return [row for row in rows if not only or row.row in only]

@@ -34,9 +34,7 @@ class StudyCollator:
     """Study indices → one training batch of the model, images jittered."""
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
-        self.studies, self.seed = studies, seed
-        self.tokenizer, self.data = model.tokenizer, model.settings.data
-        self.image_in_prompt = model.settings.llm.image_in_prompt
+        self.studies, self.model, self.seed = studies, model, seed
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """The image side of the batch."""
@@ -44,22 +42,14 @@ class StudyCollator:
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        text = text_batch(
-            self.tokenizer,
-            self.data.prompt,
-            [self.studies.reports[i] for i in indices],
-            self.data.max_length,
-            self.image_in_prompt,
-        )
+        data, llm = self.model.settings.data, self.model.settings.llm
+        reports = [self.studies.reports[i] for i in indices]
+        text = text_batch(self.model.tokenizer, data.prompt, reports, data.max_length, llm.image_in_prompt)
         return self.images(indices) | text.data
 
 
 class TokenCollator(StudyCollator):
     """The same batch from encoder tokens computed once, at first use: (I, M + 1, d) in half precision."""
-
-    def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
-        super().__init__(studies, model, seed)
-        self.model = model
 
     @cached_property
     @torch.no_grad()
@@ -126,9 +116,8 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
 
     Writes config.json, run.json, trained.safetensors (the best checkpoint on `val`) and last.safetensors.
 
-    Raises:
-        InputError: data that cannot be read, weights that are missing, a resume with another
-            configuration (every difference is named); and what `fit` raises.
+    Raises InputError for data that cannot be read, for weights that are missing, for a resume with another
+    configuration (every difference is named), and where `fit` does.
     """
     started, settings, state = time.time(), config.train, processes()
     if resume and (out / "config.json").is_file():
