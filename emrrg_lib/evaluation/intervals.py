@@ -9,13 +9,13 @@ every resample would change the metric with the draw).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from emrrg_lib.evaluation.clinical import clinical_row, label_codes
+from emrrg_lib.evaluation.clinical import Labels, clinical_row, label_codes
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.metrics import NlgStatistics, keys
 from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
@@ -23,8 +23,6 @@ from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
 LEVEL = 0.95
-
-Labels = Sequence[Mapping[str, int | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +58,8 @@ class Difference:
 def system_statistics(
     references: Sequence[str],
     hypotheses: Sequence[str],
-    reference_labels: Labels | None = None,
-    hypothesis_labels: Labels | None = None,
+    reference_labels: Sequence[Labels] | None = None,
+    hypothesis_labels: Sequence[Labels] | None = None,
     meteor: bool = True,
 ) -> SystemStatistics:
     """Collect the per-study statistics of one system.
