@@ -55,7 +55,7 @@ def batch_of(model: EMRRG, studies: int, report: str = REPORT) -> dict[str, Tens
     return {
         "pixel_values": torch.randn(2 * studies, 3, size, size),
         "view_mask": torch.ones(studies, 2, dtype=torch.bool),
-        **vars(text),
+        **text,
     }
 
 

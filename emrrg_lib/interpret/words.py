@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.naming import NAMING, naming_span
+from emrrg_lib.evaluation.pointing import NAMING, naming_span
 from emrrg_lib.trace import Trace, Word
 
 VIEW_NAMES = ("frontal view", "lateral view")
