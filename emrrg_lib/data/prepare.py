@@ -143,8 +143,8 @@ def prepare_iu_xray(
     """
     source, folder, found = Path(source), Path(folder), []
     studies, pictures, missing = _plan(_listed(source, found), annotation, seed)
-    if not annotation:
-        missing |= {problem.item: [problem.message] for problem in found}
+    named = [problem for problem in found if not annotation or problem.kind == "broken report"]
+    missing |= {problem.item: [problem.message] for problem in named}
     settings = {
         "command": "emrrg data prepare iu-xray",
         "size": size,

@@ -226,7 +226,7 @@ def _plan(
     studies: list[Study], annotation: Path, reports: str | Path
 ) -> dict[str, tuple[list[Wanted], list[str]]]:
     """Study -> its findings and the terms not drawn; InputError if the reports lack a study."""
-    terms = {report.study_id: report.mesh for report in openi_reports(reports)}
+    terms = {report.study_id: report.mesh for report in openi_reports(reports, [])}
     if unknown := [study.id for study in studies if study.id not in terms]:
         raise InputError(
             f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
