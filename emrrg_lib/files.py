@@ -66,11 +66,8 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 def plain_cell(value: Any) -> Any:
     """A cell for a CSV file; a quote comes before a text that a spreadsheet would run as a formula."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula else value
 
 
 def sha256(path: str | Path) -> str:
