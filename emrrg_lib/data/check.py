@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import load_picture
+from emrrg_lib.data.images import grey_range, load_picture
 from emrrg_lib.data.sources import Dataset, read_dataset, source_named
 from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel
 from emrrg_lib.files import InputError, atomic_path, plain_cell, write_json
@@ -142,8 +142,12 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
         return
     with Image.open(path) as header:
         mode, (width, height) = header.mode, header.size
-    if mode.startswith("I"):
-        yield _remark("16-bit image", study.id, f"{path}: its range is scaled to 8 bits")
+        values = np.asarray(header) if mode.startswith("I") else None
+    if values is not None:
+        low, high = grey_range(values)
+        beyond = np.count_nonzero((values < low) | (values > high))
+        message = f"{path}: its values {low} to {high} become 0 to 255, {beyond:,} pixels beyond are clipped"
+        yield _remark("16-bit image", study.id, message)
     elif mode not in ("L", "RGB"):
         yield _remark("image of odd mode", study.id, f"{path}: mode {mode} is converted")
     if min(width, height) < size or max(width, height) > ODD_SHAPE * min(width, height):

@@ -152,7 +152,9 @@ def prepare_iu_xray(
         "annotation": sha256(annotation) if annotation else None,
     }
     archives = sorted(path for path in source.iterdir() if is_archive(path) and path.name != ARCHIVE)
-    place = folder / _UNPACKED if folder.is_dir() else folder.with_name(f".{folder.name}{_UNPACKED}")
+    beside = folder.with_name(f".{folder.name}{_UNPACKED}")
+    shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed before the folder was there
+    place = folder / _UNPACKED if folder.is_dir() else beside
     with unpacked(archives, place):
         files = picture_files(place) | picture_files(source)
         if files.keys().isdisjoint(pictures.values()):

@@ -76,7 +76,9 @@ def test_long_reports_are_counted_in_the_models_tokens(tmp_path, small_config):
 def images(folder):
     """One file of every kind: name -> kind of problem."""
     Image.fromarray(NOISE).save(folder / "fine.png")
-    Image.fromarray(NOISE.astype(np.uint16) * 16).save(folder / "sixteen.png")
+    sixteen = NOISE.astype(np.uint16) * 16
+    sixteen[3, 3] = 65535
+    Image.fromarray(sixteen).save(folder / "sixteen.png")
     for mode in ("P", "1", "LA", "RGBA"):
         Image.fromarray(NOISE).convert(mode).save(folder / f"{mode}.png")
     Image.fromarray(NOISE).convert("CMYK").save(folder / "cmyk.tif")
@@ -109,6 +111,8 @@ def test_every_image_that_is_odd_or_bad_is_named(tmp_path, small_config):
     assert kinds(check, False) == {(kind, name) for name, kind in odd.items()} | empty
     assert kinds(check, True) == {(kind, name) for name, kind in bad.items()}
     assert all(p.item in p.message for p in check.problems)
+    (wide,) = [p.message for p in check.problems if p.kind == "16-bit image"]
+    assert wide.endswith("its values 0 to 4080 become 0 to 255, 1 pixels beyond are clipped")
 
 
 def test_the_list_as_csv_and_json(tmp_path):
