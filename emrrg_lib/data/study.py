@@ -141,7 +141,9 @@ def split_by_patient(studies: Sequence[Study], seed: int) -> list[Study]:
     return [replace(study, split=part[study.patient or study.id]) for study in studies]
 
 
-def read_lines(path: Path, columns: Sequence[str] = ()) -> tuple[list[str], dict[int, list[str]]]:
+def read_lines(
+    path: Path, columns: Sequence[str] = (), commas: bool = False
+) -> tuple[list[str], dict[int, list[str]]]:
     """The names of these columns of a CSV (or .csv.gz), and their cells by the number of the line.
 
     Blank lines are left out. A quoted cell may hold newlines; the number is that of its first line.
@@ -149,6 +151,7 @@ def read_lines(path: Path, columns: Sequence[str] = ()) -> tuple[list[str], dict
     Args:
         path: The file.
         columns: Which columns, in this order; none given: all, in the file's order.
+        commas: Whether to keep lines of nothing but commas, which spreadsheets write at the end.
 
     Raises:
         InputError: The file is missing, not UTF-8 or not CSV, a column is missing or there twice, a cell
@@ -161,14 +164,14 @@ def read_lines(path: Path, columns: Sequence[str] = ()) -> tuple[list[str], dict
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             for cells in reader:
-                text = "".join(cells)
+                text = "".join(cells).strip() or "," * (commas and len(cells) > 1)
                 nul += [start] * ("\0" in text)
-                if not header and text.strip():
+                if not header and text:
                     header = [name.strip() for name in cells]
                     places = _places(path, header, columns)
-                elif len(cells) == len(header) and text.strip():
+                elif len(cells) == len(header) and text:
                     lines[start] = [cells[i] for i in places]
-                elif text.strip():
+                elif text:
                     wrong.append(f"line {start} has {len(cells)}")
                 start = reader.line_num + 1
     except UnicodeDecodeError as error:
