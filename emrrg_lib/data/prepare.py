@@ -51,8 +51,8 @@ class Manifest:
         """Reads what an earlier call has made; a line that a kill has cut off is ignored."""
         try:
             old = json.loads(self.path.read_text(encoding="utf-8"))
-            settings, self.files = old["settings"], dict(old["files"])
-        except (ValueError, KeyError, TypeError) as error:
+            settings, self.files = dict(old["settings"]), dict(old["files"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path} is damaged: remove the folder and begin again") from error
         other = {key for key in {*settings, *self.settings} if settings.get(key) != self.settings.get(key)}
         if other:

@@ -158,8 +158,9 @@ def read_lines(
             holds a NUL byte, or a line has more or fewer cells than the header: text after a comma without
             quotes would get into another column.
     """
-    header, places, lines, start = [], [], {}, 1
-    wrong, nul = [], []
+    header: list[str] = []
+    lines: dict[int, list[str]] = {}
+    places, wrong, nul, start = list[int](), list[str](), list[int](), 1
     try:
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
