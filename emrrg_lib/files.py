@@ -79,9 +79,12 @@ def _runs(process: int) -> bool:
 def end_with_parent() -> None:
     """Starts a worker of a pool so that it ends also when its parent is killed and cannot end it."""
 
+    parent = multiprocessing.parent_process()
+
     def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
+        if parent:  # always so in a worker
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 

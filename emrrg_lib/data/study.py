@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from emrrg_lib.files import InputError
 
@@ -191,8 +191,8 @@ def read_lines(
     return [header[i] for i in places], lines
 
 
-def _binary(path: Path) -> BinaryIO:
-    return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
+def _binary(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _places(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:
