@@ -26,8 +26,8 @@ def load_annotation(
 ) -> list[Study]:
     """Reads an R2Gen annotation into studies, in file order.
 
-    Besides id, report and image_path an entry may hold `views` (one of `VIEWS` per image), `patient`
-    or `subject_id`, and the phantom's labels, truth and findings.
+    An entry may also hold `views` (one of `VIEWS` per image), `patient` or `subject_id`, and the phantom's
+    labels, truth and findings.
 
     Args:
         source: A data folder (holding `annotation.json` and `images/`) or the JSON file itself;
@@ -49,22 +49,19 @@ def load_annotation(
     images = image_folder(path.parent, splits)
     studies, seen, found = [], {}, list(_wrong_splits(path, splits, whole))
     for name in SPLITS:
-        entries = splits.get(name, [])
-        for position, entry in enumerate(entries):
+        for position, entry in enumerate(splits.get(name, [])):
             where = f"{path}, {name}[{position}]"
             try:
-                _require_characters(entry, where)
                 study = _study(entry, name, path.parent, images, where)
             except InputError as error:
                 kind = "blank report" if "'report'" in str(error) else "wrong entry"
                 found.append(Problem(kind, f"{name}[{position}]", str(error)))
                 continue
-            if study.id in seen:
-                message = f"{where}: id {study.id!r} is already the id of {seen[study.id]}"
+            first = seen.setdefault(study.id, f"{name}[{position}]")
+            if first != f"{name}[{position}]":
+                message = f"{where}: id {study.id!r} is already the id of {first}"
                 found.append(Problem("duplicate id", study.id, message))
-                continue
-            seen[study.id] = f"{name}[{position}]"
-            if split in (None, name):
+            elif split in (None, name):
                 studies.append(study)
     report_problems(found, problems)
     if not studies and problems is None:
@@ -155,6 +152,7 @@ def _require_characters(entry: Any, where: str) -> None:
 
 def _study(entry: Any, split: str, folder: Path, images: Path, where: str) -> Study:
     """One entry of the annotation as a `Study`; InputError names `where` it is wrong."""
+    _require_characters(entry, where)
     if not isinstance(entry, dict):
         raise InputError(f"{where}: expected an object with id, report and image_path")
     name, report, names = entry.get("id"), entry.get("report"), entry.get("image_path")
