@@ -30,8 +30,7 @@ def load_annotation(
     labels, truth and findings.
 
     Args:
-        source: A data folder (holding `annotation.json` and `images/`) or the JSON file itself;
-            images and `masks/` are looked for beside the file, see `image_folder`.
+        source: A data folder or its JSON file; images and masks lie beside the file, see `image_folder`.
         split: One of the file's splits ("train", "val", "test"), or None for all of them.
         check_images: Whether every image file must exist; False for work on reports alone.
         problems: Where to note entries that cannot be used; None refuses the whole file.
@@ -39,8 +38,7 @@ def load_annotation(
 
     Raises:
         InputError: The file is missing, not JSON, of another shape or empty. Without `problems` also for
-            a wrong entry, an id that occurs twice, a missing image, a path that leaves the folder, or a
-            split of another name.
+            a wrong entry, id, image or split.
     """
     path = Path(source) / "annotation.json" if Path(source).is_dir() else Path(source)
     splits = _read_splits(path)
