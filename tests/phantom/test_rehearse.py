@@ -189,7 +189,7 @@ def test_every_study_of_the_real_annotation_has_a_plan():
     from emrrg_lib.data.iu_xray import openi_reports
 
     annotation = json.loads((IU / "annotation.json").read_text())
-    mesh = {report.study_id: report.mesh for report in openi_reports(IU / "NLMCXR_reports.tgz")}
+    mesh = {report.study_id: report.mesh for report in openi_reports(IU / "NLMCXR_reports.tgz", [])}
     plans = [wanted_findings(mesh[e["id"]])[0] for part in annotation.values() for e in part]
     kinds = [{kind for kind, _ in plan} for plan in plans]
     assert len(plans) == 2955 and 900 < sum(map(bool, kinds)) < 1200
