@@ -12,14 +12,15 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
-from emrrg_lib.interpret.matching import count_words, matching_spans
 from emrrg_lib.interpret.panels import inch_axes, inch_text
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, Picture
 from emrrg_lib.interpret.words import (
+    count_words,
     default_words,
     describe_place,
     describe_trace,
     naming_words,
+    shared_marks,
     view_name,
     widest_layer,
 )
@@ -87,39 +88,6 @@ def attention_overlay(
         panels.draw_overlay(axes, image, weights[view], peak, title, mask, smooth)
     bar = inch_axes(figure, 0.2 + len(images) * (side + 0.1), 0.65 + side * 0.1, 0.12, side * 0.8)
     panels.colour_bar(figure, bar, 0.0, peak, "weight of one patch", signed=False)
-    return figure
-
-
-def word_grid(
-    images: Images, trace: Trace, layer: int, words: Sequence[int] | None = None, columns: int = 3
-) -> Picture:
-    """Draws the attention of several words as small pictures, each word on its own scale.
-
-    Args:
-        images: one array per view.
-        trace: the record of the report.
-        layer: position on the trace's layer axis.
-        words: positions in `trace.words()`; by default at most eight words that name a finding, or
-            else the four words with the widest open gates.
-        columns: words in one row.
-
-    Raises:
-        ValueError: if the number of images is not that of the views, or a word or the layer does not exist.
-    """
-    images = one_image_per_view(images, trace)
-    chosen = list(words) if words is not None else default_words(trace, 8)
-    columns = max(1, min(columns, len(chosen)))
-    side = min((WIDTH - 0.2) / columns / len(images) - 0.08, 1.9)
-    rows, group = max(1, -(-len(chosen) // columns)), len(images) * side + 0.16
-    figure = Picture((0.1 + columns * group, 0.35 + rows * (side + 0.4)), facecolor=PAPER)
-    title = f"Where words look · layer {trace.layer_ids[layer]}"
-    inch_text(figure, 0.1, 0.22, title, 9, MUTED)
-    in_words = []
-    for position, word in enumerate(chosen):
-        row, column = divmod(position, columns)
-        corner = (0.1 + column * group, 0.35 + row * (side + 0.4))
-        in_words.append(draw_word(figure, images, trace, word, layer, corner, side))
-    figure.alt = " ".join([f"{title}.", *in_words])
     return figure
 
 
@@ -266,13 +234,10 @@ def study_figure(
 def _cards(reference: str | None, generated: str) -> list[Card]:
     if reference is None:
         return [("Generated report", generated, [])]
-    matches = matching_spans(reference, generated)
-    shared, total = sum(match.words for match in matches), count_words(generated)
-    title = f"Generated report · {shared} of {total} words shared"
-    return [
-        ("Reference report", reference, [match.reference for match in matches]),
-        (title, generated, [match.hypothesis for match in matches]),
-    ]
+    spans = [[(mark.start, mark.stop) for mark in marks] for marks in shared_marks(reference, [generated])]
+    shared = sum(count_words(generated[slice(*span)]) for span in spans[1])
+    title = f"Generated report · {shared} of {count_words(generated)} words shared"
+    return [("Reference report", reference, spans[0]), (title, generated, spans[1])]
 
 
 def _alt(reference: str | None, generated: str, trace: Trace) -> str:

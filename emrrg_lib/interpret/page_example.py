@@ -16,10 +16,17 @@ from PIL import Image
 
 from emrrg_lib.evaluation.metrics import keys
 from emrrg_lib.interpret.figures import gate_strip
-from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
 from emrrg_lib.interpret.page_tables import metric_name
 from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba, png_bytes
-from emrrg_lib.interpret.words import describe_place, naming_words, view_name, widest_layer
+from emrrg_lib.interpret.words import (
+    Mark,
+    count_words,
+    describe_place,
+    naming_words,
+    shared_marks,
+    view_name,
+    widest_layer,
+)
 from emrrg_lib.trace import Trace
 
 LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB

@@ -15,12 +15,19 @@ from emrrg_lib.config import preset
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.evaluation.pointing import Pointing
 from emrrg_lib.files import InputError, write_json
-from emrrg_lib.interpret import Example, Overlay, SystemReport, Trace, overlays_from_trace
 from emrrg_lib.interpret.page import write_report_page, write_run_page
-from emrrg_lib.interpret.page_example import compare_labels, mask_outline
+from emrrg_lib.interpret.page_example import (
+    Example,
+    Overlay,
+    SystemReport,
+    compare_labels,
+    mask_outline,
+    overlays_from_trace,
+)
 from emrrg_lib.interpret.page_tables import metric_name
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import write_config, write_predictions
+from emrrg_lib.trace import Trace
 
 VOID = {"meta", "img", "input", "br", "image", "use", "path"}
 REFERENCE = "The heart is enlarged. There is a small right pleural effusion <b> & more."
