@@ -106,7 +106,7 @@ class ScanExplorer(Explorer):
 
     def draw(self, direction: int, step: int, drop: int) -> Picture:
         side = 3.4
-        figure = Picture((2 * side + 1.4, side + 0.75), facecolor=PAPER)
+        figure = Picture((2 * side + 1.4, side + 0.75))
         self.draw_path(inch_axes(figure, 0.1, 0.4, side, side), direction, step)
         inch_text(figure, 0.1, 0.24, f"{self.names[direction]} · step {step + 1}", 9.5)
         axes, peak = inch_axes(figure, side + 0.4, 0.4, side, side), float(self.maps[drop].max())
@@ -149,7 +149,7 @@ class ScanExplorer(Explorer):
         """Every direction at two steps, and the change of the block's output without it."""
         G, L = self.orders.shape
         side, steps = (WIDTH - 0.2) / G - 0.08, (L // 3, L - 1)
-        figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)), facecolor=PAPER)
+        figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)))
         peak, in_words = float(self.maps[1:].max()), []
         for direction in range(G):
             left = 0.1 + direction * (side + 0.08)

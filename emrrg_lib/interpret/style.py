@@ -38,8 +38,8 @@ class Picture(Figure):
     In Jupyter it shows itself as PNG; `alt` goes into the output as its description and plain text.
     """
 
-    def __init__(self, *args: Any, alt: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, alt: str = "", facecolor: str = PAPER, **kwargs: Any) -> None:
+        super().__init__(*args, facecolor=facecolor, **kwargs)
         FigureCanvasAgg(self)
         self.alt = alt
 
@@ -120,10 +120,10 @@ def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int], smooth: b
 
 
 @cache
-def text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: float) -> float:
     """Width of one line of text in points, known before anything is drawn."""
     text = re.sub(r"\s", " ", text)  # a line break is as wide as a space
-    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    font = FontProperties(family="DejaVu Sans", size=size)
     measure = text_to_path.get_text_width_height_descent
     # With a stop on both sides, leading and trailing spaces count.
     return float(measure(f".{text}.", font, ismath=False)[0] - measure("..", font, ismath=False)[0])

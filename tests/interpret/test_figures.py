@@ -56,9 +56,9 @@ def test_figures_are_whole_and_described():
     figures = [
         gate_strip(trace),
         attention_overlay(views, trace, 6, 1, masks=masks),
-        attention_overlay(np.stack(views), trace, 0, -1, heads=[0, 1], smooth=False),
+        attention_overlay(np.stack(views), trace, 0, -1, heads=[0, 1]),
         study_figure(views, "The heart is enlarged.", REPORT, trace),
-        study_figure(views, None, REPORT, trace, layer=0),
+        study_figure(views, None, REPORT, trace),
         loss_curve([1, 2, 3], [3.0, 2.0, 1.5], [(2, 1.9)]),
     ]
     for figure in figures:
