@@ -66,15 +66,10 @@ class Trace:
     def _check_shapes(self) -> None:
         layers, tokens, grid = len(self.layer_ids), len(self.tokens), self.grid
         _need(len(grid) == 2 and min(grid) > 0, f"grid must be (rows, cols), not {grid}.")
-        _need(
-            self.gate.shape == (layers, tokens),
-            f"gate has shape {self.gate.shape}, but {layers} layer_ids and {tokens} tokens need "
-            f"({layers}, {tokens}).",
-        )
-        _need(
-            self.warm_up.shape == (layers,),
-            f"warm_up has shape {self.warm_up.shape}, but {layers} layer_ids need ({layers},).",
-        )
+        for name, need in (("gate", (layers, tokens)), ("warm_up", (layers,))):
+            found = getattr(self, name).shape
+            message = f"{name} has shape {found}, but {layers} layer_ids and {tokens} tokens need {need}."
+            _need(found == need, message)
         shape = self.attention.shape
         axes = "(layer, head, token, view, patch)"
         _need(len(shape) == 5, f"attention must have the axes {axes}, but its shape is {shape}.")

@@ -171,7 +171,7 @@ def draw_change(
         axes.set_title(target.matrices[number], fontsize=7.5, color=INK, pad=3)
         axes.spines[:].set_color(RULE)
     bar = inch_axes(figure, WIDTH - 0.85, top + 0.2 + height * 0.1, 0.1, height * 0.7)
-    panels.colour_bar(figure, bar, 0.0, peak, f"size of ΔW, rank {rank}", signed=False)
+    panels.colour_bar(bar, peak, f"size of ΔW, rank {rank}")
 
 
 def pooled(matrices: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ class ScanExplorer(Explorer):
         panels.draw_overlay(axes, self.image, self.maps[drop].reshape(self.grid), peak, smooth=False)
         inch_text(figure, side + 0.4, 0.24, self._effect(drop), 9.5)
         bar = inch_axes(figure, 2 * side + 0.55, 0.4 + side * 0.1, 0.12, side * 0.8)
-        panels.colour_bar(figure, bar, 0.0, peak, "root mean square of a token", signed=False)
+        panels.colour_bar(bar, peak, "root mean square of a token")
         figure.alt = f"{self.read_step(direction, step)} {self._effect(drop)}."
         return figure
 

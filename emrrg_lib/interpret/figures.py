@@ -35,12 +35,8 @@ Images = Sequence[np.ndarray] | np.ndarray
 def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
     """Draws how far each token opened the gate of each hybrid layer (paper §3.4, Eq. 2).
 
-    Args:
-        trace: the record of one generated report.
-        width: of the figure in inches; long reports continue on the next line.
-
-    Returns:
-        Layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, words under it.
+    It is a layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, with the words under it. Long
+    reports continue on the next line; `width` is in inches.
     """
     height = panels.gate_height(trace, width - 0.2)
     figure = Picture((width, height + 0.2), alt=describe_trace(trace))
@@ -85,7 +81,7 @@ def attention_overlay(
         mask = None if masks is None else masks[view]
         panels.draw_overlay(axes, image, weights[view], peak, title, mask)
     bar = inch_axes(figure, 0.2 + len(images) * (side + 0.1), 0.65 + side * 0.1, 0.12, side * 0.8)
-    panels.colour_bar(figure, bar, 0.0, peak, "weight of one patch", signed=False)
+    panels.colour_bar(bar, peak, "weight of one patch")
     return figure
 
 

@@ -50,14 +50,7 @@ class Picture(Figure):
 
 
 def png_bytes(figure: Figure, dpi: float = 200, colours: int | None = None) -> bytes:
-    """Renders a figure to PNG.
-
-    Args:
-        figure: any matplotlib figure.
-        dpi: pixels per inch.
-        colours: if given, the picture keeps only so many colours, and its file is about three
-            times smaller.
-    """
+    """Renders a figure to PNG; with only so many `colours`, the file is about three times smaller."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     if colours is None:

@@ -16,7 +16,7 @@ from emrrg_lib.trace import Trace, Word
 
 VIEW_NAMES = ("frontal view", "lateral view")
 _ENDS = ".;:!?"
-_ORDER = (1, -1, 0)  # values of a finding: affirmed, uncertain, negative
+_RANK = {1: 0, -1: 1, 0: 2}  # of the values of a finding: affirmed, uncertain, negative
 _TOKEN = re.compile(r"(\w+(?:[.'’/-]\w+)*)|[.!?;:\n]")  # a word, or the end of a sentence
 
 
@@ -106,22 +106,13 @@ class NamingWord:
         return self.value == 0
 
     @property
-    def rank(self) -> int:
-        """0 for an affirmed, 1 for an uncertain, 2 for a negative finding."""
-        return _ORDER.index(self.value)
-
-    @property
     def caption(self) -> str:
         """The word as it is printed beside its picture."""
         return self.text + {1: "", -1: " (uncertain)", 0: " (negative)"}[self.value]
 
 
 def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ...]:
-    """Finds the words that name a finding: affirmed, then uncertain, then negative ones.
-
-    Args:
-        trace: the record of one generated report.
-        limit: the largest number of words; None for all.
+    """Finds the words that name a finding, at most `limit`: affirmed, then uncertain, then negative ones.
 
     Returns:
         One word per finding, in the sentence that affirms it most.
@@ -135,9 +126,9 @@ def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ..
             if index is None:
                 continue
             new = NamingWord(index, words[index].text, finding, value)
-            if finding not in found or new.rank < found[finding].rank:
+            if finding not in found or _RANK[value] < _RANK[found[finding].value]:
                 found[finding] = new
-    ordered = sorted(found.values(), key=lambda word: (word.rank, word.word_index))
+    ordered = sorted(found.values(), key=lambda word: (_RANK[word.value], word.word_index))
     return tuple(ordered[:limit])
 
 
