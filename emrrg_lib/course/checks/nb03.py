@@ -112,11 +112,11 @@ def check_3(best_pair: Callable) -> str:
     squares = np.linalg.eigvalsh((target.T @ target).numpy())[::-1]  # squared singular values
     found = np.linalg.svd((B @ A).numpy(), compute_uv=False)[:2]
     slips = [
-        ([1, 1], "Both singular values are 1: U and V alone give directions, the values say how far."),
+        ([1.0, 1.0], "Both singular values are 1: U and V give directions, the values say how far."),
         (squares[:2], "yours are squared: they belong into B or into A, or their roots into both."),
         (
             np.sqrt(squares[-2:]),
-            "you kept the smallest singular values; they come sorted, the largest first.",
+            "you kept the smallest singular values; they come largest first.",
         ),
     ]
     cause, where = "the best pair keeps the r largest ones.", "Singular values of B·A"
