@@ -18,7 +18,7 @@ from PIL import Image
 INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
 # These four differ in all types of colour blindness.
 BLUE, ORANGE, GREEN, PURPLE = "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
-BLUE_FILL, ORANGE_FILL, GREEN_FILL = "#dce9f5", "#ffe2c4", "#d2efe5"
+BLUE_FILL, ORANGE_FILL = "#dce9f5", "#ffe2c4"
 MATCH_FILL = "#ffe680"
 OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
