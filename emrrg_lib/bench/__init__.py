@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 KINDS = {  # kind → module with a function of that name (full-size: full_size), sentence for the help
     "scan": ("parts", "The selective scan: backend cpu, the reference loop, a naive scan."),
@@ -30,7 +31,9 @@ def measure(kind: str, quick: bool = False) -> dict:
     return getattr(module, kind.replace("-", "_"))(quick)
 
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(
+    tasks: Mapping[Any, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Any, float]:
     """Runs the tasks in turn, `rounds` times after one warm-up, and returns the best seconds of each.
 
     Two systems on a busy machine can be compared by these times.
@@ -40,10 +43,10 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     best = dict.fromkeys(tasks, float("inf"))
     for turn in tqdm(range(rounds + 1), desc="round"):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
             if turn:
-                best[name] = min(best[name], time.perf_counter() - started)
+                best[name] = min(best[name], clock() - started)
     return best
 
 

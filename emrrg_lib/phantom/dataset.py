@@ -16,7 +16,7 @@ from emrrg_lib.files import InputError, atomic_path, end_with_parent, write_json
 from emrrg_lib.phantom.anatomy import build
 from emrrg_lib.phantom.catalogue import KINDS, draw_findings, draw_one
 from emrrg_lib.phantom.film import expose, project
-from emrrg_lib.phantom.habitus import draw_habitus, views
+from emrrg_lib.phantom.shapes import draw_habitus, views
 from emrrg_lib.phantom.wording import compose
 
 VERSION = 1

@@ -23,8 +23,7 @@ from emrrg_lib.phantom import KINDS, draw_study, reword, truth_of, write_phantom
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.dataset import render
 from emrrg_lib.phantom.film import project
-from emrrg_lib.phantom.habitus import rotation
-from emrrg_lib.phantom.shapes import Body, Scene, Tube, View, ellipsoid, rod
+from emrrg_lib.phantom.shapes import Body, Scene, Tube, View, ellipsoid, rod, rotation
 from emrrg_lib.phantom.wording import WORDS, compose
 
 SEED = 20_000
