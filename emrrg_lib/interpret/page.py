@@ -26,7 +26,14 @@ from emrrg_lib.interpret.page_example import (
     render,
 )
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
-from emrrg_lib.run_folder import read_config, read_json, read_predictions
+from emrrg_lib.run_folder import (
+    TRAINED_RECORD,
+    read_config,
+    read_json,
+    read_metrics,
+    read_predictions,
+    trace_file,
+)
 from emrrg_lib.trace import Trace
 
 PAGE_PIXELS = 192  # X-rays are drawn at least this large
@@ -45,16 +52,21 @@ def write_run_page(run: Path, against: Path | None = None) -> Path:
     Raises:
         InputError: a file is missing, or the two runs are not scored on the same studies alike.
     """
-    config, record = read_config(run), read_json(run / "run.json")
-    metrics, rows = read_json(run / "metrics.json"), read_predictions(run)[:EXAMPLES]
+    config, record = read_config(run), read_json(run / "run.json", TRAINED_RECORD)
+    metrics, rows = read_metrics(run), read_predictions(run)[:EXAMPLES]
     names, reports, title = ["Generated"], [rows], f"EMRRG, preset {config.preset}"
     if against is not None:
         names = [run.resolve().name, against.resolve().name]
-        metrics = _with_model_of(metrics, read_json(against / "metrics.json"), names[1])
+        metrics = _with_model_of(metrics, read_metrics(against), names[1])
         reports.append(_same_studies(rows, read_predictions(against), against))
         title += f": {' against '.join(names)}"
     data = read_dataset(record["data"], record["seed"])
     studies = {study.id: study for study in data.split("test")}
+    if strange := [row["id"] for row in rows if row["id"] not in studies]:
+        raise InputError(
+            f"the test split of {record['data']} does not have {len(strange)} studies of "
+            f"{run / 'predictions.jsonl'}, first {strange[0]!r}; give the run its own data again"
+        )
     layer = (metrics.get("pointing") or {}).get("position")
     size = max(config.encoder.image_size, PAGE_PIXELS)
     examples = [
@@ -67,7 +79,7 @@ def write_run_page(run: Path, against: Path | None = None) -> Path:
         "training minutes": record["minutes"],
         "memory (GiB)": record["peak_memory_gib"],
         "written": time.strftime("%Y-%m-%d"),
-        "commit": record["commit"] or "not a checkout",
+        "commit": record.get("commit") or "not a checkout",
         "versions": record["versions"],
     }
     notes = _notes(metrics, data.synthetic)
@@ -102,10 +114,16 @@ def write_report_page(
         The path.
 
     Raises:
-        ValueError: an overlay of an example does not have one view per image.
+        InputError: an overlay of an example does not have one view per image, or the loss has more steps
+            than values.
     """
     rows, cards, loss = metrics.get("rows", ()), example_cards(examples), metrics.get("loss") or {}
     pairs = [tuple(pair) for pair in loss.get("validation") or ()]
+    if loss and len(loss["steps"]) != len(loss["train"]):
+        raise InputError(
+            f"metrics.json: the loss has {len(loss['steps'])} steps, but {len(loss['train'])} values; "
+            "score the run again"
+        )
     html = render(
         "page.html",
         Path(__file__).parent,
@@ -161,14 +179,14 @@ def _example(
     study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
-    first, trace_file = rows[0][1], run / "traces" / f"{study.id}.npz"
-    trace = Trace.load(trace_file) if trace_file.is_file() else None
+    first, file = rows[0][1], trace_file(run, study.id)
+    trace = Trace.load(file) if file.is_file() else None
     return Example(
         id=study.id,
         images=[read_view(path, size) for path in study.images],
         reference=first["reference"],
         systems=[
-            SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores", {}))
+            SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores") or {})
             for name, row in rows
         ],
         trace=trace,

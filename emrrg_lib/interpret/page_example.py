@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from emrrg_lib.evaluation.metrics import keys
+from emrrg_lib.files import InputError
 from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
 from emrrg_lib.interpret.page_tables import metric_name
@@ -183,7 +184,7 @@ def example_cards(examples: Sequence[Example]) -> list[dict[str, Any]]:
     """The values that the template needs of every study.
 
     Raises:
-        ValueError: an overlay does not have one view per image.
+        InputError: an overlay does not have one view per image.
     """
     return [_card(index, example) for index, example in enumerate(examples)]
 
@@ -255,7 +256,7 @@ def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, st
 def _overlay(example: Example, overlay: Overlay, xrays: Sequence[dict[str, Any]]) -> dict[str, Any]:
     weights = np.asarray(overlay.weights, dtype=np.float32)
     if len(weights) != len(xrays):
-        raise ValueError(
+        raise InputError(
             f"The overlay “{overlay.caption}” of study {example.id} has {len(weights)} views, "
             f"but the study has {len(xrays)} images."
         )

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from emrrg_lib.evaluation.metrics import FINDING, keys, metric, place_on_page
+from emrrg_lib.files import InputError
 
 Row = Mapping[str, Any]
 
@@ -85,7 +86,10 @@ def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
     if not pointing or not pointing.get("rows"):
         return []
     variants = list(pointing.get("variants") or [pointing])
-    variants.insert(0, variants.pop(pointing.get("chosen", 0)))
+    chosen = pointing.get("chosen") or 0
+    if chosen >= len(variants):
+        raise InputError(f"pointing.chosen is {chosen} of {len(variants)} variants; evaluate again")
+    variants.insert(0, variants.pop(chosen))
     return [_pointing_table(variant) for variant in variants]
 
 

@@ -92,7 +92,7 @@ def test_a_config_cannot_be_changed():
         ({"train": {"steps": -3}}, "config.train.steps must be at least 0, not -3"),
         ({"train": {"batch_size": 0}}, "config.train.batch_size must be at least 1, not 0"),
         ({"train": {"learning_rate": 0}}, "config.train.learning_rate must be above 0, not 0.0"),
-        ({"train": {"learning_rate": float("nan")}}, "config.train.learning_rate must be above 0, not nan"),
+        ({"train": {"learning_rate": float("nan")}}, "config.train.learning_rate must be finite, not nan"),
         ({"train": {"clip": float("inf")}}, "config.train.clip must be finite, not inf"),
         ({"train": {"seed": 2**32}}, "config.train.seed must be between 0 and 4294967295, not 4294967296"),
         ({"train": {"schedule": "flat"}}, "config.train.schedule must be hold or cosine, not 'flat'"),
