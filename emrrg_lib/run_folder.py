@@ -62,7 +62,7 @@ PREDICTION = {
 }
 _RATES = "low high gain gain_low gain_high chance centre place".split()
 _POINTED = {"kind": str, "cases": Whole, "hit": float} | {f"{name}?": float for name in _RATES}
-_MAP = {"layer": int | str, "position": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
+_MAP = {"layer": int | str, "position?": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
 POINTING = _MAP | {"variants?": list[_MAP], "chosen?": Whole}
 PROBES = {"pointing?": POINTING, "dataset?": str}
 _SCORES = {
@@ -86,7 +86,7 @@ METRICS = {
 }
 
 
-def read_json(path: Path, shape: Any) -> Any:
+def read_json(path: Path, shape: Any = Any) -> Any:
     """Reads a JSON file of a run.
 
     Args:

@@ -140,8 +140,7 @@ def run_stage1(
     """Trains stage 1 on image files; returns `out/stage1.pth`, upstream's container.
 
     Args:
-        images: image files of any size. recipe: objective and budget.
-        encoder: sizes of the encoder, unless `weights` gives them.
+        images: image files. encoder: its sizes, unless `weights` has them. recipe: objective and budget.
         out: folder for checkpoints, the file and `run.json`. resume: go on from its newest checkpoint.
         weights: a stage-1 file to start from (CXPMRG-Bench starts from ImageNet's).
 
