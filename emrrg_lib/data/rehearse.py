@@ -229,9 +229,7 @@ def _plan(
 ) -> dict[str, tuple[list[Wanted], list[str]]]:
     """Study -> its findings and the terms not drawn; InputError if the reports lack a study."""
     if bad := [study.id for study in studies if escapes(f"images/{study.id}/0.png")]:
-        raise InputError(
-            f"{annotation}: the id {bad[0]!r} is no name of a folder; give IU X-ray's annotation"
-        )
+        raise InputError(f"{annotation}: the id {bad[0]!r} is not the name of a folder; rename the study")
     terms = {report.study_id: report.mesh for report in openi_reports(reports)}
     if unknown := [study.id for study in studies if study.id not in terms]:
         raise InputError(
