@@ -330,7 +330,7 @@ def test_other_data_are_not_resumed(tmp_path, base, phantom_dir, capsys, monkeyp
     before = json.loads((out / "config.json").read_text())
     base.write_text(json.dumps(before))
     assert command(base, words(data, out, "--resume")) == 2
-    assert "begun with other settings (digest of ids, reports and images" in capsys.readouterr().err
+    assert "digest of ids, reports and images: " in capsys.readouterr().err
 
 
 def test_a_data_folder_may_be_moved(tmp_path, base, phantom_dir, monkeypatch):
@@ -350,7 +350,7 @@ def test_pre_training_is_not_resumed_on_other_data(tmp_path, phantom_dir, capsys
     content = json.loads((data / "annotation.json").read_text())
     _another_image(data, content["train"])
     assert cli.main([*train, "--resume"]) == 2
-    assert "begun with other settings (digest of ids, reports and images" in capsys.readouterr().err
+    assert "digest of ids, reports and images: " in capsys.readouterr().err
 
 
 def test_the_identity_of_a_large_file_sees_its_length_and_its_ends(tmp_path):
