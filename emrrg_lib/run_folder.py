@@ -178,18 +178,19 @@ def read_trained(
     except Exception as error:  # safetensors raises its own type for a damaged file
         raise InputError(f"{path} is damaged ({error}); train again or copy it again") from error
     now = json.loads(json.dumps(_tuning(config))) if made and config else made
-    if changed := differences(made, now):
-        raise InputError(
-            f"{path} was trained with other settings than its config.json has ({'; '.join(changed)}); "
-            "give the run its own config.json again"
-        )
+    changed = "; ".join(differences(made, now))
     wrong = sorted(wanted.keys() ^ tensors.keys()) or sorted(
         k for k in wanted if wanted[k].shape != tensors[k].shape
     )
     if wrong:
         raise InputError(
             f"{path} does not fit this model: {len(wrong)} tensors differ, first "
-            f"'{wrong[0]}'; was the config changed?"
+            f"'{wrong[0]}'; was the config changed? {changed}".rstrip()
+        )
+    if changed:
+        raise InputError(
+            f"{path} was trained with other settings than its config.json has ({changed}); "
+            "give the run its own config.json again"
         )
     if bad := sorted(k for k in tensors if not tensors[k].isfinite().all()):
         raise InputError(
