@@ -113,10 +113,12 @@ def read_json(path: Path, shape: Any = Any) -> Any:
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
-    """The score table of a run, with at least one row."""
-    metrics = read_json(Path(run) / "metrics.json", METRICS)
-    if not metrics["rows"]:
-        raise InputError(f"{Path(run) / 'metrics.json'} has no rows; score the run with `emrrg evaluate`")
+    """The score table of a run, with at least one row, and one loss for each step."""
+    path = Path(run) / "metrics.json"
+    metrics = read_json(path, METRICS)
+    loss = metrics.get("loss") or {"steps": [], "train": []}
+    if not metrics["rows"] or len(loss["steps"]) != len(loss["train"]):
+        raise InputError(f"{path} lacks rows or values of the loss; score the run with `emrrg evaluate`")
     return metrics
 
 

@@ -114,16 +114,10 @@ def write_report_page(
         The path.
 
     Raises:
-        InputError: an overlay of an example does not have one view per image, or the loss has more steps
-            than values.
+        InputError: an overlay of an example does not have one view per image.
     """
     rows, cards, loss = metrics.get("rows", ()), example_cards(examples), metrics.get("loss") or {}
     pairs = [tuple(pair) for pair in loss.get("validation") or ()]
-    if loss and len(loss["steps"]) != len(loss["train"]):
-        raise InputError(
-            f"metrics.json: the loss has {len(loss['steps'])} steps, but {len(loss['train'])} values; "
-            "score the run again"
-        )
     html = render(
         "page.html",
         Path(__file__).parent,
