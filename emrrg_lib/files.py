@@ -90,9 +90,9 @@ def end_with_parent() -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text atomically and returns the path."""
+    """Writes UTF-8 text atomically and returns the path; half a surrogate pair becomes its JSON escape."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 from emrrg_lib.files import InputError, atomic_path
 
 _MARK = re.compile(r"[.,;:!?()\[\]<]")  # a piece with this first character starts a new word
-_UNREADABLE = (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile)
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, OSError, EOFError, TypeError)
+_UNREADABLE += (RuntimeError,)  # of a file that is locked by a password, or compressed in an unknown way
 _SLACK = 1e-3  # rounding left over by half-precision softmax and tanh
 
 
@@ -44,7 +46,7 @@ class Trace:
         warm_up: (layer,) float32, tanh(α).
 
     Raises:
-        ValueError: shapes that disagree, or values that are impossible; the sentence names both sides.
+        InputError: shapes that disagree, or values that are impossible; the sentence names both sides.
     """
 
     tokens: tuple[str, ...]
@@ -146,7 +148,7 @@ class Trace:
             (view, rows, cols) float32 weights.
 
         Raises:
-            ValueError: if the word, the layer or a head does not exist.
+            InputError: if the word, the layer or a head does not exist.
         """
         words, layers = self.words(), len(self.layer_ids)
         _need(0 <= word_index < len(words), f"There is no word {word_index} of {len(words)}.")
@@ -189,6 +191,6 @@ class Trace:
 
 
 def _need(fits: object, sentence: str) -> None:
-    """Raises ValueError with the sentence unless `fits`."""
+    """Raises InputError with the sentence unless `fits`."""
     if not fits:
-        raise ValueError(sentence)
+        raise InputError(sentence)

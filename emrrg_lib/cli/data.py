@@ -28,7 +28,7 @@ def register(subparsers) -> None:
     add_out(command, None, "folder to write; must be empty or new")
     add_number(command, "--studies", "how many studies", required=True)
     add_number(command, "--size", "side in pixels", 96, low=32)
-    add_number(command, "--workers", "processes that draw", 2)
+    add_number(command, "--workers", "processes that draw", 2, high=1024)
     add_seed(command)
     _add_check(kinds)
     _add_fetch(kinds)
@@ -146,7 +146,7 @@ def _add_prepare(kinds) -> None:
     text = "R2Gen's annotation.json; without it the split is not the published one"
     add_path(command, "--annotation", text, "FILE")
     add_number(command, "--size", "shorter side in pixels, never enlarged (default: as they are)", low=32)
-    add_number(command, "--workers", "threads (default: one a core)")
+    add_number(command, "--workers", "threads (default: one a core)", high=1024)
     add_seed(command)
 
 
@@ -180,7 +180,7 @@ def _add_rehearse(kinds) -> None:
     add_path(command, "--reports", text, "PATH", required=True)
     add_out(command, None, "folder to write; called again, it goes on", "--to")
     add_number(command, "--size", "side in pixels", 224, low=32)
-    add_number(command, "--workers", "processes that draw", 2)
+    add_number(command, "--workers", "processes that draw", 2, high=1024)
     add_seed(command)
 
 

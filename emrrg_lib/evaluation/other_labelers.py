@@ -137,7 +137,8 @@ def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
         ids: ids of the run's studies, in order.
 
     Raises:
-        InputError: a file is missing or damaged, a column, id or row is missing, or an id occurs twice.
+        InputError: a file is missing or damaged, a column, id or row is missing, an id occurs twice, or a
+            text has two rows that differ.
     """
     book: dict[str, Labels] = {}
     given: dict[str, list[Labels | None]] = {}
@@ -145,7 +146,7 @@ def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
         header, rows = _read_csv(file)
         text = next((name for name in _TEXTS if name in header), None)
         if text:
-            book |= {" ".join(row[text].split()): _labels(row) for row in rows}
+            _add_texts(book, [(" ".join(row[text].split()), _labels(row)) for row in rows], file)
         elif side:
             given[side] = _by_study(file, header, rows, ids)
         else:
@@ -155,6 +156,17 @@ def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
         return given[which] if which in given else [book.get(" ".join(text.split())) for text in texts]
 
     return Labeler("CSV: " + ", ".join(Path(file).name for file in files), label)
+
+
+def _add_texts(book: dict[str, Labels], rows: Sequence[tuple[str, Labels]], file: Path) -> None:
+    """Adds labelled texts to the book. InputError for a text that has two different rows."""
+    for number, (text, labels) in enumerate(rows, start=1):
+        before = book.setdefault(text, labels)
+        if changed := [name for name in OBSERVATIONS if before[name] != labels[name]]:
+            raise InputError(
+                f"{file}, row {number}: the text {text[:60]!r} has been labelled otherwise before "
+                f"({changed[0]}: {before[changed[0]]}, then {labels[changed[0]]}); leave one row of each text"
+            )
 
 
 def _read_csv(file: Path) -> tuple[list[str], list[dict[str, str]]]:

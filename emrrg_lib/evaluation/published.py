@@ -17,7 +17,7 @@ import pandas as pd
 from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.evaluation.metrics import columns
 from emrrg_lib.files import KIT, InputError, plain_cell, text_table
-from emrrg_lib.run_folder import read_json
+from emrrg_lib.run_folder import read_metrics
 
 FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
@@ -101,8 +101,8 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     Raises:
         InputError: no metrics in `run`, no such table, or a table without the run's data set.
     """
-    metrics = read_json(Path(run) / "metrics.json")
-    dataset, labeler = str(metrics["dataset"]), str(metrics["labeler"])
+    metrics = read_metrics(Path(run))
+    dataset, labeler = metrics["dataset"], metrics["labeler"]
     synthetic = "synthetic" in dataset.lower()
     known = next((row.printed for row in SOURCES if re.search(row.mentions, dataset, re.I)), None)
     chosen = tables if tables is not None else HEADLINE if known and not synthetic else ()
@@ -112,7 +112,7 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     facts = {
         "split": metrics["split"],
         "studies": metrics.get("studies"),
-        "references": metrics.get("references", "full"),
+        "references": metrics.get("references") or "full",
         "labeler": labeler,
         "uncertain": metrics.get("uncertain"),
         "scored": metrics.get("date"),
@@ -142,7 +142,7 @@ def _own_rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for column, (key, _) in columns().items():
             if row["metrics"].get(key) is not None:
                 out[column] = row["metrics"][key]
-                if interval := row["ci"].get(key):
+                if interval := (row.get("ci") or {}).get(key):
                     out[f"{column}_low"], out[f"{column}_high"] = interval
         yield out
 

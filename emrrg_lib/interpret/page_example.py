@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from emrrg_lib.evaluation.metrics import keys, metric
+from emrrg_lib.files import InputError
 from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba, png_bytes
 from emrrg_lib.interpret.words import (
@@ -217,7 +218,7 @@ def _overlay(example: Example, word: NamingWord, xrays: Sequence[dict[str, Any]]
     """One word's attention over the views, with the true place of its finding where that is known."""
     trace = example.trace
     if trace.views != len(xrays):
-        raise ValueError(
+        raise InputError(
             f"The trace of study {example.id} has {trace.views} views, but the study has {len(xrays)} images."
         )
     layer = widest_layer(trace) if example.layer is None else example.layer

@@ -141,11 +141,16 @@ def build_llm(
 
     Works under `torch.device("meta")`; `device` None: where torch creates tensors.
     """
-    config = (
-        NAMED[name].config() if name in NAMED else AutoConfig.from_pretrained(name, trust_remote_code=False)
-    )
+    config = llm_config(name)
     with nullcontext() if device is None else torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def llm_config(name: str, **options: Any) -> PreTrainedConfig:
+    """The architecture of a named entry, a folder or a hub id; `options` of `from_pretrained`."""
+    if name in NAMED:
+        return NAMED[name].config()
+    return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
 
 
 def _find(name: str) -> str:

@@ -14,7 +14,7 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import write_phantom
-from emrrg_lib.run_folder import read_json
+from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune
 
@@ -64,7 +64,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     """
     state = processes()
     if not (run / "predictions.jsonl").is_file():
-        record = read_json(run / "run.json")
+        record = read_json(run / "run.json", TRAINED_RECORD)
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler)
@@ -76,10 +76,10 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
 def _interrupted(out: Path, config: EMRRGConfig) -> bool:
     """Whether `out` holds the same training, stopped before its end."""
     begun = (out / "config.json").is_file() and not (out / "run.json").is_file()
-    return begun and read_json(out / "config.json") == json.loads(json.dumps(to_dict(config)))
+    return begun and read_json(out / "config.json", dict) == json.loads(json.dumps(to_dict(config)))
 
 
 def _holds(data: Path, wanted: dict) -> bool:
     """Whether `data` is the wanted phantom set."""
     made = data.parent / "data.json"
-    return (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted
+    return (data / "annotation.json").is_file() and made.is_file() and read_json(made, dict) == wanted

@@ -30,7 +30,7 @@ from emrrg_lib.generation import write_reports
 from emrrg_lib.interpret.ablation_figure import ablation_figure
 from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_json, run_record, write_predictions
+from emrrg_lib.run_folder import TRAINED_RECORD, read_json, run_record, write_predictions
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.ablation_rows import (
     Row,
@@ -44,6 +44,16 @@ from emrrg_lib.training.checkpoints import refuse_changes
 from emrrg_lib.training.finetune import run_finetune
 
 CONSTANT, SHUFFLED = "constant report", "shuffled images"
+_METRICS = dict[str, float | None]
+JOB_SCORES = {  # the shape of scores.json
+    "row": str,
+    "seed": int,
+    "config": dict,
+    "trained": int,
+    "minutes": float,
+    "metrics": _METRICS,
+    SHUFFLED: _METRICS,
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,7 @@ def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict
     settings = json.loads(json.dumps(to_dict(job.config)))
     file = job.out / "scores.json"
     if file.is_file():
-        scores = read_json(file)
+        scores = read_json(file, JOB_SCORES)
         refuse_changes(scores["config"], settings, job.out)
         return scores
     for name, jobs in done.items():
@@ -151,7 +161,7 @@ def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict
 def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Beam-search reports of the test split and their scores; the only control is shuffled images."""
     started, state = time.time(), processes()
-    record = read_json(job.out / "run.json")
+    record = read_json(job.out / "run.json", TRAINED_RECORD)
     model = EMRRG.from_run(job.out).to(state.device)
     test = StudySet(read_dataset(data, record["seed"]).split("test"), job.config)
     reports = write_reports(model, test, describe="writing reports")

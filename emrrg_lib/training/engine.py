@@ -87,7 +87,7 @@ class KitTrainer(checkpoints.SealedTrainer):
     Args:
         budget: of the training.
         groups: makes the groups; None: all parameters at the learning rate.
-        names: of the studies, for messages.
+        names: of the studies, for messages. data: `data_digest` of them.
     """
 
     def __init__(
@@ -96,10 +96,11 @@ class KitTrainer(checkpoints.SealedTrainer):
         budget: Budget,
         groups: Callable[[nn.Module], list[dict]] | None = None,
         names: Sequence[str] | None = None,
+        data: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.facts = budget.facts(len(self.train_dataset))
+        self.facts = budget.facts(len(self.train_dataset)) | {"digest of ids, reports and images": data}
         self._budget, self._groups, self._names = budget, groups, names
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
         self._drawn: list[int] = []  # studies of this step
@@ -180,7 +181,7 @@ class KitTrainer(checkpoints.SealedTrainer):
         if not checkpoint:
             self.train()
             return
-        manifest = read_json(checkpoint / checkpoints.MANIFEST)
+        manifest = read_json(checkpoint / checkpoints.MANIFEST, checkpoints.MANIFEST_SHAPE)
         checkpoints.refuse_changes(manifest["settings"], self.facts, checkpoint.parent)
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:  # finished
@@ -230,6 +231,7 @@ def fit(
     resume: bool = False,
     groups: Callable[[nn.Module], list[dict]] | None = None,
     names: Sequence[str] | None = None,
+    data: str = "",
     callbacks: Sequence[TrainerCallback] = (),
     bf16: bool = False,
     **budget: Any,
@@ -240,7 +242,7 @@ def fit(
         model: returns a dict with `loss`.
         dataset: of study numbers; collate: numbers → batch. Randomness comes from torch's stream.
         resume: go on from the newest whole checkpoint in `out`, if there is one.
-        names: of the studies, for messages.
+        names: of the studies, for messages. data: their `data_digest`; a resumed run must have the same.
         bf16: the forward pass in bfloat16 where autocast allows it; weights stay float32.
         budget: fields of `Budget`; `steps`, `batch_size` and `learning_rate` are needed.
 
@@ -277,6 +279,7 @@ def fit(
         budget=plan,
         groups=groups,
         names=names,
+        data=data,
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
     )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from emrrg_lib.choices import check_choices
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import Indices, StudySet
@@ -21,10 +22,10 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_config, read_json, run_record, write_config, write_trained
+from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import per_process, random_streams
-from emrrg_lib.training.checkpoints import refuse_changes
+from emrrg_lib.training.checkpoints import refuse_changes, studies_digest
 from emrrg_lib.training.engine import fit, loss_history
 from emrrg_lib.tuning.policy import learning_rate_groups
 
@@ -88,7 +89,8 @@ class KeepBest(TrainerCallback):
         self.settings = model.settings.train
         self.every, self.offset = 1, 0  # steps between validations, steps of earlier parts
         self.file = run / "checkpoints" / "validation.json"
-        self.history: list[dict] = read_json(self.file) if resume and self.file.is_file() else []
+        known = resume and self.file.is_file()
+        self.history: list[dict] = read_json(self.file, list[VALIDATION]) if known else []
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step % self.every and state.global_step != state.max_steps:
@@ -139,6 +141,7 @@ def run_finetune(
             configuration (every difference is named); and what `fit` raises.
     """
     started, settings, state = time.time(), config.train, processes()
+    check_choices(config)
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
     with state.main_process_first():  # it fills the cache of images
@@ -183,6 +186,7 @@ def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> l
     drawn = Indices(
         len(train), [settings.abnormal_factor if is_abnormal(report) else 1 for report in train.reports]
     )
+    data = studies_digest([*train.studies, *keep.validation.studies])
     parts = (
         ("warm", settings.warm_steps, TokenCollator, 1.0),
         ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor),
@@ -208,6 +212,7 @@ def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> l
             save_steps=settings.save_steps,
             resume=resume,
             names=[study.id for study in train.studies],
+            data=data,
             callbacks=[keep],
             groups=partial(
                 learning_rate_groups,

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from emrrg_lib.config import Cleaning, Schedule
+from emrrg_lib.config import Cleaning, Pixels, Schedule
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole
@@ -47,7 +47,7 @@ class Stage2Config(Settings):
     Upstream's cosine falls once an epoch to 1e-6; here it falls every step, to 0.
     """
 
-    image_size: Count = 224
+    image_size: Pixels = 224
     text_encoder: str = "emilyalsentzer/Bio_ClinicalBERT"  # tiny | minilm | a hub id | a folder
     train_text: bool = True
     projection_dim: Count = 2048

@@ -208,3 +208,23 @@ def test_a_third_file_needs_texts(tmp_path):
 def test_the_rules_are_named_with_their_version():
     assert RULES.name.startswith("emrrg-rules-")
     assert RULES.label(["Cardiomegaly."], REFERENCES)[0]["Cardiomegaly"] == 1
+
+
+def labelled(file, *rows):
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("report", *OBSERVATIONS), *((text, *values) for text, values in rows)])
+    return file
+
+
+ONE, NONE = ["1"] + [""] * 13, [""] * 14
+
+
+@pytest.mark.parametrize("second", ["no effusion .", "no  effusion .", " no effusion .\n"])
+def test_one_text_with_two_labels_is_refused(tmp_path, second):
+    same = labelled(tmp_path / "same.csv", ("no effusion .", ONE), (second, ["1.0"] + [""] * 13))
+    assert from_csv([same], IDS).label(["no effusion ."], REFERENCES)[0]["No Finding"] == 1
+    file = labelled(tmp_path / "two.csv", ("no effusion .", ONE), ("clear", ONE), (second, NONE))
+    with pytest.raises(InputError, match=r"two.csv, row 3: the text 'no effusion .*No Finding: 1, then None"):
+        from_csv([file], IDS)
+    with pytest.raises(InputError, match="more.csv, row 1: the text"):
+        from_csv([same, labelled(tmp_path / "more.csv", (second, NONE))], IDS)

@@ -24,7 +24,7 @@ from emrrg_lib.interpret.page_example import (
     mask_outline,
 )
 from emrrg_lib.phantom import write_phantom
-from emrrg_lib.run_folder import write_config, write_predictions
+from emrrg_lib.run_folder import trace_file, write_config, write_predictions
 from emrrg_lib.trace import Trace
 
 VOID = {"meta", "img", "input", "br", "image", "use", "path"}
@@ -312,7 +312,7 @@ def runs(tmp_path_factory):
             run,
             [{"id": study.id, "reference": study.report, "hypothesis": f"{name} heart ."} for study in test],
         )
-    make_trace(views=2).save(root / "one" / "traces" / f"{test[0].id}.npz")
+    make_trace(views=2).save(trace_file(root / "one", test[0].id))
     return root
 
 
