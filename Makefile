@@ -4,6 +4,7 @@
 #   make lab    JupyterLab on the notebooks
 #   make lint   format, style and types as continuous integration checks them
 #   make test   every test not marked slow, gpu, browser or notebooks
+#   make test-floor   tests of the model with the oldest and the newest packages that are allowed
 #   make test-notebooks   run every notebook, unsolved and solved (seconds of each: at the end)
 #   make browser-test   notebook 07 in JupyterLab in a real Chromium (screenshots: runs/browser)
 #   make notebooks   execute the notebooks from their text twins and store the outputs
@@ -22,7 +23,10 @@ demo: .venv/.ready-core
 	$(BIN)/emrrg demo
 
 lab: .venv/.ready-core
-	$(BIN)/jupyter lab notebooks
+	@if [ "$$(id -u)" = 0 ]; then \
+	    echo "you are root: JupyterLab starts with --allow-root" >&2; \
+	    exec $(BIN)/jupyter lab --allow-root notebooks; \
+	else exec $(BIN)/jupyter lab notebooks; fi
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff format --check emrrg_lib tests notebooks
@@ -31,6 +35,9 @@ lint: .venv/.ready-dev
 
 test: .venv/.ready-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-floor:
+	@PYTHON="$(PYTHON)" sh .ci/test_floor.sh
 
 test-notebooks: .venv/.ready-dev
 	$(BIN)/python -m pytest -m notebooks --durations=0 $(PYTEST_ARGS)
@@ -47,4 +54,4 @@ notebooks: .venv/.ready-dev
 .venv/.ready-dev: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
 
-.PHONY: help demo lab lint test test-notebooks notebooks browser-test
+.PHONY: help demo lab lint test test-floor test-notebooks notebooks browser-test

@@ -24,6 +24,8 @@ import importlib
 import os
 from typing import Any
 
+from emrrg_lib.files import set_environment
+
 __version__ = "0.1.0"
 
 # By default a waiting thread of OpenMP spins for milliseconds, which takes time from other programs and its
@@ -63,6 +65,7 @@ _MODULE_OF = {  # name → module of the package
     "write_phantom": "phantom",
 }
 __all__ = sorted(_MODULE_OF)
+set_environment()  # before torch, transformers and numba are imported
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ def check_choices(config: EMRRGConfig, llm: PreTrainedConfig | None = None) -> N
 def _positions(name: str) -> int | None:
     """How many tokens a language model reads at once; None where no file on this machine says it."""
     try:
-        return _of(llm_config(name, local_files_only=True))
+        return _of(llm_config(name))
     except (OSError, ValueError):  # `load_llm` will say why
         return None
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, assign
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
@@ -287,9 +286,9 @@ def released_code(config: EMRRGConfig) -> EMRRGConfig:
 def preset(name: str) -> EMRRGConfig:
     """Returns the named preset. Raises InputError for an unknown name, with the close ones."""
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.3)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise InputError(f"unknown preset '{name}': {hint}there are {', '.join(PRESETS)}")
+        raise InputError(
+            f"unknown preset '{name}': {close_name(name, PRESETS)}there are {', '.join(PRESETS)}"
+        )
     return PRESETS[name]
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import glob
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import re
 import shutil
+import stat
+import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -25,14 +30,65 @@ class InputError(ValueError):
     """Bad user input; the message is one sentence: what is wrong, where, and what to do."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does."""
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """The handler of SIGTERM. Raises Terminated."""
+    raise Terminated
+
+
 KIT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, data, library
 TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
 ABLATIONS = KIT / "data" / "ablations"  # one table of rows an ablation
 
 
 def cache_folder(name: str) -> Path:
-    """The folder for converted weights or decoded images, in $EMRRG_CACHE or else in ~/.cache/emrrg."""
-    return Path(os.environ.get("EMRRG_CACHE") or Path.home() / ".cache" / "emrrg") / name
+    """The folder for converted weights or decoded images, in $EMRRG_CACHE or else in ~/.cache/emrrg.
+
+    Where the home folder cannot be written, as in a container with a foreign user id: in `temporary_caches`.
+    """
+    if named := os.environ.get("EMRRG_CACHE"):
+        return Path(named) / name
+    folder = Path(os.path.expanduser("~"), ".cache", "emrrg", name)  # a user may have no home: "~" is left
+    usable = folder.is_absolute() and (folder.exists() or can_write(folder))
+    return folder if usable else temporary_caches() / name
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which need not exist yet."""
+    nearest = existing_parent(folder)
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+@cache
+def temporary_caches() -> Path:
+    """This user's folder among the temporary ones; says once that it is used, and why."""
+    user = getattr(os, "getuid", lambda: 0)()
+    folder = Path(tempfile.gettempdir()) / f"emrrg-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
+        folder = Path(tempfile.mkdtemp(prefix="emrrg-"))  # numba runs what its cache holds: never another's
+    logging.getLogger("emrrg_lib").warning(
+        "the home folder cannot be written: caches go to %s; EMRRG_CACHE names another folder", folder
+    )
+    return folder
+
+
+def set_environment() -> None:
+    """Sets what libraries read when they are imported; a value that the user has set stays.
+
+    Models come from this machine only: `hf download` fetches them, or HF_HUB_OFFLINE=0 lets the libraries do
+    it. Numba keeps compiled kernels beside their modules, or else in a cache folder that can be written.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    named, kit = os.environ.get("NUMBA_CACHE_DIR"), Path(__file__).parent
+    beside = [kit / room / "__pycache__" for room in ("vision/kernels", "phantom")]
+    if not (named and can_write(Path(named))) and not all(map(can_write, beside)):
+        kept = cache_folder("numba")
+        os.environ["NUMBA_CACHE_DIR"] = str(kept if can_write(kept) else temporary_caches() / "numba")
 
 
 @contextmanager
@@ -114,6 +170,20 @@ def sha256(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text; where the hub was not asked, that the files are not here."""
+    text = str(error).strip() or repr(error)
+    if "couldn't connect to" in text or "offline mode" in text:  # HF_HUB_OFFLINE, or no network
+        return "it is not on this machine"
+    return text.splitlines()[0].rstrip(".")
+
+
+def close_name(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'tiny'? " where a known name is close, else nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{found[0]}'? " if found else ""
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

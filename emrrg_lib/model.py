@@ -18,12 +18,18 @@ from emrrg_lib.choices import check_choices
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.files import InputError
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
-from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, without_dropout
+from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, require_llm, without_dropout
 from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
 from emrrg_lib.vision.mamba import drop_cls
-from emrrg_lib.vision.weights import build_encoder, load_encoder
+from emrrg_lib.vision.weights import build_encoder, load_encoder, require_encoder
+
+
+def require_weights(config: EMRRGConfig) -> None:
+    """Raises InputError unless encoder and language model are on this machine; loads neither."""
+    require_encoder(config)
+    require_llm(config.llm.name)
 
 
 class EMRRG(nn.Module):
@@ -97,8 +103,10 @@ class EMRRG(nn.Module):
         """The model of a run folder, with its trained weights; on a GPU if there is one."""
         from emrrg_lib.run_folder import read_config  # a room above this one
 
-        model = cls.from_preset(read_config(run))
-        model.load_trained(Path(run) / "trained.safetensors")
+        config, trained = read_config(run), Path(run) / "trained.safetensors"
+        if not trained.is_file():  # cheaper to see than the language model
+            raise InputError(f"no trained weights at {trained}; finish the run with `emrrg train`")
+        model = cls.from_preset(config).load_trained(trained)
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def load_trained(self, path: str | Path) -> EMRRG:

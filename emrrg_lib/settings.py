@@ -19,7 +19,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 
 MOST, _WHY = 10**9, "no machine counts so far"  # of a number that has no tighter bound
 Count = Annotated[int, 1, MOST, _WHY]
@@ -63,7 +63,8 @@ def from_dict(values: dict[str, Any], kind: type, where: str) -> Any:
         raise InputError(f"{where} must be a JSON object, not {type(values).__name__}")
     hints = _hints(kind)
     if unknown := sorted(set(values) - set(hints)):
-        raise InputError(f"{where} has no setting '{unknown[0]}'; it has {', '.join(hints)}")
+        hint = close_name(unknown[0], hints)
+        raise InputError(f"{where} has no setting '{unknown[0]}'; {hint}it has {', '.join(hints)}")
     return kind(**{key: read(value, hints[key], f"{where}.{key}") for key, value in values.items()})
 
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 from emrrg_lib import __version__
 from emrrg_lib.cli import data, evaluate, model, train
-from emrrg_lib.files import DISK_FULL, InputError, existing_parent, file_errno
+from emrrg_lib.cli.parsing import Parser
+from emrrg_lib.files import DISK_FULL, InputError, Terminated, existing_parent, file_errno, terminate
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -41,18 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words after `emrrg`; None takes them from the command line.
     """
+    _print_anything()
     options = _parser().parse_args(arguments)
     target = getattr(options, options.writes) if options.writes else None
     try:
         if target is not None:
             _require_writable(target)
         first = os.environ.get("RANK", "0") == "0"  # torchrun: only one process prints
-        with nullcontext() if first else redirect_stdout(StringIO()):
+        with _sigterm_stops(), nullcontext() if first else redirect_stdout(StringIO()):
             return options.run_command(options)
     except KeyboardInterrupt as stop:
+        by, code = ("SIGTERM", 143) if isinstance(stop, Terminated) else ("Ctrl-C", 130)
         saved = f"; {stop}" if str(stop) else ""
         again = "; the same command with --resume goes on from there" if hasattr(options, "resume") else ""
-        return _say(f"stopped by Ctrl-C, nothing half-written is left{saved}{again}", 130)
+        return _say(f"stopped by {by}, nothing half-written is left{saved}{again}", code)
     except BrokenPipeError:  # `emrrg info | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -63,6 +68,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _say(sentence, 2)
+
+
+def _print_anything() -> None:
+    """A character that the output cannot hold (cp1252, ascii) is replaced, here and in child processes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's stream holds everything
+            stream.reconfigure(errors="replace")
+    os.environ["PYTHONIOENCODING"] = f"{getattr(sys.stdout, 'encoding', None) or 'utf-8'}:replace"
+
+
+@contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: open files are removed, workers end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(sentence: str, code: int) -> int:
@@ -95,13 +121,14 @@ def _require_writable(out: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="emrrg",
         description="X-ray report generation by EMRRG, at three sizes: tiny, laptop and paper.",
         epilog="Start with `emrrg doctor`, then `emrrg demo`. Each command has its own --help.",
     )
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(run_command=lambda options: parser.print_help() or 0, writes="")
     for group in (train, data, evaluate, model):
         group.register(subparsers)
     return parser

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from emrrg_lib.config import ENCODERS
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 from emrrg_lib.settings import MOST
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the close one of the words that an argument may be."""
+
+    def error(self, message: str) -> NoReturn:
+        if found := re.search(r"invalid choice: '?([^']*?)'? \(choose from (.*)\)", message):
+            hint = close_name(found[1], re.findall(r"[\w.+-]+", found[2]))
+            message += f"; {hint.strip()}" if hint else ""
+        super().error(message)
 
 
 def add_command(
@@ -29,14 +40,15 @@ def add_command(
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run_command=function, writes=writes)
+    alone = function or (lambda options: command.print_help() or 0)  # a group without its command
+    command.set_defaults(run_command=alone, writes=writes)
     return command
 
 
 def add_group(subparsers, name: str, summary: str, *examples: str):
     """Adds a command that is a group of commands; returns their subparsers."""
     group = add_command(subparsers, name, None, *examples, summary=summary)
-    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    return group.add_subparsers(title="commands", metavar="COMMAND")
 
 
 def choices(kind: type, field: str) -> list[str]:

@@ -202,10 +202,12 @@ def ablate(options: Namespace) -> int:
     """
     from emrrg_lib.config import preset
     from emrrg_lib.training.ablation import run_ablation
-    from emrrg_lib.training.ablation_rows import check_values, read_rows
+    from emrrg_lib.training.ablation_rows import check_values, read_rows, require_some_weights
 
     config, out = preset(options.preset), options.out or Path("runs/ablations") / options.name
-    check_values(config, read_rows(options.name, options.rows), options.values)  # before anything is drawn
+    rows = read_rows(options.name, options.rows)
+    check_values(config, rows, options.values)  # before anything is drawn
+    require_some_weights(config, rows, options.values)
     data = options.data or _phantom(out / "data", options.studies, config)
     table, refused = run_ablation(
         options.name, config, data, out, options.seeds, options.values, options.rows

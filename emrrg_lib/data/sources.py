@@ -176,6 +176,12 @@ class Dataset:
             raise InputError(f"{self.caption}: there is no study in split {name!r}, only in {known}")
         return found
 
+    def require_images(self, *splits: str) -> None:
+        """Raises InputError for an image of these splits that is not there, before one is decoded."""
+        for path in (path for name in splits for study in self.split(name) for path in study.images):
+            if not path.is_file():
+                raise InputError(f"no image file at {path}: check the path")
+
 
 def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None = None) -> Dataset:
     """Reads a data folder, or the one file that describes it, in any layout the kit knows.

@@ -16,7 +16,7 @@ import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.evaluation.metrics import columns
-from emrrg_lib.files import KIT, InputError, plain_cell, text_table
+from emrrg_lib.files import KIT, InputError, close_name, plain_cell, text_table
 from emrrg_lib.run_folder import read_metrics
 
 FOLDER = KIT / "data" / "published"
@@ -49,7 +49,8 @@ def published(table: str) -> pd.DataFrame:
     """
     known = sorted(path.stem for path in FOLDER.glob("*.csv"))
     if table not in known:
-        raise InputError(f"there is no published table '{table}'; there are {', '.join(known)}")
+        hint = close_name(table, known)
+        raise InputError(f"there is no published table '{table}'; {hint}there are {', '.join(known)}")
     frame = pd.read_csv(FOLDER / f"{table}.csv", dtype={"publication": str})
     texts = frame.columns.difference(list(columns()))
     return frame.assign(**{name: frame[name].fillna("") for name in texts})

@@ -58,7 +58,15 @@ class Live(widgets.VBox):
         """Draws the choice of the controls; a note is under the picture until the new one is there."""
         at = {name: control.value for name, control in self.controls.items()}
         self.read_out.value = _status(self.explorer.waiting(**at))
-        picture, buffer = self.explorer.draw(**at), io.BytesIO()
+        try:
+            self._show(self.explorer.draw(**at))
+        except Exception as error:  # the note must not stay; the cell or the log gets the traceback
+            self.picture.value = ""
+            self.read_out.value = _status(f"not drawn: {type(error).__name__}: {error}")
+            raise
+
+    def _show(self, picture: Picture) -> None:
+        buffer = io.BytesIO()
         picture.savefig(buffer, format="png", dpi=_LIVE_DPI, pil_kwargs={"compress_level": 1})  # for haste
         source = base64.b64encode(buffer.getvalue()).decode("ascii")
         width = round(picture.get_figwidth() * 100)

@@ -70,7 +70,13 @@ const start = (draw) => {
       field.nextElementSibling.textContent = name;
       field.setAttribute("aria-valuetext", name);
     }
-    document.getElementById("told").textContent = draw(choice());
+    const told = document.getElementById("told");
+    try {
+      told.textContent = draw(choice());
+    } catch (error) {
+      told.textContent = `not drawn: ${error}`;
+      throw error;
+    }
   };
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());

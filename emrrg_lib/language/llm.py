@@ -8,8 +8,8 @@ report is cut to `max_length` before the end symbol is added; decoding gives the
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from emrrg_lib.files import TINY_DIR, InputError, atomic_path, cache_folder
+from emrrg_lib.files import TINY_DIR, InputError, atomic_path, cache_folder, first_line
 from emrrg_lib.language.prompt import text_ids
 
 
@@ -119,11 +119,8 @@ def load_llm(
         InputError: the model is missing, gated, incomplete or cannot be reached: what to download and
             where to put it; or its tokenizer has no end symbol.
     """
-    try:
+    with _explained(name):
         llm, tokenizer = _read_llm(_find(name), dtype)
-    except Exception as error:  # every library on the way has its own kinds
-        first = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-        raise InputError(f"cannot load the language model '{name}' ({first}); {_advice(name)}") from error
     prepare_tokenizer(tokenizer)
     # some models bring sampling and penalties, but the config alone chooses how reports are written
     llm.generation_config = GenerationConfig(
@@ -139,18 +136,35 @@ def build_llm(
 ) -> PreTrainedModel:
     """The architecture of a named entry (or folder, or hub id) with random weights, in eval mode.
 
-    Works under `torch.device("meta")`; `device` None: where torch creates tensors.
+    Works under `torch.device("meta")`; `device` None: where torch creates tensors. Raises InputError for a
+    model that is not on this machine.
     """
     config = llm_config(name)
-    with nullcontext() if device is None else torch.device(device):
+    with _explained(name), nullcontext() if device is None else torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
-def llm_config(name: str, **options: Any) -> PreTrainedConfig:
-    """The architecture of a named entry, a folder or a hub id; `options` of `from_pretrained`."""
+def llm_config(name: str) -> PreTrainedConfig:
+    """The architecture of a named entry, a folder, a hub id or a GGUF file; InputError if it is not here."""
     if name in NAMED:
         return NAMED[name].config()
-    return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+    with _explained(name):
+        return _read_config(name)
+
+
+def require_llm(name: str) -> None:
+    """Raises InputError unless a language model is on this machine; reads its configuration only."""
+    with _explained(name):
+        _read_config(_find(name))
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every library on the way has its own kinds
+        why = first_line(error)
+        raise InputError(f"cannot load the language model '{name}' ({why}); {_advice(name)}") from error
 
 
 def _find(name: str) -> str:
@@ -178,12 +192,23 @@ def _convert_smollm2(folder: Path) -> None:
             tokenizer.save_pretrained(temporary)
 
 
-def _read_llm(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def _options(source: str) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` takes for a folder, a hub id or a GGUF file."""
     path, options = Path(source), {"trust_remote_code": False}
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise FileNotFoundError("there is no such file")
-        source, options["gguf_file"] = str(path.parent), path.name
+    if path.suffix != ".gguf":
+        return source, options
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    return str(path.parent), options | {"gguf_file": path.name}
+
+
+def _read_config(source: str) -> PreTrainedConfig:
+    source, options = _options(source)
+    return AutoConfig.from_pretrained(source, **options)
+
+
+def _read_llm(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    source, options = _options(source)
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     llm, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers

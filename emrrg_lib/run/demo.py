@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import SPLITS
 from emrrg_lib.evaluation.other_labelers import RULES, Labeler
 from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import evaluate_run
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.interpret.page import write_run_page
-from emrrg_lib.model import EMRRG
+from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
@@ -41,6 +43,7 @@ def run_demo(
     config = config or preset("tiny")
     train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
     config = replace(config, train=train)
+    require_weights(config)
     data = out / "data"
     wanted = {"seed": seed, "studies": studies}
     if not _holds(data, wanted):
@@ -65,6 +68,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     state = processes()
     if not (run / "predictions.jsonl").is_file():
         record = read_json(run / "run.json", TRAINED_RECORD)
+        read_dataset(record["data"], record["seed"]).require_images(*SPLITS)  # before the model is loaded
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler)

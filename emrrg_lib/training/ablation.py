@@ -22,6 +22,7 @@ from tqdm import tqdm
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.sources import Dataset, read_dataset
+from emrrg_lib.data.study import SPLITS
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.baselines import constant_report, shuffled
 from emrrg_lib.evaluation.intervals import point_scores, system_statistics
@@ -92,6 +93,7 @@ def run_ablation(
     rows, started = read_rows(name, only), time.time()
     check_values(config, rows, values)  # a wrong one stops here, not in every row
     dataset = read_dataset(data, config.train.seed)
+    dataset.require_images(*SPLITS)
     constant = constant_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
     refused: dict[str, str] = {}

@@ -19,8 +19,8 @@ from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import read_table
 from emrrg_lib.evaluation.metrics import columns
 from emrrg_lib.evaluation.published import published
-from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, processes
-from emrrg_lib.language.llm import NAMED
+from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, close_name, processes
+from emrrg_lib.language.llm import NAMED, require_llm
 from emrrg_lib.settings import assign
 from emrrg_lib.training.pretrain import (
     STAGE1,
@@ -34,7 +34,7 @@ from emrrg_lib.training.pretrain import (
 from emrrg_lib.training.stage2 import load_text_encoder
 from emrrg_lib.tuning.policy import apply_policy
 from emrrg_lib.vision.hf_backbone import HFBackbone
-from emrrg_lib.vision.weights import load_vision_encoder, save_vision_encoder
+from emrrg_lib.vision.weights import load_vision_encoder, require_encoder, save_vision_encoder
 
 FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
 STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of such a setting, any recipe
@@ -70,10 +70,13 @@ def names() -> list[str]:
 def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
     """The rows of an ablation, all or those in `only`. Raises InputError for an unknown name."""
     if name not in names():
-        raise InputError(f"there is no ablation '{name}'; there are {', '.join(names())}")
+        hint = close_name(name, names())
+        raise InputError(f"there is no ablation '{name}'; {hint}there are {', '.join(names())}")
     rows = [Row(**values) for values in read_table(ABLATIONS / f"{name}.csv", FIELDS).to_dict("records")]
-    if unknown := set(only) - {row.row for row in rows}:
-        raise InputError(f"{name} has no row '{min(unknown)}'; it has {', '.join(row.row for row in rows)}")
+    known = [row.row for row in rows]
+    if unknown := set(only) - set(known):
+        hint = close_name(min(unknown), known)
+        raise InputError(f"{name} has no row '{min(unknown)}'; {hint}it has {', '.join(known)}")
     return [row for row in rows if not only or row.row in only]
 
 
@@ -125,6 +128,21 @@ def check_values(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]
                     f"{prefix}{words[0]}: no row here is pre-trained by {stage}; leave it out, "
                     "or choose a table such as cxpmrg-table4"
                 )
+
+
+def require_some_weights(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]) -> None:
+    """Raises InputError where no row has its weights on this machine; one row that has them is enough."""
+    reasons = []
+    for row in rows:
+        try:
+            chosen = row_config(config, row, values)
+            require_llm(chosen.llm.name)
+            if not (row.stage1 or row.stage2):
+                require_encoder(chosen)
+            return
+        except InputError as reason:
+            reasons.append(reason)
+    raise reasons[0]
 
 
 def hybrid_layers(choice: str, count: int) -> tuple[int, ...]:

@@ -248,7 +248,7 @@ def fit(
 
     Raises:
         InputError: a loss that is not finite, no memory, a full disk, or a resume with other settings.
-        KeyboardInterrupt: after Ctrl-C, when a checkpoint of the step is saved.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when a checkpoint of the step is saved.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()

@@ -21,7 +21,7 @@ from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import text_batch
-from emrrg_lib.model import EMRRG
+from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import per_process, random_streams
@@ -144,8 +144,10 @@ def run_finetune(
     check_choices(config)
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
-    with state.main_process_first():  # it fills the cache of images
-        dataset = read_dataset(data_dir, settings.seed)
+    require_weights(config)  # the cheap checks come first: images are decoded once all else is there
+    dataset = read_dataset(data_dir, settings.seed)
+    dataset.require_images("train", "val")
+    with state.main_process_first():  # which fills the cache of images
         train, validation = (StudySet(dataset.split(name), config) for name in ("train", "val"))
     model = EMRRG.from_preset(config).to(state.device)
     if settings.gradient_checkpointing:

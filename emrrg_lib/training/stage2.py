@@ -29,7 +29,7 @@ from transformers import (
 
 from emrrg_lib.config import Cleaning, Pixels, Schedule
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.files import TINY_DIR, InputError, atomic_path
+from emrrg_lib.files import TINY_DIR, InputError, atomic_path, first_line
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole
 from emrrg_lib.vision.mamba import VisionMamba
 
@@ -130,9 +130,8 @@ def load_text_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"cannot load the text encoder '{name}' ({first}); download it with "
+            f"cannot load the text encoder '{name}' ({first_line(error)}); download it with "
             f"`hf download {name} --local-dir models/{Path(name).name}` and name that folder"
         ) from error
     if model.config.is_encoder_decoder:

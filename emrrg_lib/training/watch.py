@@ -1,4 +1,4 @@
-"""Around a training: the loss curve, saved and live; Ctrl-C; and the memory of the machine."""
+"""Around a training: the loss curve, saved and live; Ctrl-C and SIGTERM; and the memory of the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import Trainer, TrainerCallback
 
-from emrrg_lib.files import InputError, any_process, write_text
+from emrrg_lib.files import InputError, Terminated, any_process, write_text
 
 COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
 TWICE = 2.0  # seconds: torchrun sends a Ctrl-C once more to processes that already got it
@@ -60,30 +60,34 @@ def in_notebook() -> bool:
 
 
 class StopOnSignal(TrainerCallback):
-    """A context in which Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
+    """A context in which Ctrl-C or SIGTERM ends the step, saves a checkpoint and raises KeyboardInterrupt.
 
-    A second Ctrl-C stops at once. Only the main thread gets signals; in another thread nothing changes.
+    A second signal stops at once. Only the main thread gets signals; in another thread nothing changes.
     """
+
+    KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
     def __init__(self, trainer: Trainer) -> None:
         trainer.add_callback(self)
-        self.trainer, self.asked, self.before = trainer, 0.0, None
+        self.trainer, self.asked, self.before = trainer, 0.0, {}
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._note)
+            self.before = {number: signal.signal(number, self._note) for number in self.KINDS}
         return self
 
     def __exit__(self, *error) -> None:
         for callback in self.trainer.callback_handler.callbacks:
             if bar := getattr(callback, "training_bar", None):
                 bar.close()  # the next message is printed below it
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _note(self, number, frame) -> None:
+        self.kind = self.KINDS[number]
         if self.asked and time.monotonic() - self.asked > TWICE:
-            raise KeyboardInterrupt
+            raise self.kind
         self.asked = self.asked or time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
@@ -92,7 +96,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if self.asked:
-            raise KeyboardInterrupt(f"step {state.global_step} is saved in {args.output_dir}")
+            raise self.kind(f"step {state.global_step} is saved in {args.output_dir}")
 
 
 def keep_freed_memory() -> None:

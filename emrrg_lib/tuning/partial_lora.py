@@ -21,7 +21,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from emrrg_lib.config import PartialLoRAConfig
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 from emrrg_lib.vision.mamba import DIRECTIONS, RowBlockLinear, VisionMamba
 
 EVERY = "(" + "|".join(DIRECTIONS) + ")"  # direction
@@ -105,7 +105,10 @@ def apply_partial_lora(encoder: VisionMamba, config: PartialLoRAConfig) -> PeftM
         InputError: an unknown or repeated target, or no target.
     """
     if unknown := [t for t in config.targets if t not in TARGETS]:
-        raise InputError(f"unknown Partial LoRA target '{unknown[0]}'; choose from {', '.join(TARGETS)}")
+        hint = close_name(unknown[0], TARGETS)
+        raise InputError(
+            f"unknown Partial LoRA target '{unknown[0]}'; {hint}choose from {', '.join(TARGETS)}"
+        )
     if not config.targets or len(set(config.targets)) < len(config.targets):
         raise InputError(f"Partial LoRA needs distinct targets, got {list(config.targets)}")
     first, *others = config.targets

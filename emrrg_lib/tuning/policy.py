@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from emrrg_lib.config import EMRRGConfig, EncoderConfig, EncoderTuning
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, close_name
 from emrrg_lib.vision.mamba import VisionMamba
 
 
@@ -94,7 +94,9 @@ def apply_policy(config: EMRRGConfig, name: str) -> EMRRGConfig:
     Raises InputError for an unknown name.
     """
     if name not in POLICIES:
-        raise InputError(f"unknown policy '{name}'; choose from {', '.join(POLICIES)}")
+        raise InputError(
+            f"unknown policy '{name}'; {close_name(name, POLICIES)}choose from {', '.join(POLICIES)}"
+        )
     policy, llm = POLICIES[name], config.llm
     if policy.llm != "hybrid":
         shown = "all" if llm.visual_in_prompt == "none" else llm.visual_in_prompt

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from emrrg_lib.files import InputError, cache_folder
+from emrrg_lib.files import InputError, cache_folder, first_line
 from emrrg_lib.vision.mamba import check_images
 
 NAMED = {  # name → hub id, architecture, sizes (those of the hub's file; ViTConfig's defaults are base)
@@ -89,6 +89,11 @@ def load_hf_backbone(source: str, image_size: int) -> HFBackbone:
     return HFBackbone(_read(partial(_without_pooling, AutoModel.from_pretrained), source), image_size)
 
 
+def require_hf_backbone(source: str) -> None:
+    """Raises InputError unless the model is on this machine; reads its configuration only."""
+    _read(AutoConfig.from_pretrained, source)
+
+
 def _without_pooling(make: Callable[..., PreTrainedModel], source) -> PreTrainedModel:
     """Without the pooling layer, whose parameters act on no token; not every model has this option."""
     try:
@@ -103,10 +108,11 @@ def _read(read: Callable, source: str):
     try:
         return read(str(folder) if (folder / "config.json").is_file() else hub)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
         advice = (
             "the folder has to hold config.json and the weights"
             if Path(source).is_absolute()
             else f"download it with `hf download {hub} --local-dir {folder}`"
         )
-        raise InputError(f"cannot load the vision model '{source}' ({first}); {advice}") from error
+        raise InputError(
+            f"cannot load the vision model '{source}' ({first_line(error)}); {advice}"
+        ) from error

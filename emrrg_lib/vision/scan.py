@@ -38,8 +38,12 @@ def unavailable(backend: str) -> str | None:
 
 
 @functools.cache
-def _announce(device: str, backend: str) -> None:
-    log.info("selective scan on %s: backend '%s'", device, backend)
+def _announce(device: str, backend: str, missing: str | None) -> None:
+    if missing is None:
+        log.info("selective scan on %s: backend '%s'", device, backend)
+    else:
+        slow = "the reference loop runs instead, many times as slow; `emrrg doctor` says what to do"
+        log.warning("no scan kernel for %s (%s): %s", device, missing, slow)
 
 
 def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
@@ -50,9 +54,10 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torc
     """
     if backend == "auto":
         wanted = "cuda" if device.type == "cuda" else "cpu"
-        usable = device.type in ("cuda", "cpu") and dtype != torch.float64 and unavailable(wanted) is None
-        chosen = wanted if usable else "reference"
-        _announce(device.type, chosen)
+        fits = device.type in ("cuda", "cpu") and dtype != torch.float64
+        missing = unavailable(wanted) if fits else None
+        chosen = wanted if fits and missing is None else "reference"
+        _announce(device.type, chosen, missing)
         return chosen
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend '{backend}'; choose auto, {', '.join(BACKENDS)}")

@@ -7,17 +7,19 @@ import logging
 import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emrrg_lib.config import EMRRGConfig, EncoderConfig
 from emrrg_lib.files import TINY_DIR, InputError, atomic_path
-from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone
+from emrrg_lib.vision.hf_backbone import build_hf_backbone, load_hf_backbone, require_hf_backbone
 from emrrg_lib.vision.mamba import DIRECTIONS, VisionMamba
 
 PREFIX = "visual_encoder."
@@ -36,6 +38,44 @@ def save_vision_encoder(encoder: VisionMamba, path: str | Path) -> Path:
     return Path(path)
 
 
+class _NumberType:
+    """In place of `numpy.dtype` in a pickle: a number's type, of which nothing but its code is kept."""
+
+    def __init__(self, code: str, *flags: object) -> None:
+        if not re.fullmatch(r"[biuf][1248]", code):
+            raise ValueError(f"a NumPy value of type {code!r} is not a plain number")
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        self.code = (">" if state[1] == ">" else "<") + self.code
+
+
+def _number(kind: _NumberType, raw: bytes) -> float | int | bool:
+    return np.frombuffer(raw, kind.code, count=1)[0].item()
+
+
+# What training scripts put beside the tensors (NOTES A5): (what is made, full name in the pickle). Nothing of
+# the named libraries is imported or run; torch fills plain dicts only, so Lightning's becomes one.
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    SimpleNamespace,
+    (frozenset, "builtins.frozenset"),
+    *(
+        (dict, f"{module}.AttributeDict")
+        for package in ("lightning.fabric", "lightning_fabric", "lightning.pytorch", "pytorch_lightning")
+        for module in (f"{package}.utilities.data", f"{package}.utilities.parsing")
+    ),
+    *(
+        (PureWindowsPath if "Windows" in name else PurePosixPath, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")  # the second: Python 3.13
+        for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    ),
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+]
+
+
 def read_tensors(source: str | Path) -> dict[str, Tensor]:
     """Reads a `.safetensors` or a `.pth` file (`weights_only=True`: nothing in it is run).
 
@@ -48,8 +88,7 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # upstream's stage-1 files hold their command line, a Namespace of plain values (NOTES A5)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_PLAIN):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"GLOBAL (\S+)", str(error))
@@ -59,12 +98,18 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
             f"{path} would run code when loaded and is refused (it needs {needs[1]}); "
             "save its tensors as safetensors first"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+    except Exception as error:  # a damaged pickle fails in any way
         raise InputError(f"{path} is not a readable checkpoint ({error}); fetch it again") from error
-    inner = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
-    if not isinstance(inner, Mapping) or not any(isinstance(v, Tensor) for v in inner.values()):
-        raise InputError(f"{path} holds no tensors under names; give an encoder checkpoint")
-    return {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+    return _tensors(loaded, path)
+
+
+def _tensors(loaded: Any, source: object) -> dict[str, Tensor]:
+    """The tensors under names; upstream's container `model` and Lightning's `state_dict` are opened."""
+    inner = loaded if isinstance(loaded, Mapping) else {}
+    inner = next((inner[k] for k in ("model", "state_dict") if isinstance(inner.get(k), Mapping)), inner)
+    if tensors := {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}:
+        return tensors
+    raise InputError(f"{source} holds no tensors under names; give an encoder checkpoint")
 
 
 def resize_positions(table: Tensor, side: int) -> Tensor:
@@ -124,8 +169,8 @@ def load_vision_encoder(
     """Builds the encoder that a checkpoint holds.
 
     Args:
-        source: a file or a dict of tensors in upstream's names, with or without the `model`
-            container and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
+        source: a file or a dict of tensors in upstream's names, with or without a container (`model` or
+            `state_dict`) and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
             expanded, see `expand_stage1`; a warning lists the new tensors.
         image_size: resize the position table to this image size; None keeps the size of the file.
         drop_path: rate of the new encoder.
@@ -134,7 +179,8 @@ def load_vision_encoder(
         InputError: a file that cannot be read, or keys that are missing, unexpected or of another shape;
             the sentence lists them.
     """
-    tensors = dict(source) if isinstance(source, Mapping) else read_tensors(source)
+    given = isinstance(source, Mapping)
+    tensors = _tensors(source, "the given dict") if given else read_tensors(source)
     if any(k.startswith(PREFIX) for k in tensors):
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
     config = infer_config(tensors, image_size)
@@ -182,6 +228,27 @@ def build_encoder(config: EMRRGConfig) -> nn.Module:
     return VisionMamba(config.encoder)
 
 
+def require_encoder(config: EMRRGConfig) -> None:
+    """Raises InputError unless the pre-trained encoder is on this machine; reads none of its weights."""
+    if config.encoder.kind == "hf":
+        require_hf_backbone(config.encoder_weights)
+    else:
+        _encoder_file(config)
+
+
+def _encoder_file(config: EMRRGConfig) -> Path:
+    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
+    if source.is_file():
+        return source
+    if config.encoder_weights.startswith("mambaxray"):
+        raise InputError(
+            f"the encoder weights '{config.encoder_weights}' are not here: download "
+            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
+            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
+        )
+    raise InputError(f"no checkpoint at {source}: check the path")
+
+
 def load_encoder(config: EMRRGConfig) -> nn.Module:
     """The encoder of a configuration with its pre-trained weights.
 
@@ -190,13 +257,7 @@ def load_encoder(config: EMRRGConfig) -> nn.Module:
     """
     if config.encoder.kind == "hf":
         return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
-    source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
-    if config.encoder_weights.startswith("mambaxray") and not source.is_file():
-        raise InputError(
-            f"the encoder weights '{config.encoder_weights}' are not here: download "
-            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
-            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
-        )
+    source = _encoder_file(config)
     encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
     if encoder.config != config.encoder:
         raise InputError(

@@ -1,6 +1,7 @@
 """The command line: help, exit codes, and one sentence for every kind of bad input."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -69,9 +70,7 @@ def test_every_command_has_help_with_an_example(words, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        [],
         ["dmo"],
-        ["data"],
         ["train"],
         ["generate", "--run", "x"],
         ["pretrain", "huge"],
@@ -88,6 +87,116 @@ def test_wrong_words_end_with_two(words, capsys, tmp_path, monkeypatch):
         cli.main(words)
     assert stop.value.code == 2 and "error:" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["pretrain"], ["course"], ["bench"]])
+def test_a_group_alone_prints_its_help(words, capsys):
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(" ".join(["usage: emrrg", *words])) and "\ncommands:\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "close"),
+    [
+        (["trian"], "train"),
+        (["evalaute"], "evaluate"),
+        (["Doctor"], "doctor"),
+        (["data", "phantoms"], "phantom"),
+        (["pretrain", "stage-2"], "stage2"),
+        (["bench", "scna"], "scan"),
+        (["data", "fetch", "iu_xray"], "iu-xray"),
+        (["evaluate", "comapre", "a", "b"], "compare"),
+        (["generate", "--run", "x", "--data", "d", "--out", "o", "--split", "tset"], "test"),
+        (["info", "--encoder", "lrage"], "large"),
+        (["pretrain", "stage1", "--objective", "mea"], "mae"),
+    ],
+)
+def test_a_misspelt_word_suggests_the_close_one(words, close, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2 and f"did you mean '{close}'?" in capsys.readouterr().err
+
+
+def test_a_word_that_is_like_no_other_suggests_nothing(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["qqqqq"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "close"),
+    [
+        (["info", "--policy", "lora-X+inproj"], "lora-x+in_proj"),
+        (["info", "--policy", "table5_3"], "table5-3"),
+        (["ledger", "--policy", "ful"], "full"),
+        (["ablate", "tabel5", "--out", "x"], "table5"),
+        (["ablate", "gates", "--out", "x"], "gate"),
+        (["ablate", "gate", "--rows", "statik", "--out", "x"], "static"),
+        (["ablate", "gate", "--set", "train.warmsteps=3", "--out", "x"], "warm_steps"),
+        (["train", "--data", "d", "--out", "o", "--set", "train.batchsize=3"], "batch_size"),
+        (["train", "--data", "d", "--out", "o", "--preset", "iuxray"], "iu-xray"),
+    ],
+)
+def test_a_misspelt_name_suggests_the_close_one(words, close, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert f"did you mean '{close}'?" in sentence(capsys) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["nosuch/model", "nosuch", "./nofolder", "/no/folder", "none.gguf", "a b/c", "x" * 60]
+)
+@pytest.mark.parametrize("command", ["info", "ledger"])
+def test_a_language_model_that_is_not_here_is_one_sentence(command, name, capsys):
+    assert cli.main([command, "--llm", name]) == 2
+    assert f"cannot load the language model '{name}'" in sentence(capsys)
+
+
+# ------------------------------------------------------------------------- where and what is printed
+
+ANY_TEXT = "tiny → 96 × 96, α = β, “x” … \ud800"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8", "ascii:strict", "cp1252:strict"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_text_that_the_output_cannot_hold_is_replaced(encoding, stream):
+    say = f"import sys; print({ANY_TEXT!a}, file=sys.{stream}, flush=True)"
+    code = (
+        "import subprocess, sys\nfrom emrrg_lib import cli\nfrom emrrg_lib.cli import model\n"
+        f"def doctor(options):\n    exec({say!r})\n"
+        f"    return subprocess.run([sys.executable, '-c', {say!r}]).returncode\n"
+        "model.doctor = doctor\nsys.exit(cli.main(['doctor']))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert getattr(done, stream).count(b"tiny ") == 2
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["info"], ["ledger"], ["train", "--help"], ["info", "--llm", "α"]]
+)
+def test_commands_print_to_an_old_terminal(words):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "emrrg_lib", *words]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == (2 if "α" in words else 0) and b"Traceback" not in done.stderr
+
+
+def test_sigterm_ends_a_command_and_removes_its_open_files(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom emrrg_lib import cli\nfrom emrrg_lib.cli import train\n"
+        "from emrrg_lib.files import atomic_path\ndef demo(options):\n"
+        "    with atomic_path(options.out / 'a') as part:\n        part.write_text('half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "train.demo = demo\nsys.exit(cli.main(['demo', '--out', sys.argv[1]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 143 and done.stderr.startswith(
+        "emrrg: stopped by SIGTERM, nothing half-written"
+    )
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 # ------------------------------------------------------------------------------ bad input

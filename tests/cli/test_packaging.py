@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((KIT / "pyproject.toml").read_text(encoding="utf-8"))["p
 
 
 def name_and_bounds(spec):
-    """("torch", {">=2.4"}) of "torch>=2.4"."""
+    """("torch", {">=2.6"}) of "torch>=2.6"."""
     name, bounds = re.fullmatch(r"([\w.-]+)([^\[\]]*)", spec).groups()
     return name.lower(), set(filter(None, bounds.replace(" ", "").split(",")))
 
@@ -71,7 +71,7 @@ def test_extras_keep_compiled_gpu_packages_and_torchvision_out():
 
 
 def test_torch_is_pinned_only_in_the_constraints():
-    assert "torch>=2.4" in PROJECT["dependencies"]
+    assert "torch>=2.6" in PROJECT["dependencies"]
     assert re.search(r"^torch==[\d.]+$", (KIT / "constraints.txt").read_text(), re.MULTILINE)
 
 

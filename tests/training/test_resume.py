@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from emrrg_lib import cli
 from emrrg_lib.config import PRESETS, TrainConfig
 from emrrg_lib.data.study_set import Indices
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, Terminated
 from emrrg_lib.training import checkpoints, engine
 from emrrg_lib.training.engine import fit
 from emrrg_lib.training.watch import memory_explained
@@ -165,24 +165,26 @@ def test_out_of_memory_says_what_to_lower(tmp_path):
         torch.zeros(2, 3) @ torch.zeros(2, 3)  # any other error stays what it is
 
 
-def test_ctrl_c_saves_the_step_and_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("number, kind", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_saves_the_step_and_the_run_goes_on(tmp_path, number, kind):
     whole, trainer = toy(tmp_path / "whole")
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="step 5 is saved in"):
-        toy(tmp_path / "part", callbacks=[at_step(5, lambda: os.kill(os.getpid(), signal.SIGINT))])
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match="step 5 is saved in") as stop:
+        toy(tmp_path / "part", callbacks=[at_step(5, lambda: os.kill(os.getpid(), number))])
+    assert stop.type is kind and signal.getsignal(number) is before
     assert (tmp_path / "part" / "checkpoint-5").is_dir()
     resumed, again = toy(tmp_path / "part", resume=True)
     assert torch.equal(whole.line.weight, resumed.line.weight)
     assert engine.loss_history(trainer) == engine.loss_history(again)
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, number):
     monkeypatch.setattr("emrrg_lib.training.watch.TWICE", 0.0)
 
     def twice():
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(0.01)
 
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -190,14 +192,17 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     assert not str(stop.value) and not (tmp_path / "checkpoint-5").exists()
 
 
-def test_the_command_line_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "kind, code, name", [(KeyboardInterrupt, 130, "Ctrl-C"), (Terminated, 143, "SIGTERM")]
+)
+def test_the_command_line_says_how_to_go_on(capsys, monkeypatch, tmp_path, kind, code, name):
     def stopped(*arguments):
-        raise KeyboardInterrupt("step 7 is saved in here")
+        raise kind("step 7 is saved in here")
 
     monkeypatch.setattr("emrrg_lib.training.finetune.run_finetune", stopped)
-    assert cli.main(["train", "--data", "x", "--out", str(tmp_path / "run")]) == 130
+    assert cli.main(["train", "--data", "x", "--out", str(tmp_path / "run")]) == code
     said = capsys.readouterr().err
-    assert "stopped by Ctrl-C" in said and "step 7 is saved in here" in said and "--resume" in said
+    assert f"stopped by {name}" in said and "step 7 is saved in here" in said and "--resume" in said
 
 
 def test_resume_takes_the_newest_whole_checkpoint_and_names_the_others(tmp_path, caplog):

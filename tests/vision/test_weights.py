@@ -3,8 +3,12 @@
 import argparse
 import dataclasses
 import os
+import pathlib
 import pickle
 import re
+import sys
+import types
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -66,6 +70,154 @@ def test_round_trip(encoder, tmp_path):
 def test_pth_files_in_every_container(encoder, tmp_path, content):
     torch.save(content(encoder.state_dict()), tmp_path / "a.pth")
     assert same(load_vision_encoder(tmp_path / "a.pth"), encoder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda t: {"model": prefixed(t)},
+        lambda t: {"model": t, "config": {"lr": 1e-4}},
+        lambda t: {"state_dict": prefixed(t), "epoch": 3, "hyper_parameters": {}},
+        lambda t: {"model": OrderedDict(prefixed(t) | {"llama_proj.weight": torch.ones(2)}), "step": 1},
+        lambda t: prefixed(t) | {"step": 3, 7: torch.ones(1)},
+    ],
+)
+def test_a_dict_in_every_container(encoder, content):
+    assert same(load_vision_encoder(content(encoder.state_dict())), encoder)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"model": {}}, {"model": {"a": 1}}, {"model": None, "state_dict": [1]}]
+)
+def test_a_dict_without_tensors_is_refused(content):
+    with pytest.raises(InputError, match="the given dict holds no tensors"):
+        load_vision_encoder(content)
+
+
+def save_with_foreign(path, monkeypatch, module, name, make):
+    """Saves {"model": …, "config": make(class)} where the class is of a module that is gone afterwards."""
+    with monkeypatch.context() as patch:
+        parts = module.split(".")
+        for number in range(len(parts)):
+            whole = ".".join(parts[: number + 1])
+            patch.setitem(sys.modules, whole, types.ModuleType(whole))
+        kind = type(name, (dict,), {"__module__": module, "__getattr__": _attribute})
+        setattr(sys.modules[module], name, kind)
+        torch.save(make(kind), path)
+
+
+def _attribute(self, key):
+    try:
+        return self[key]
+    except KeyError as error:
+        raise AttributeError(key) from error
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+        "lightning.pytorch.utilities.parsing",
+        "pytorch_lightning.utilities.parsing",
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_saved_with_lightnings_hyper_parameters_load_without_lightning(
+    encoder, tmp_path, monkeypatch, module, zipped
+):
+    path = tmp_path / "MambaXrayCLIP-B.pth"
+    values = {
+        "lr": 1e-4,
+        "devices": [0, 1],
+        "args": argparse.Namespace(out=pathlib.Path("save")),
+        "none": None,
+    }
+
+    def make(kind):
+        nested = kind(values, inner=kind(a=kind()))
+        return {"model": prefixed(encoder.state_dict()), "config": nested, "epoch": 3, "step": 9}
+
+    assert module.split(".")[0] not in sys.modules
+    save_with_foreign(path, monkeypatch, module, "AttributeDict", make)
+    assert module not in sys.modules
+    assert same(load_vision_encoder(path), encoder)
+    assert module.split(".")[0] not in sys.modules  # nothing of it was imported
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pathlib.Path("a/b"),
+        pathlib.PureWindowsPath("c:/a"),
+        argparse.Namespace(a=[argparse.Namespace()]),
+        types.SimpleNamespace(a=1),
+        OrderedDict(a=1),
+        Counter("abc"),
+        {1, 2},
+        frozenset({1}),
+        np.float64(0.25),
+        np.float32(2),
+        np.int64(-3),
+        np.uint8(200),
+        np.bool_(True),
+        torch.float16,
+        torch.device("cpu"),
+        torch.Size([2]),
+    ],
+)
+def test_plain_values_beside_the_tensors_are_read(encoder, tmp_path, value):
+    torch.save({"model": encoder.state_dict(), "best": value}, tmp_path / "a.pth")
+    assert same(load_vision_encoder(tmp_path / "a.pth"), encoder)
+
+
+@pytest.mark.parametrize("module", ["evil.lightning.fabric.utilities.data", "lightning.fabric.utilities"])
+def test_a_class_of_that_name_from_elsewhere_is_refused(encoder, tmp_path, monkeypatch, module):
+    path = tmp_path / "a.pth"
+    save_with_foreign(path, monkeypatch, module, "AttributeDict", lambda kind: {"model": {}, "x": kind(a=1)})
+    with pytest.raises(InputError, match=f"refused \\(it needs {re.escape(module)}.AttributeDict"):
+        read_tensors(path)
+
+
+class Reduced:
+    """Unpickles as a call of `function` with `arguments`, and a state for its result."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.parts = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+OBJECT = Reduced(np.dtype, "O8", False, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Reduced(os.system, "touch made"),
+        Reduced(eval, "open('made', 'w')"),
+        Reduced(getattr, "a", "upper"),
+        Reduced(open, "made", "w"),
+        Reduced(pathlib.Path.touch, pathlib.Path("made")),
+        Reduced(np.load, "made"),
+        Reduced(
+            np.core.multiarray.scalar if np.__version__ < "2" else np._core.multiarray.scalar,
+            OBJECT,
+            b"x" * 8,
+        ),
+        Reduced(np.dtype, "V8", False, True, state=(3, "|", None, ("a",), {"a": (OBJECT, 0)}, 8, 1, 27)),
+        np.array([1, 2]),
+        np.array([{}], dtype=object),
+        Reduced(argparse.FileType, "w"),
+    ],
+)
+def test_nothing_else_is_called_or_made(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {"w": torch.zeros(1)}, "x": value}, "bad.pth")
+    with pytest.raises(InputError, match="bad.pth"):
+        read_tensors("bad.pth")
+    assert os.listdir(tmp_path) == ["bad.pth"]
 
 
 def test_a_dict_and_a_prefixed_safetensors_file(encoder, tmp_path):

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Runs the tests of the model's rooms twice: with the oldest packages that pyproject.toml allows (constraints-floor.txt)
+# and with the newest that the index has. PYTHON names the interpreters, in quotes if there are several:
+#   make test-floor PYTHON="python3.10 python3.13"
+# An interpreter that is not there is named and left out. The environments stay in .venv-floor-X.Y and .venv-ceiling-X.Y.
+set -eu
+cd "$(dirname "$0")/.."
+ROOMS="tests/vision tests/language tests/tuning tests/model tests/training"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+RAN='' FAILED=''
+
+say() { printf '[floor and ceiling] %s\n' "$*"; }
+
+for python in ${PYTHON:-python3}; do
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=
+    if [ -z "$version" ]; then
+        say "$python is not here: left out"
+        continue
+    fi
+    for end in floor ceiling; do
+        venv=.venv-$end-$version pins="-c constraints.txt"
+        [ "$end" = ceiling ] || pins="$pins -c constraints-floor.txt"
+        say "Python $version, $end: $venv"
+        [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+        if "$venv/bin/python" -m pip install -q --upgrade --upgrade-strategy eager $pins . pytest pytest-timeout &&
+            "$venv/bin/python" -m pip uninstall -q -y emrrg-kit && # the tests take the library of this folder
+            "$venv/bin/python" -m pytest -q $ROOMS ${PYTEST_ARGS:-}; then
+            RAN="$RAN $version ($end)"
+        else
+            FAILED="$FAILED $version ($end)"
+        fi
+    done
+done
+say "passed on Python:${RAN:- none}"
+[ -z "$FAILED" ] || say "failed on Python:$FAILED"
+[ -n "$RAN" ] && [ -z "$FAILED" ]
