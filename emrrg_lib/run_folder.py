@@ -33,7 +33,7 @@ from torch import Tensor
 from emrrg_lib import __version__
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import KIT, InputError, atomic_path, processes, write_json, write_text
-from emrrg_lib.language.llm import cpu_multiplies_bfloat16
+from emrrg_lib.language.frozen import cpu_multiplies_bfloat16
 from emrrg_lib.settings import Seed, Whole, differences, from_dict, read, to_dict
 
 TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_ENCODER
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_config import SMALL, SMALL_ENCODER
 from small_runs import config_file
 
 from emrrg_lib import cli
