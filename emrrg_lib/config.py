@@ -13,11 +13,16 @@ from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Sha
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
 Objective = Literal["arg", "eq2", "mae"]  # of stage 1, training/stage1.py
+Schedule = Literal["hold", "cosine"]  # hold: rise, constant, fall over the last 30 %
 GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
 EncoderTuning = Literal["lora", "full", "frozen"]  # lora: Partial LoRA
 KVInit = Literal["new", "copied"]  # W_k, W_v of the cross-attention: random, or the layer's own
+Pixels = Annotated[int, 1, 2048, "all (image_size / patch_size)² tokens of an image are in memory at once"]
+Size = Annotated[int, 1, 16_384, "no encoder is that large"]
+Rank = Annotated[int, 1, 1024, "a larger update is not of low rank"]
+Tokens = Annotated[int, 1, 32_768, "no language model here has more positions"]
 RELEASED_PROMPT = PROMPT.replace("X-ray", "xray")  # NOTES E33
 
 
@@ -28,12 +33,12 @@ class EncoderConfig(Settings):
     With kind "hf" the encoder is a Hugging Face vision model; then only `image_size` counts.
     """
 
-    image_size: Count = 192  # pixels; paper §3.2 (released checkpoints: 224)
-    patch_size: Count = 16
-    embed_dim: Count = 768  # d
-    depth: Count = 12
-    d_state: Count = 16  # N
-    d_conv: Count = 4  # K
+    image_size: Pixels = 192  # pixels; paper §3.2 (released checkpoints: 224)
+    patch_size: Pixels = 16
+    embed_dim: Size = 768  # d
+    depth: Size = 12
+    d_state: Size = 16  # N
+    d_conv: Size = 4  # K
     drop_path: Rate = 0.1
     kind: Literal["mamba", "hf"] = "mamba"
 
@@ -53,7 +58,7 @@ class PartialLoRAConfig(Settings):
     """Which matrices or row blocks of the mixer get a low-rank update (paper §3.3)."""
 
     targets: tuple[str, ...] = ("X", "in_proj")  # LoRA_p(X) and LoRA(in_proj) together
-    r: Count = 32  # paper §4.2
+    r: Rank = 32  # paper §4.2
     scale: float = 1.0  # ΔW = scale · B · A; the paper gives none
     dropout: Rate = 0.0
 
@@ -70,7 +75,7 @@ class LLMConfig(Settings):
     kv_init: KVInit = "new"
     visual_in_prompt: Literal["none", "pooled", "all"] = "none"  # pooled: means of 2 × 2 patches
     tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
-    lora_r: Count = 16  # NOTES F: r = 16 on q and v of Llama-2
+    lora_r: Rank = 16  # NOTES F: r = 16 on q and v of Llama-2
 
     @property
     def image_in_prompt(self) -> bool:
@@ -83,9 +88,9 @@ class DataConfig(Settings):
     """How studies become model input."""
 
     cleaning: Cleaning = "iu_xray"  # R2Gen's rules
-    max_length: Count = 100  # report tokens, end symbol not counted
+    max_length: Tokens = 100  # report tokens, end symbol not counted
     views: Literal["concat", "mean"] = "concat"
-    max_views: Count = 2
+    max_views: Annotated[int, 1, 64, "all views of a study are in memory at once"] = 2
     prompt: str = PROMPT
     references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (NOTES E26)
 
@@ -108,11 +113,12 @@ class TrainConfig(Settings):
     epochs: Whole = 0  # above 0: so many passes over the training split, in place of `steps`
     batch_size: Count = 16  # studies of an optimiser step, over all processes
     accumulation: Count = 1  # parts in which the studies of a step are taken: less memory, the same training
-    abnormal_factor: Count = 2  # how often a report with a finding is drawn: beams favour normal ones
+    # how often a report with a finding is drawn: beams favour normal ones
+    abnormal_factor: Annotated[int, 1, 1000, "no data set is that uneven"] = 2
     learning_rate: Positive = 3e-3
     joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
-    schedule: Literal["hold", "cosine"] = "hold"  # rise, constant, fall over the last 30 %
+    schedule: Schedule = "hold"
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 20
     clip: NotNegative = 1.0
@@ -137,10 +143,10 @@ class TrainConfig(Settings):
 class GenerationConfig(Settings):
     """Beam search. `length_penalty` as in transformers: score = sum of log p / length ** penalty."""
 
-    num_beams: Count = 3
-    max_new_tokens: Count = 100
+    num_beams: Annotated[int, 1, 64, "every beam keeps keys and values of all its tokens"] = 3
+    max_new_tokens: Tokens = 100
     min_new_tokens: Whole = 0
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, -10, 10] = 1.0
     repetition_penalty: Positive = 1.0
 
     def __post_init__(self) -> None:

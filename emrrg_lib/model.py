@@ -10,15 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from emrrg_lib import generation
+from emrrg_lib.choices import check_choices
 from emrrg_lib.config import EMRRGConfig, preset
 from emrrg_lib.files import InputError
+from emrrg_lib.language.frozen import fit_for_cpu, without_dropout
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
-from emrrg_lib.language.llm import build_llm, fit_for_cpu, load_llm, require_llm, without_dropout
+from emrrg_lib.language.llm import build_llm, load_llm, require_llm
 from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
@@ -51,7 +52,7 @@ class EMRRG(nn.Module):
 
     def __init__(self, config: EMRRGConfig, encoder: Any, llm: PreTrainedModel, tokenizer) -> None:
         super().__init__()
-        _check_choices(config)
+        check_choices(config, llm.config)
         hidden: int = llm.config.get_text_config().hidden_size
         self.settings, self.tokenizer = config, tokenizer  # not `config`: transformers writes into that
         self.grid: tuple[int, int] = encoder.grid
@@ -111,22 +112,9 @@ class EMRRG(nn.Module):
 
     def load_trained(self, path: str | Path) -> EMRRG:
         """Reads trained tensors (names of `state_dict()`); InputError if they are not this model's."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"no trained weights at {path}; finish the run with `emrrg train`")
-        try:
-            tensors = load_file(path)
-        except Exception as error:  # safetensors raises its own type for a damaged file
-            raise InputError(f"{path} is damaged ({error}); train again or copy it again") from error
-        wanted = self.trained_state()
-        wrong = sorted(wanted.keys() ^ tensors.keys()) or sorted(
-            k for k in wanted if wanted[k].shape != tensors[k].shape
-        )
-        if wrong:
-            raise InputError(
-                f"{path} does not fit this model: {len(wrong)} tensors differ, first "
-                f"'{wrong[0]}'; was the config changed?"
-            )
+        from emrrg_lib.run_folder import read_trained  # a room above this one
+
+        tensors = read_trained(Path(path), self.trained_state(), self.settings)
         self.load_state_dict(tensors, strict=False)
         return self
 
@@ -293,14 +281,3 @@ class EMRRG(nn.Module):
         return {"loss": total / count}
 
     generate = generation.generate  # (studies | pixel_values, view_mask=None, trace=False, **settings)
-
-
-def _check_choices(config: EMRRGConfig) -> None:
-    """Raises InputError for choices that do not go together."""
-    if not config.llm.hybrid_layers and config.llm.visual_in_prompt == "none":
-        raise InputError("the image cannot reach the LLM: choose hybrid_layers, or visual_in_prompt all")
-    if config.encoder.kind == "hf" and config.encoder_tuning == "lora":
-        raise InputError(
-            "Partial LoRA acts on Mamba mixers: choose encoder_tuning full or frozen for a "
-            "Hugging Face backbone"
-        )

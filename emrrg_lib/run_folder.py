@@ -5,53 +5,127 @@
     trained.safetensors   the tensors that trained, under their names in `EMRRG.state_dict()`
     predictions.jsonl     one line a study: id, reference, hypothesis, scores
     metrics.json          the score table
+    traces/HASH.npz       the trace of a study, see `trace_file`
     report.html           the page
 
-This module reads and writes the first four.
+This module reads and writes the first four, and names the shape of every JSON file of a run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from emrrg_lib import __version__
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import KIT, InputError, atomic_path, processes, write_json, write_text
-from emrrg_lib.language.llm import cpu_multiplies_bfloat16
-from emrrg_lib.settings import from_dict, to_dict
+from emrrg_lib.language.frozen import cpu_multiplies_bfloat16
+from emrrg_lib.settings import Seed, Whole, differences, from_dict, read, to_dict
+
+TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors
+
+# The shapes of the JSON files, see settings.py: what the kit reads of them.
+LOSS_POINT = {"step": float, "loss": float}
+RECORD = {"dataset?": str, "history?": list[LOSS_POINT]}  # run.json of any training
+TRAINED_RECORD = RECORD | {  # of stage 3; `data` is the path of its data set
+    "data": str,
+    "seed": Seed,
+    "minutes": float,
+    "peak_memory_gib": float,
+    "commit?": str,
+    "versions": dict[str, str],
+}
+VALIDATION = {"step": int, "score": float}  # an entry of checkpoints/validation.json
+PREDICTION = {
+    "id": str,
+    "reference": str,
+    "hypothesis": str,
+    "reference_emrrg?": str,
+    "scores?": dict[str, float | None],
+    "labels?": dict[str, int | None],
+    "linear_head?": dict[str, int | None],
+    "systems?": dict[str, str],
+}
+_RATES = "low high gain gain_low gain_high chance centre place".split()
+_POINTED = {"kind": str, "cases": Whole, "hit": float} | {f"{name}?": float for name in _RATES}
+_MAP = {"layer": int | str, "position?": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
+POINTING = _MAP | {"variants?": list[_MAP], "chosen?": Whole}
+PROBES = {"pointing?": POINTING, "dataset?": str}
+_SCORES = {
+    "system": str,
+    "note?": str,
+    "metrics": dict[str, float | None],
+    "ci?": dict[str, tuple[float, float]],
+}
+METRICS = {
+    "dataset": str,
+    "split": str,
+    "labeler": str,
+    "rows": list[_SCORES],
+    "studies?": int,
+    "references?": str,
+    "uncertain?": str,
+    "date?": str,
+    "support?": dict[str, int],
+    "pointing?": POINTING,
+    "loss?": {"steps": list[float], "train": list[float], "validation?": list[tuple[float, float]]},
+}
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run; InputError if it is missing or damaged."""
+def read_json(path: Path, shape: Any = Any) -> Any:
+    """Reads a JSON file of a run.
+
+    Args:
+        shape: of its content, as `emrrg_lib.settings.read` takes it.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another shape.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        read(content, shape, str(path))
+        return content
     except OSError as error:
         raise InputError(
             f"no {path.name} in {path.parent}: give the folder of a finished run "
             "(`emrrg demo` makes runs/demo)"
         ) from error
-    except ValueError as error:
+    except InputError as error:
+        raise InputError(f"{error}; run the step that writes it again") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not readable JSON ({error}); run the step that writes it again"
         ) from error
 
 
+def read_metrics(run: Path) -> dict[str, Any]:
+    """The score table of a run, with at least one row, and one loss for each step."""
+    path = Path(run) / "metrics.json"
+    metrics = read_json(path, METRICS)
+    loss = metrics.get("loss") or {"steps": [], "train": []}
+    if not metrics["rows"] or len(loss["steps"]) != len(loss["train"]):
+        raise InputError(f"{path} lacks rows or values of the loss; score the run with `emrrg evaluate`")
+    return metrics
+
+
 def read_config(run: str | Path) -> EMRRGConfig:
     """The configuration of a run."""
     path = Path(run) / "config.json"
-    return from_dict(read_json(path), EMRRGConfig, str(path))
+    return from_dict(read_json(path, dict), EMRRGConfig, str(path))
 
 
 def write_config(run: Path, config: EMRRGConfig) -> None:
@@ -59,12 +133,73 @@ def write_config(run: Path, config: EMRRGConfig) -> None:
     write_json(run / "config.json", to_dict(config))
 
 
+def _tuning(config: EMRRGConfig) -> dict[str, Any]:
+    """The settings without which trained weights mean something else, though their shapes may be equal."""
+    names = "hybrid_layers gate_input gate visual_in_prompt tuning".split()
+    values = to_dict(config)
+    lora = {key: values["partial_lora"][key] for key in ("targets", "r", "scale")}
+    return {
+        "encoder_tuning": config.encoder_tuning,
+        "partial_lora": lora if config.encoder_tuning == "lora" else {},
+        "llm": {name: values["llm"][name] for name in names},
+        "data": {"views": config.data.views, "prompt": config.data.prompt},
+    }
+
+
 def write_trained(run: Path, model, name: str = "trained.safetensors") -> Path:
-    """Writes the tensors that trained, under their names in `EMRRG.state_dict()`."""
+    """Writes the tensors that trained, under their names in `EMRRG.state_dict()`.
+
+    The file's metadata holds the settings that the weights were trained with.
+    """
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained_state().items()}
     with atomic_path(run / name) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, {TRAINED_WITH: json.dumps(_tuning(model.settings))})
     return run / name
+
+
+def read_trained(
+    path: Path, wanted: Mapping[str, Tensor], config: EMRRGConfig | None = None, part: str = ""
+) -> dict[str, Tensor]:
+    """Reads the tensors that trained; every reader of such a file comes through here.
+
+    Args:
+        wanted: tensors of the model that train, by their names in the file.
+        config: of the model; None where the file does not say what it was trained with.
+        part: how the names in `wanted` begin. The file may hold tensors of other parts.
+
+    Raises:
+        InputError: the file is missing or damaged, holds NaN or infinity, has other names or shapes than
+            `wanted`, or was trained with another LoRA or other hybrid layers than `config`.
+    """
+    if not path.is_file():
+        raise InputError(f"no trained weights at {path}; finish the run with `emrrg train`")
+    try:
+        with safe_open(path, "pt") as file:
+            made = json.loads((file.metadata() or {}).get(TRAINED_WITH, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(part)}
+    except Exception as error:  # safetensors raises its own type for a damaged file
+        raise InputError(f"{path} is damaged ({error}); train again or copy it again") from error
+    now = json.loads(json.dumps(_tuning(config))) if made and config else made
+    changed = "; ".join(differences(made, now))
+    wrong = sorted(wanted.keys() ^ tensors.keys()) or sorted(
+        k for k in wanted if wanted[k].shape != tensors[k].shape
+    )
+    if wrong:
+        raise InputError(
+            f"{path} does not fit this model: {len(wrong)} tensors differ, first "
+            f"'{wrong[0]}'; was the config changed? {changed}".rstrip()
+        )
+    if changed:
+        raise InputError(
+            f"{path} was trained with other settings than its config.json has ({changed}); "
+            "give the run its own config.json again"
+        )
+    if bad := sorted(k for k in tensors if not tensors[k].isfinite().all()):
+        raise InputError(
+            f"{path} holds NaN or infinity in {len(bad)} tensors, first '{bad[0]}'; train again with a "
+            "lower learning rate or copy it again"
+        )
+    return tensors
 
 
 def write_predictions(run: Path, rows: Iterable[dict[str, Any]]) -> Path:
@@ -83,15 +218,17 @@ def read_predictions(run: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is damaged ({error}); run the step that writes it again") from error
     rows, seen = [], set()
+    need = {key: PREDICTION[key] for key in ("id", "reference", "hypothesis")}
     # splitlines() would also cut at characters that JSON does not escape, such as U+2028
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-            fits = all(isinstance(row[k], str) for k in ("id", "reference", "hypothesis"))
-        except (ValueError, KeyError, TypeError):
-            fits = False
-        if not fits:
-            raise InputError(f"{path}, line {number}: expected an object with id, reference and hypothesis")
+            read(row, need, where)
+        except (ValueError, RecursionError) as error:
+            message = f"{where}: expected an object with id, reference and hypothesis"
+            raise InputError(message) from error
+        read(row, PREDICTION, where)
         if row["id"] in seen:
             raise InputError(f"{path}, line {number}: the id '{row['id']}' occurs a second time")
         seen.add(row["id"])
@@ -122,6 +259,11 @@ def peak_memory_gib() -> float:
     """Largest resident memory of this process so far, GiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def trace_file(run: Path, study: str) -> Path:
+    """The file of a study's trace. It has a hash for its name, because an id could be any path."""
+    return run / "traces" / f"{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.npz"
 
 
 def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:

@@ -11,15 +11,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from small_config import SMALL, SMALL_ENCODER
 
-from emrrg_lib.config import (
-    DataConfig,
-    EMRRGConfig,
-    EncoderConfig,
-    GenerationConfig,
-    LLMConfig,
-    PartialLoRAConfig,
-)
 from emrrg_lib.files import cache_folder
 
 torch.set_num_threads(1)
@@ -30,16 +23,6 @@ SENTENCES = (
     "there is a small left pleural effusion . the heart is enlarged .",
     "a nodule is seen in the right upper lobe . no acute disease .",
     "the mediastinum is unremarkable . degenerative changes of the spine .",
-)
-SMALL_ENCODER = EncoderConfig(image_size=16, patch_size=4, embed_dim=16, depth=2, drop_path=0.0)
-SMALL = EMRRGConfig(
-    preset="small",
-    encoder=SMALL_ENCODER,
-    encoder_weights="none",
-    partial_lora=PartialLoRAConfig(r=2),
-    llm=LLMConfig(name="none", hybrid_layers=(0, 1)),
-    data=DataConfig(max_length=12),
-    generation=GenerationConfig(max_new_tokens=10),
 )
 
 

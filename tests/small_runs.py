@@ -1,4 +1,4 @@
-"""`emrrg train` on a small model in a process of its own, which can be killed, or be one of several.
+"""`emrrg train` on a small model in a separate process, which can be killed or be one of several.
 
 A fork server imports the kit once, so that each process starts in a fraction of a second.
 """

@@ -88,7 +88,7 @@ def evaluate(options: Namespace) -> int:
     run = run_folder(options.run)
     from emrrg_lib.run.demo import score_run
 
-    page = score_run(run, options.references, _labeler(options, run))
+    page = score_run(run, options.references, LABELERS[options.labeler](options, run))
     print(f"Wrote {run / 'metrics.json'}; open {page}")
     return 0
 
@@ -116,7 +116,7 @@ def compare(options: Namespace) -> int:
     from emrrg_lib.evaluation.score import compare_runs
 
     first, second = options.runs
-    labeler = _labeler(options, first)
+    labeler = LABELERS[options.labeler](options, first)
     studies, differences = compare_runs(first, second, labeler)
     print(
         f"{first} minus {second}: {studies} studies, 95 % intervals of 1,000 resamples of them, "
@@ -150,11 +150,6 @@ def _add_labeler(command) -> None:
     add_path(command, "--bert", "chexbert: a folder of bert-base-uncased")
     text = "csv: labels made elsewhere, by text, or of the references and of the reports"
     add_path(command, "--labels", text, "FILE", nargs="+")
-
-
-def _labeler(options: Namespace, run: Path):
-    """The labeler that the options name."""
-    return LABELERS[options.labeler](options, run)
 
 
 def _rules(options: Namespace, run: Path):

@@ -109,7 +109,7 @@ def ledger(options: Namespace) -> int:
 
 
 def doctor(options: Namespace) -> int:
-    """Look at this machine: what is OK, what is missing, how to mend it.
+    """Look at this machine: print the parts that work, the missing ones, and how to mend them.
 
     The exit code is 1 when the CPU path cannot run.
     """
@@ -172,7 +172,7 @@ def _add_bench(subparsers) -> None:
         command = add_command(kinds, kind, bench, f"emrrg bench {kind} --quick", summary=summary)
         command.add_argument("--quick", action="store_true", help="small sizes: only to see that it runs")
         add_path(command, "--json", "also write the figures here", "FILE")
-        add_number(command, "--threads", "CPU threads", 2)
+        add_number(command, "--threads", "CPU threads", 2, high=1024)
         command.set_defaults(kind=kind)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 from emrrg_lib.config import ENCODERS
 from emrrg_lib.files import InputError, close_name
+from emrrg_lib.settings import MOST
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,12 +56,14 @@ def choices(kind: type, field: str) -> list[str]:
     return list(get_args(get_type_hints(kind)[field]))
 
 
-def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is not below `low`."""
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
 
     def parse(text: str) -> int:
-        if (value := int(text)) < low:
-            raise argparse.ArgumentTypeError(f"{text} is below {low}")
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text} is below {low}" if value < low else f"{text:.40} is above {high}"
+            )
         return value
 
     parse.__name__ = "whole number"
@@ -74,11 +77,12 @@ def add_number(
     default: int | None = None,
     low: int = 1,
     required: bool = False,
+    high: int = MOST,
 ) -> None:
     """An option for a whole number; its default, where it has one, is added to the help."""
     note = "" if default is None else " (default: %(default)s)"
     command.add_argument(
-        name, type=at_least(low), default=default, required=required, metavar="N", help=text + note
+        name, type=whole_number(low, high), default=default, required=required, metavar="N", help=text + note
     )
 
 

@@ -2,28 +2,32 @@
 
 Rules, in the order they are applied:
 
-1. *Sections.* Where a report has headings, indication, history, technique and comparison are left
+1. *Sections.* Where a report has headings, the indication, history, technique and comparison are left
    out: they say why the picture was taken.
-2. *Normalise.* Lower case; "x/y" reads "x or y"; hyphens are spaces; sentences end at a full stop
-   that is not inside a number. Works on raw reports and on cleaned ones (" . ").
-3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.labeler_words`; for the heart and the
-   mediastinum the anatomy together with the nearest attribute (enlarged, normal, borderline).
-   "Lungs are clear" mentions nothing.
-4. *Cues.* Negation and doubt reach forward (or backward) inside the sentence to the next stop; "no
-   change in", "has not resolved" and their like are no negation; "rule out" and "history of" take
-   the mention away. Doubt inside a negation stays negated ("no opacity to suggest possible ...").
-5. *Alternatives.* "X or Y", "X versus Y" without a negation: both uncertain.
-6. *Over mentions.* Any positive wins; else any uncertain; else negated. Negated and uncertain
-   together are uncertain.
-7. *No Finding* is 1 when nothing but Support Devices is positive or uncertain and no other disease
-   (emphysema, hernia, scoliosis, ...) is asserted; otherwise None, never 0.
+2. *Normalise.* Text becomes lower case; "x/y" becomes "x or y"; hyphens become spaces. A sentence ends at
+   a full stop that belongs neither to a number nor to an abbreviation ("vs.", "approx."). The rule reads
+   raw reports and cleaned ones (" . ").
+3. *Mentions.* The phrases of :mod:`~emrrg_lib.evaluation.labeler_words` are mentions. For the heart and the
+   mediastinum, the anatomy and its attribute (enlarged, normal, borderline) are one mention; a list shares
+   its attribute ("normal heart, mediastinum and lungs"). "Lungs are clear" mentions nothing.
+4. *Cues.* Negation and doubt reach forward (or backward) inside the sentence to the end of their clause
+   (:mod:`~emrrg_lib.evaluation.labeler_clauses`). "No change in" and "has not resolved" do not negate;
+   "not seen on the prior" means new; "rule out" and "history of" take the mention away. Doubt inside a
+   negation stays negated ("no opacity to suggest possible ...").
+5. *Alternatives.* "X or Y" and "X versus Y" without a negation make both neighbours uncertain, and also
+   the items that a comma lists before them. An item before "with" or "and" keeps its value.
+6. *Devices.* Only a denied or removed device is negated: "the tip is not seen" names a device.
+7. *Over mentions.* Any positive wins; otherwise any uncertain wins; otherwise the label is negated.
+8. *No Finding* is 1 when nothing but Support Devices is positive or uncertain and no other disease
+   (emphysema, hernia, scoliosis, ...) is asserted. Otherwise it is None, never 0.
 
-Choices where practice differs: "likely" and "suggestive of" assert (1); "unlikely" negates;
-"no new X" negates; "upper limits of normal" is normal, "borderline" uncertain; a "stable" heart
-without a size says nothing; sternotomy wires and clips are no support device; calcified granulomas
-and nodules are no lung lesion; a compression deformity is no fracture, a compression fracture is;
-vascular congestion counts as edema; what may be due to rotation or technique is uncertain; blunted
-angles alone are no effusion; scars are no opacity.
+Choices where practice differs: "likely" and "suggestive of" assert (1); "unlikely" negates; "no new X"
+negates; "upper limits of normal" is normal, "borderline" is uncertain. A "stable" heart without a size says
+nothing. Sternotomy wires and clips do not count as support devices, and a broken one does not count as a
+fracture. Calcified granulomas and nodules do not count as lung lesions; cancer and cavities do. A compression
+deformity does not count as a fracture; a compression fracture does. Vascular congestion counts as edema. A
+finding that may be due to rotation or technique is uncertain. Blunted angles alone are not an effusion, and
+scars are not an opacity.
 """
 
 from __future__ import annotations
@@ -33,14 +37,13 @@ from functools import lru_cache
 
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation import labeler_words as table
-from emrrg_lib.evaluation.labeler_words import compile_cues
+from emrrg_lib.evaluation.labeler_clauses import Cue, Mention, cues_of, normalise, state_after, state_before
 from emrrg_lib.files import InputError
 
-VERSION = "emrrg-rules-2"
+VERSION = "emrrg-rules-3"
 """Written beside every table made with these rules."""
 
-Cue = tuple[int, int, str]  # start, end, kind
-Mention = tuple[str, int, int, int]  # observation, start, end, value before the cues: 1, 0 or -1
+DEVICES = "Support Devices"
 
 
 def _whole_words(patterns: tuple[str, ...]) -> re.Pattern[str]:
@@ -51,7 +54,7 @@ _PHRASES = {name: _whole_words(patterns) for name, patterns in table.PHRASES.ite
 _NOT_MENTIONED = {name: _whole_words(patterns) for name, patterns in table.NOT_MENTIONED.items()}
 _SUBJECTS = {name: _whole_words((pattern,)) for name, pattern in table.SUBJECTS.items()}
 _BLOCKERS = _whole_words(table.BLOCKERS)
-_CUES = compile_cues()
+_MIMICS = _whole_words(table.MIMICS)
 _ATTRIBUTE = _whole_words(
     (
         rf"(?P<borderline>{table.BORDERLINE})",
@@ -61,57 +64,27 @@ _ATTRIBUTE = _whole_words(
 )
 _ATTRIBUTE_VALUE = {"borderline": -1, "normal": 0, "enlarged": 1}
 _PREDICATE = re.compile(
-    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette)"
+    r"(?:(?<!there )(?:is|are|was|were)|appears?|remains?|size|contours?|silhouette|heart|mediastinum|"
+    r"lungs|hila)"
     r"(?: not)?(?: \w+ly)? $"
 )
-_CLAUSE_END = re.compile(r"(?<!\w)(?:but|however|although|with|there|which)(?!\w)")
+_CLAUSE_END = re.compile(
+    r"(?<!\w)(?:but(?! (?:may|might|could|is|are|appears?|remains?|still|not|stable))|"
+    r"however|although|with|there|which|[|])(?!\w)"
+)
 _VERB = re.compile(r" (?:is|are|was|were|has|have|shows?|demonstrates?) ")
-_PRESENT = re.compile(r" (?:,|with|now) ")  # "history of failure with a small effusion"
-_NEW_DOUBT = re.compile(r"(?:possibl|probabl|questionabl|perhaps|suspected)")
-_ALTERNATIVE = re.compile(r"(?<!\w)(?:or|(?P<pair>(?<!, )(?:versus|vs)))(?!\w)")
-
-_SKIPPED_SECTION = re.compile(
-    r"\b(?:indications?|(?:clinical )?(?:history|information)|reason for (?:exam\w*|study)|"
-    r"comparisons?|techniques?|procedure|examination|exam|study)\s*:"
-    r"(?:.*?(?=\b(?:findings?|impressions?|conclusions?)\s*:)|[^.\n]*)",
-    re.DOTALL,
+_ALTERNATIVE = re.compile(r"(?<!\w)(?:or|versus)(?!\w)")
+_OR = re.compile(r"(?<!\w)or(?!\w)")
+_OPEN_OR = re.compile(
+    r" or (?!(?:more|less|so|greater|larger|smaller|other\w*|even|left|right|both|any|no|not|without|near|to|"
+    r"the like|a|an|is|are|was|were)(?!\w))\w"
 )
-_EXPANSIONS = tuple(
-    (re.compile(pattern), text)
-    for pattern, text in (
-        (r"\band ?/? ?or\b", "or"),
-        (r"\bw/o\b", "without"),
-        (r"\bw/", "with "),
-        (r"\br/o\b", "rule out"),
-        (r"\bs/p\b", "status post"),
-        (r"\bh/o\b", "history of"),
-        (r"\bc/w\b", "consistent with"),
-        (r"\bb/l\b", "bilateral"),
-        (r"\bnon[\s-]+(?=[a-z])", "non"),
-        (r"(?<=[a-z])\s*/\s*(?=[a-z])", " or "),
-        (r"(?:(?<=\s)|^)\?\s*(?=\w)", "questionable "),
-        (r"'", ""),
-    )
+_VERSUS = re.compile(r"(?<!\w)versus(?! \d)(?!\w)")
+_APART = re.compile(
+    r"(?<!\w)(?:with|and|due|from|but|is|are|was|were|has|have|there|without|no|which|[|:()])(?!\w)"
 )
-_SENTENCE_END = re.compile(r"(?<!\d)\.|\.(?!\d)|[;!?]|\n\s*\n|\n(?=\s*(?:\d+\.|[-*]))")
-_LONGEST = 100  # words; a longer "sentence" is a runaway text and is read in pieces
-_SEPARATORS = re.compile(r"[^a-z0-9,]+")
-
-
-def normalise(text: str) -> list[str]:
-    """Cut a raw or cleaned report into sentences of lower-case words, single spaces and spaced commas.
-
-    Sections that hold no findings and empty sentences are dropped.
-    """
-    text = _SKIPPED_SECTION.sub(" ", text.lower())
-    for pattern, replacement in _EXPANSIONS:
-        text = pattern.sub(replacement, text)
-    sentences = (
-        " ".join(_SEPARATORS.sub(" ", sentence).replace(",", " , ").split())
-        for sentence in _SENTENCE_END.split(text)
-    )
-    words = (sentence.split(" ") for sentence in sentences if sentence)
-    return [" ".join(w[i : i + _LONGEST]) for w in words for i in range(0, len(w), _LONGEST)]
+_COMMA = re.compile(r" , (?:\w+ ){0,3}")
+_NEXT_SUBJECT = re.compile(r" (?:,|and|or|with|[|:]) ")
 
 
 def label_report(text: str) -> dict[str, int | None]:
@@ -152,7 +125,7 @@ def _stronger(first: int | None, second: int) -> int:
 
 @lru_cache(maxsize=50_000)  # real reports repeat their sentences
 def label_sentence(sentence: str) -> tuple[tuple[tuple[str, int], ...], bool]:
-    """Label one sentence of :func:`normalise`.
+    """Label one sentence of :func:`~emrrg_lib.evaluation.labeler_clauses.normalise`.
 
     Returns:
         (observation, value) for every mention, and whether another disease is asserted.
@@ -161,10 +134,11 @@ def label_sentence(sentence: str) -> tuple[tuple[tuple[str, int], ...], bool]:
     others = [("", match.start(), match.end(), 1) for match in _BLOCKERS.finditer(sentence)]
     if not mentions and not others:
         return (), False
-    cues = [(m.start(), m.end(), m.lastgroup or "") for m in _CUES.finditer(sentence)]
     named = mentions + others
-    values = [(mention[0], _value(sentence, mention, cues, named)) for mention in mentions]
-    blocked = any(_value(sentence, other, cues, named) in (1, -1) for other in others)
+    cues = cues_of(sentence, {mention[2] for mention in named})
+    open_ended = _alternatives(sentence, named, cues) if _ALTERNATIVE.search(sentence) else set()
+    values = [(m[0], _value(sentence, m, cues, named, m in open_ended)) for m in mentions]
+    blocked = any(_value(sentence, other, cues, named, False) in (1, -1) for other in others)
     return tuple((name, value) for name, value in values if value is not None), blocked
 
 
@@ -173,8 +147,10 @@ def _mentions(sentence: str) -> list[Mention]:
     mentions = []
     for name, pattern in _PHRASES.items():
         excluded = _NOT_MENTIONED.get(name)
-        spans = [m.span() for m in excluded.finditer(sentence)] if excluded else []
+        spans = None
         for match in pattern.finditer(sentence):
+            if spans is None:
+                spans = [m.span() for m in excluded.finditer(sentence)] if excluded else []
             start, end = match.span()
             if not any(start < last and first < end for first, last in spans):
                 mentions.append((name, start, end, 1))
@@ -189,27 +165,52 @@ def _subject_mention(sentence: str, name: str, start: int, end: int) -> list[Men
     """The heart (or mediastinum) with the attribute that describes it, if there is one.
 
     An attribute right before the subject is its own ("normal heart size"); otherwise the first one
-    after it up to a stop decides ("heart size and vascularity are normal").
+    after it up to a stop decides ("heart size and vascularity are normal"), and where there is none,
+    the attribute of the list that it ends ("normal lungs, heart and mediastinum").
     """
-    before = [m for m in _ATTRIBUTE.finditer(sentence, 0, end) if m.end() <= start]
-    for attribute in before[-1:]:
+    before = [m for m in _ATTRIBUTE.finditer(sentence, 0, end) if m.end() <= start][-1:]
+    shared = []
+    for attribute in before:
         gap = sentence[attribute.end() : start].split()
+        found = [(name, attribute.start(), end, _attribute_value(sentence, attribute))]
         predicate = _PREDICATE.search(sentence[: attribute.start()])
         if len(gap) <= 3 and "," not in gap and not predicate:
-            return [(name, attribute.start(), end, _ATTRIBUTE_VALUE[attribute.lastgroup])]
-    stop = _CLAUSE_END.search(sentence, end)
+            return found
+        listed = attribute.lastgroup == "normal" or "," not in gap
+        if gap and table.ORGANS.issuperset(gap) and gap[0] not in (",", "and") and listed and not predicate:
+            shared = found
+    stop = _CLAUSE_END.search(sentence, end + 2)
     attribute = _ATTRIBUTE.search(sentence, end, stop.start() - 1 if stop else len(sentence))
-    if attribute is None:
-        return []
-    return [(name, start, attribute.end(), _ATTRIBUTE_VALUE[attribute.lastgroup])]
+    if attribute is None or shared and _NEXT_SUBJECT.search(sentence, end, attribute.start()):
+        return shared
+    return [(name, start, attribute.end(), _attribute_value(sentence, attribute))]
 
 
-def _value(sentence: str, mention: Mention, cues: list[Cue], named: list[Mention]) -> int | None:
-    """Rules 4 and 5: the value of one mention, None where a cue takes the mention away."""
-    _, start, end, value = mention
-    state = _state_before(mention, cues, named, sentence)
-    # "the heart is enlarged" has said all; what follows speaks of something else
-    after = "" if _VERB.search(sentence[start:end]) else _state_after(sentence, end, cues)
+def _attribute_value(sentence: str, attribute: re.Match[str]) -> int:
+    """1 for enlarged and "not normal", 0 for normal, -1 for borderline."""
+    if attribute.lastgroup == "normal" and sentence.endswith("not ", 0, attribute.start()):
+        return 1
+    return _ATTRIBUTE_VALUE[attribute.lastgroup or ""]
+
+
+def _value(
+    sentence: str, mention: Mention, cues: list[Cue], named: list[Mention], alternative: bool
+) -> int | None:
+    """Rules 4 to 6: the value of one mention, None where a cue takes the mention away."""
+    name, start, end, value = mention
+    state, since = state_before(mention, cues, named, sentence)
+    if (
+        name == DEVICES
+        and state in ("negated", "doubt")
+        and _device_is_there(sentence, mention, since, named)
+    ):
+        state = ""
+    # "the heart is enlarged" is complete; the words behind it speak of something else
+    after = "" if _VERB.search(sentence[start:end]) else state_after(sentence, end, cues)
+    if name == DEVICES and (
+        table.PART_BEFORE.search(sentence[:start]) or table.PART_AFTER.match(sentence, end)
+    ):
+        after = ""
     if "ignored" in (state, after):
         return None
     if value == 0 or "negated" in (state, after):
@@ -217,62 +218,61 @@ def _value(sentence: str, mention: Mention, cues: list[Cue], named: list[Mention
     if "doubt" in (state, after):
         return -1
     # "no change in effusion or edema" lists what is there; any other "or" leaves it open
-    listed = state == "unchanged" or not _is_alternative(sentence, mention, cues, named)
-    return value if listed else -1
+    return -1 if alternative and state != "unchanged" else value
 
 
-def _state_before(mention: Mention, cues: list[Cue], named: list[Mention], sentence: str) -> str:
-    """What the cues up to the end of the mention leave in force."""
-    state, since = "", 0
-    for start, end, kind in cues:
-        if start >= mention[2]:
-            break
-        if kind == "stop":
-            state = ""
-        elif kind in ("negated_before", "doubt_before", "ignored"):
-            state, since = kind.removesuffix("_before"), end
-        elif kind == "doubt" and state in ("", "unchanged"):
-            state = "doubt"
-        elif kind == "pseudo" and state == "":
-            state = "unchanged"
-        elif kind == "doubt" and state == "negated" and _NEW_DOUBT.match(sentence, start):
-            # "no consolidation possible small effusion": the list of the negation is over
-            if any(since <= other[1] and other[2] <= start for other in named):
-                state = "doubt"
-    if state == "ignored" and _PRESENT.search(sentence[since : mention[1]]):
-        state = ""
-    return state
+def _device_is_there(sentence: str, mention: Mention, since: int, named: list[Mention]) -> bool:
+    """Rule 6: whether a negation or doubt before a device speaks of something else."""
+    _, start, end, _ = mention
+    between = sentence[since:start]
+    if table.PART_AFTER.match(sentence, end) or table.ABOUT_DEVICE.search(between):
+        return True
+    other = any(since <= first and last <= start for name, first, last, _ in named if name != DEVICES)
+    return other and " or " not in between and bool(table.IN_PLACE.match(sentence, end))
 
 
-def _state_after(sentence: str, end: int, cues: list[Cue]) -> str:
-    """What the first cue behind the mention says of it, if it belongs to the same clause."""
-    for start, _, kind in cues:
-        if start < end or kind == "pseudo":
+def _alternatives(sentence: str, named: list[Mention], cues: list[Cue]) -> set[Mention]:
+    """Rule 5: the mentions that "or" or "versus" joins to a neighbour, and those listed before them."""
+    denials = [
+        start
+        for start, _, kind in cues
+        if kind not in ("doubt", "doubt_before", "run_on", "described", "clause")
+    ]
+
+    def joined(start: int, end: int) -> bool:
+        gap = sentence[start:end]
+        apart = len(gap.split()) > 6 or _APART.search(gap)
+        return not apart and not any(start <= denial < end for denial in denials)
+
+    inner = [a for a in named if not a[0] and any(b[0] and b[1] <= a[1] and a[2] <= b[2] for b in named)]
+    named = [mention for mention in named if mention not in inner]
+    mimics = [("", match.start(), match.end(), 1) for match in _MIMICS.finditer(sentence)]
+    spans = sorted(named + mimics, key=lambda mention: mention[1:3])
+    found: set[Mention] = set()
+    for right in reversed(spans):
+        nearest = max((left[2] for left in spans if left[2] <= right[1]), default=0)
+        gap = sentence[nearest : right[1]]
+        choice = _OR.search(gap)
+        if not (choice or _COMMA.fullmatch(gap)) or not joined(nearest, right[1]):
             continue
-        if not kind.endswith("_after"):
-            return ""
-        between = f" {sentence[end:start]} "
-        listed = " and " in between or " or " in between
-        if _VERB.search(between) or (" , " in between and not listed):
-            return ""
-        return kind.removesuffix("_after")
-    return ""
-
-
-def _is_alternative(sentence: str, mention: Mention, cues: list[Cue], named: list[Mention]) -> bool:
-    """Whether "or" or "versus" joins the mention to something else named a few words away."""
-    name, start, end, _ = mention
-    for other, other_start, other_end, _ in named:
-        if other == name:  # "nodule or mass" is a lung lesion either way
-            continue
-        left, right = (other_end, start) if other_end <= start else (end, other_start)
-        between = sentence[left:right]
-        joined = _ALTERNATIVE.search(between)
-        if len(between.split()) > 5 or not joined:
-            continue
-        # "opacity, atelectasis versus pneumonia": versus joins its two neighbours only
-        if joined["pair"] and any(left <= first and last <= right for _, first, last, _ in named):
-            continue
-        if not any(left <= cue_start < right for cue_start, _, _ in cues):
-            return True
-    return False
+        lefts = [left for left in spans if left[2] == nearest]
+        if choice and right[0] and any(left[0] == right[0] for left in lefts):
+            continue  # "nodule or mass" is a lung lesion either way
+        for left in lefts:
+            if choice:
+                found |= {left, right}
+            elif right in found and left[0] not in ("Lung Opacity", "Consolidation"):
+                found.add(left)
+    for mention in spans:  # "fracture or vascular groove": the other side has no name here
+        if mention not in found and _OPEN_OR.match(sentence, mention[2]):
+            following = [m[0] for m in spans if mention[2] < m[1] <= mention[2] + 40]
+            if mention[0] not in following:
+                found.add(mention)
+    for versus in _VERSUS.finditer(sentence):  # it joins its two neighbours only, whatever they are
+        lefts = [m for m in named if m[2] <= versus.start() and joined(m[2], versus.start())]
+        rights = [m for m in named if m[1] >= versus.end() and joined(versus.end(), m[1])]
+        last, first = max((m[2] for m in lefts), default=0), min((m[1] for m in rights), default=0)
+        sides = [m for m in lefts if m[2] == last], [m for m in rights if m[1] == first]
+        if not {m[0] for m in sides[0]} & {m[0] for m in sides[1]}:
+            found.update(*sides)
+    return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set, Sized
 from functools import cache
 
 import numpy as np
@@ -30,11 +30,17 @@ def check_texts(references: Sequence[str], hypotheses: Sequence[str]) -> None:
     """Refuses reports that cannot be scored.
 
     Raises:
-        InputError: a bare string, lists of unequal length, empty lists, or an item that is not a text.
+        InputError: a bare string, a mapping or set, lists of unequal length, empty lists, or an item that is
+            not a text.
     """
     for name, texts in (("references", references), ("hypotheses", hypotheses)):
-        if isinstance(texts, str):
-            raise InputError(f"The {name} must be a list of texts, not one text.")
+        if isinstance(texts, str | bytes) or not isinstance(texts, Sized):
+            raise InputError(f"The {name} must be a list of texts, not {type(texts).__name__}.")
+        if isinstance(texts, Mapping | Set):  # pycocoevalcap takes {id: [text]}; here the ids would be scored
+            raise InputError(
+                f"The {name} must be a list of texts in one order, not {type(texts).__name__}: give "
+                "[texts[0] for texts in the_dict.values()]."
+            )
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"Item {index} of the {name} must be text, not {type(text).__name__}.")

@@ -19,13 +19,14 @@ from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.naming import naming_tokens, sentence_tokens
 from emrrg_lib.evaluation.nlg import meteor_available, score_each
 from emrrg_lib.evaluation.pointing import (
     MAPS,
     Case,
+    naming_tokens,
     patch_mask,
     pointing_tables,
+    sentence_tokens,
     token_map,
 )
 from emrrg_lib.files import processes, write_json
@@ -34,7 +35,7 @@ from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import report_ids
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import commonest_wording, reword
-from emrrg_lib.run_folder import write_predictions
+from emrrg_lib.run_folder import trace_file, write_predictions
 
 EXAMPLES = 24  # studies of the page, with their traces
 ENCODED = 20_000  # studies of a split that linear head and nearest neighbour see; MIMIC-CXR has 270,790
@@ -183,7 +184,7 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
 
 
 def write_traces(model: EMRRG, run: Path, test: StudySet, hypotheses: Sequence[str]) -> None:
-    """Traces of the first studies' generated reports, `traces/<id>.npz`."""
+    """Traces of the first studies' generated reports."""
     for i in range(min(EXAMPLES, len(test))):
         trace = trace_report(model, *test.images([i]), hypotheses[i])
-        trace.save(run / "traces" / f"{test.studies[i].id}.npz")
+        trace.save(trace_file(run, test.studies[i].id))

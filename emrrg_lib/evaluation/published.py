@@ -16,8 +16,8 @@ import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.evaluation.metrics import columns
-from emrrg_lib.files import KIT, InputError, close_name, text_table
-from emrrg_lib.run_folder import read_json
+from emrrg_lib.files import KIT, InputError, close_name, plain_cell, text_table
+from emrrg_lib.run_folder import read_metrics
 
 FOLDER = KIT / "data" / "published"
 HEADLINE = ("emrrg_table1", "emrrg_table2", "emrrg_table3")
@@ -75,7 +75,8 @@ class ScoreTable:
         """The table as `text`, `markdown` or `csv`; the first two end with the notes."""
         if style == "csv":
             about = {"run": self.caption, "remarks": " ".join(self.notes)}
-            return pd.DataFrame([row | about for row in self.rows]).to_csv(index=False).rstrip("\n")
+            rows = [{name: plain_cell(value) for name, value in (row | about).items()} for row in self.rows]
+            return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
         shown = [name for name in columns() if any(row.get(name) is not None for row in self.rows)]
         lines = [["", *(columns()[name][1].title for name in shown)]]
         for row in self.rows:
@@ -101,8 +102,8 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     Raises:
         InputError: no metrics in `run`, no such table, or a table without the run's data set.
     """
-    metrics = read_json(Path(run) / "metrics.json")
-    dataset, labeler = str(metrics["dataset"]), str(metrics["labeler"])
+    metrics = read_metrics(Path(run))
+    dataset, labeler = metrics["dataset"], metrics["labeler"]
     synthetic = "synthetic" in dataset.lower()
     known = next((row.printed for row in SOURCES if re.search(row.mentions, dataset, re.I)), None)
     chosen = tables if tables is not None else HEADLINE if known and not synthetic else ()
@@ -112,7 +113,7 @@ def score_table(run: str | Path, tables: Sequence[str] | None = None) -> ScoreTa
     facts = {
         "split": metrics["split"],
         "studies": metrics.get("studies"),
-        "references": metrics.get("references", "full"),
+        "references": metrics.get("references") or "full",
         "labeler": labeler,
         "uncertain": metrics.get("uncertain"),
         "scored": metrics.get("date"),
@@ -142,7 +143,7 @@ def _own_rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for column, (key, _) in columns().items():
             if row["metrics"].get(key) is not None:
                 out[column] = row["metrics"][key]
-                if interval := row["ci"].get(key):
+                if interval := (row.get("ci") or {}).get(key):
                     out[f"{column}_low"], out[f"{column}_high"] = interval
         yield out
 

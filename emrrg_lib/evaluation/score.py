@@ -5,6 +5,7 @@ No model is needed here: :mod:`emrrg_lib.evaluation.predict` has written the rep
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, METRICS
 from emrrg_lib.evaluation.nlg import meteor_available
 from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
 from emrrg_lib.files import InputError, write_json
-from emrrg_lib.run_folder import read_config, read_json, read_predictions
+from emrrg_lib.run_folder import PROBES, RECORD, read_config, read_json, read_predictions
 
 SCHEMA = 1
+_log = logging.getLogger(__name__)
 NOTES = {
     MODEL: "reports written by beam search",
     "greedy": "the same model without beam search",
@@ -60,7 +62,7 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
     rows = read_predictions(run)
     if references is None:
         references = read_config(run).data.references if (run / "config.json").is_file() else "full"
-    systems = [row.get("systems", {}) for row in rows]
+    systems = [row.get("systems") or {} for row in rows]
     if any(of.keys() != systems[0].keys() for of in systems):
         raise InputError(
             f"{run}: not every study has reports of the same systems; delete predictions.jsonl, "
@@ -70,14 +72,14 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
     written = {MODEL: [row["hypothesis"] for row in rows]}
     written |= {name: [of[name] for of in systems] for name in systems[0]}
     statistics = _statistics(written, texts, labels, labeler)
-    probes = read_json(run / "probes.json") if (run / "probes.json").is_file() else {}
+    probes = read_json(run / "probes.json", PROBES) if (run / "probes.json").is_file() else {}
     metrics = metrics_of(_dataset(run, probes), references, labeler.name, labels, statistics)
     if all(row.get("linear_head") for row in rows):
         metrics["rows"].append(_linear_head_row(labels, [row["linear_head"] for row in rows]))
     if probes:
-        metrics["pointing"] = probes["pointing"]
+        metrics["pointing"] = probes.get("pointing")
     if (run / "run.json").is_file():
-        metrics["loss"] = _loss(read_json(run / "run.json"))
+        metrics["loss"] = _loss(read_json(run / "run.json", RECORD))
     return write_json(run / "metrics.json", metrics)
 
 
@@ -140,12 +142,17 @@ def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[in
 def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
     """The reference texts and their labels; arguments as in `evaluate_run`."""
     key = {"full": "reference", "emrrg": "reference_emrrg"}[references]
-    if not all(key in row for row in rows):
+    if not all(isinstance(row.get(key), str) for row in rows):
         raise InputError(
             "these predictions hold no cut references: delete predictions.jsonl, then "
             "`emrrg evaluate` writes it again"
         )
     texts = [row[key] for row in rows]
+    if empty := [row["id"] for row in rows if not any(map(str.isalnum, row[key]))]:
+        _log.warning(
+            "%d of %d references have no word, first that of study %r: every metric of words is 0 there",
+            *(len(empty), len(rows), empty[0]),
+        )
     if labeler is RULES and references == "full" and all(row.get("labels") for row in rows):
         return texts, [row["labels"] for row in rows]
     return texts, _labelled(labeler, texts, REFERENCES)
@@ -238,14 +245,13 @@ def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any
 
 
 def _dataset(run: Path, probes: dict[str, Any]) -> str:
-    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
-    return probes.get("dataset") or record.get(
-        "dataset", "PhantomCXR (synthetic)" if "data" in record else "unknown"
-    )
+    record = read_json(run / "run.json", RECORD) if (run / "run.json").is_file() else {}
+    known = probes.get("dataset") or record.get("dataset")
+    return known or ("PhantomCXR (synthetic)" if "data" in record else "unknown")
 
 
 def _loss(record: dict[str, Any]) -> dict[str, list]:
-    history = record.get("history", [])
+    history = record.get("history") or []
     return {
         "steps": [entry["step"] for entry in history],
         "train": [entry["loss"] for entry in history],

@@ -19,14 +19,20 @@ from emrrg_lib.interpret.figures import loss_curve
 from emrrg_lib.interpret.page_example import (
     Example,
     SystemReport,
-    example_cards,
+    example_card,
     figure_picture,
-    overlays_from_trace,
     page_controls,
     render,
 )
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
-from emrrg_lib.run_folder import read_config, read_json, read_predictions
+from emrrg_lib.run_folder import (
+    TRAINED_RECORD,
+    read_config,
+    read_json,
+    read_metrics,
+    read_predictions,
+    trace_file,
+)
 from emrrg_lib.trace import Trace
 
 PAGE_PIXELS = 192  # X-rays are drawn at least this large
@@ -45,16 +51,21 @@ def write_run_page(run: Path, against: Path | None = None) -> Path:
     Raises:
         InputError: a file is missing, or the two runs are not scored on the same studies alike.
     """
-    config, record = read_config(run), read_json(run / "run.json")
-    metrics, rows = read_json(run / "metrics.json"), read_predictions(run)[:EXAMPLES]
+    config, record = read_config(run), read_json(run / "run.json", TRAINED_RECORD)
+    metrics, rows = read_metrics(run), read_predictions(run)[:EXAMPLES]
     names, reports, title = ["Generated"], [rows], f"EMRRG, preset {config.preset}"
     if against is not None:
         names = [run.resolve().name, against.resolve().name]
-        metrics = _with_model_of(metrics, read_json(against / "metrics.json"), names[1])
+        metrics = _with_model_of(metrics, read_metrics(against), names[1])
         reports.append(_same_studies(rows, read_predictions(against), against))
         title += f": {' against '.join(names)}"
     data = read_dataset(record["data"], record["seed"])
     studies = {study.id: study for study in data.split("test")}
+    if strange := [row["id"] for row in rows if row["id"] not in studies]:
+        raise InputError(
+            f"the test split of {record['data']} does not have {len(strange)} studies of "
+            f"{run / 'predictions.jsonl'}, first {strange[0]!r}; give the run its own data again"
+        )
     layer = (metrics.get("pointing") or {}).get("position")
     size = max(config.encoder.image_size, PAGE_PIXELS)
     examples = [
@@ -67,7 +78,7 @@ def write_run_page(run: Path, against: Path | None = None) -> Path:
         "training minutes": record["minutes"],
         "memory (GiB)": record["peak_memory_gib"],
         "written": time.strftime("%Y-%m-%d"),
-        "commit": record["commit"] or "not a checkout",
+        "commit": record.get("commit") or "not a checkout",
         "versions": record["versions"],
     }
     notes = _notes(metrics, data.synthetic)
@@ -102,9 +113,10 @@ def write_report_page(
         The path.
 
     Raises:
-        ValueError: an overlay of an example does not have one view per image.
+        InputError: the trace of an example does not have one view per image.
     """
-    rows, cards, loss = metrics.get("rows", ()), example_cards(examples), metrics.get("loss") or {}
+    rows, loss = metrics.get("rows", ()), metrics.get("loss") or {}
+    cards = [example_card(index, example) for index, example in enumerate(examples)]
     pairs = [tuple(pair) for pair in loss.get("validation") or ()]
     html = render(
         "page.html",
@@ -161,19 +173,19 @@ def _example(
     study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
-    first, trace_file = rows[0][1], run / "traces" / f"{study.id}.npz"
-    trace = Trace.load(trace_file) if trace_file.is_file() else None
+    first, trace = rows[0][1], trace_file(run, study.id)
     return Example(
         id=study.id,
         images=[read_view(path, size) for path in study.images],
         reference=first["reference"],
         systems=[
-            SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores", {}))
+            SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores") or {})
             for name, row in rows
         ],
-        trace=trace,
-        overlays=() if trace is None else overlays_from_trace(trace, layer, masks=_masks(study, size)),
         labels=first.get("labels") or label_report(first["reference"]),
+        trace=Trace.load(trace) if trace.is_file() else None,
+        layer=layer,
+        masks=_masks(study, size),
     )
 
 

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from emrrg_lib.evaluation.metrics import FINDING, keys, metric, place_on_page
+from emrrg_lib.files import InputError
 
 Row = Mapping[str, Any]
 
-_INTERVALS = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
 
+class Table(NamedTuple):
+    """A table for the page's template; `label` is its name for screen readers.
 
-@dataclass(frozen=True)
-class Table:
-    """A table for the page's template.
-
-    Attributes:
-        label: name of the table for screen readers.
-        caption: the meaning of its numbers.
-        first: heading of the rows' names.
-        columns: the other headings.
-        rows: (name, note, cells); a cell is a whole number or `_score`'s dict.
-        groups: (heading, number of columns) above the columns.
+    A row is (name, note, cells), where a cell is a whole number or `_score`'s dict; a group is the heading
+    above so many columns.
     """
 
     label: str
     caption: str
-    first: str
-    columns: Sequence[str]
+    first: str  # heading of the rows' names
+    columns: Sequence[str]  # the other headings
     rows: Sequence[tuple[str, str, Sequence[Any]]]
     groups: Sequence[tuple[str, int]] = ()
-
-
-def metric_name(key: str) -> tuple[str, str]:
-    """(group, short name): CE13_micro_F1 -> ("Findings, 13 labels", "micro F1")."""
-    return metric(key).group, metric(key).label
 
 
 def score_tables(rows: Sequence[Row]) -> list[Table]:
@@ -62,7 +49,8 @@ def _score_table(rows: Sequence[Row], shown: list[str], notes: bool) -> Table:
     ]
     groups = [(name, len(list(same))) for name, same in groupby(metric(key).group for key in shown)]
     columns = [metric(key).label for key in shown]
-    return Table("Scores of the model and its controls", _INTERVALS, "System", columns, body, groups)
+    caption = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
+    return Table("Scores of the model and its controls", caption, "System", columns, body, groups)
 
 
 def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | None:
@@ -85,7 +73,10 @@ def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
     if not pointing or not pointing.get("rows"):
         return []
     variants = list(pointing.get("variants") or [pointing])
-    variants.insert(0, variants.pop(pointing.get("chosen", 0)))
+    chosen = pointing.get("chosen") or 0
+    if chosen >= len(variants):
+        raise InputError(f"pointing.chosen is {chosen} of {len(variants)} variants; evaluate again")
+    variants.insert(0, variants.pop(chosen))
     return [_pointing_table(variant) for variant in variants]
 
 

@@ -12,15 +12,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from emrrg_lib.data.study import OBSERVATIONS, SHARES, SPLITS
-from emrrg_lib.files import InputError, atomic_path, write_json
+from emrrg_lib.files import InputError, atomic_path, end_with_parent, write_json
 from emrrg_lib.phantom.anatomy import build
 from emrrg_lib.phantom.catalogue import KINDS, draw_findings, draw_one
 from emrrg_lib.phantom.film import expose, project
-from emrrg_lib.phantom.habitus import draw_habitus, views
+from emrrg_lib.phantom.shapes import draw_habitus, views
 from emrrg_lib.phantom.wording import compose
 
 VERSION = 1
-MIN_SIZE = 16
+MIN_SIZE, MAX_SIZE = 16, 4096  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,19 @@ def _write_study(index: int, root: Path, seed: int, size: int) -> dict:
     }
 
 
+def require_size(size: int) -> None:
+    """Raises InputError for a film of so many pixels a side that it cannot be drawn."""
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(
+            f"Phantom images have {MIN_SIZE} to {MAX_SIZE} pixels a side, not {size}: a film is drawn whole "
+            "in memory."
+        )
+
+
 def _require_sound(out: Path, studies: int, seed: int, size: int, splits) -> None:
     if studies < 1:
         raise InputError(f"A phantom data set needs at least 1 study, not {studies}.")
-    if size < MIN_SIZE:
-        raise InputError(f"Phantom images need at least {MIN_SIZE} pixels a side, not {size}.")
+    require_size(size)
     if seed < 0:
         raise InputError(f"The seed must not be negative, but is {seed}.")
     if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
@@ -165,8 +173,11 @@ def _draw_all(folder: Path, studies: int, seed: int, size: int, workers: int) ->
     bar = partial(tqdm, total=studies, desc="drawing phantoms", unit="study")
     if workers <= 1:
         return list(bar(map(draw, range(studies))))
-    with ProcessPoolExecutor(workers) as pool:
-        return list(bar(pool.map(draw, range(studies), chunksize=8)))
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        try:
+            return list(bar(pool.map(draw, range(studies), chunksize=8)))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def write_phantom(

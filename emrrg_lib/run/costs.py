@@ -22,14 +22,13 @@ from dataclasses import dataclass
 
 import torch
 
-from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.config import ENCODERS, EMRRGConfig
 from emrrg_lib.data.sources import source_of_preset
 from emrrg_lib.files import InputError, text_table
 from emrrg_lib.generation import BATCH
 from emrrg_lib.model import EMRRG
 from emrrg_lib.tuning.policy import Entry, ledger, published_counts
 
-PAPER_ENCODERS = ((768, 12), (1024, 24))  # base, large
 NOT_IN_1_32 = (
     "1.32 M cannot hold the projector, any cross-attention or gate, nor LoRA_p(X) at full width; "
     "in the release's IU script even these adapters are frozen"
@@ -59,7 +58,8 @@ def describe_ledger(config: EMRRGConfig) -> str:
         text_table([*rows, ("total", f"{total:,}", f"{trained:,}")]),
         f"The method as written trains {trained:,} parameters here, {trained / total:.2%} of the system.",
     ]
-    if (config.encoder.embed_dim, config.encoder.depth) in PAPER_ENCODERS and config.encoder.kind == "mamba":
+    sizes = [(encoder.embed_dim, encoder.depth) for encoder in (ENCODERS["base"], ENCODERS["large"])]
+    if (config.encoder.embed_dim, config.encoder.depth) in sizes and config.encoder.kind == "mamba":
         text.append(_published(config))
     return "\n\n".join(text)
 

@@ -1,4 +1,4 @@
-"""The main job of the kit: phantom data → stage 3 → reports → scores → page, in one run folder."""
+"""The main job of the kit, in one run folder: phantom data → stage 3 → reports → scores → page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
-from emrrg_lib.run_folder import read_json
+from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune
 
@@ -24,20 +24,23 @@ TEST, VALIDATION = 240, 120  # studies; the rest trains
 
 
 def split_shares(studies: int) -> tuple[float, float, float]:
-    """Shares of train, val and test: at most TEST and VALIDATION studies, fewer of a small set."""
+    """Shares of train, val and test; a small set has fewer than TEST and VALIDATION studies."""
     test, val = min(TEST, studies // 4), min(VALIDATION, studies // 8)
     return (studies - test - val) / studies, val / studies, test / studies
 
 
-def run_demo(out: Path, studies: int, seed: int, steps: int | None = None) -> Path:
+def run_demo(
+    out: Path, studies: int, seed: int, steps: int | None = None, config: EMRRGConfig | None = None
+) -> Path:
     """Runs the demo into `out` and returns the page to open.
 
     Args:
         out: run folder; `out/data` gets the phantom studies (kept if they are there already).
         studies: how many studies to draw. seed: of the data and of the training.
-        steps: warm steps of stage 3; None takes the preset's.
+        steps: warm steps of stage 3; None takes the configuration's.
+        config: of the system; None takes the preset `tiny`.
     """
-    config = preset("tiny")
+    config = config or preset("tiny")
     train = replace(config.train, seed=seed, warm_steps=steps or config.train.warm_steps)
     config = replace(config, train=train)
     require_weights(config)
@@ -60,11 +63,11 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     `references` and `labeler` are those of `evaluate_run`.
 
     Returns:
-        The page. Raises InputError where `run` is no trained run, or its data is gone.
+        The page. Raises InputError if `run` is not a trained run, or its data is missing.
     """
     state = processes()
     if not (run / "predictions.jsonl").is_file():
-        record = read_json(run / "run.json")
+        record = read_json(run / "run.json", TRAINED_RECORD)
         read_dataset(record["data"], record["seed"]).require_images(*SPLITS)  # before the model is loaded
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
@@ -77,10 +80,10 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
 def _interrupted(out: Path, config: EMRRGConfig) -> bool:
     """Whether `out` holds the same training, stopped before its end."""
     begun = (out / "config.json").is_file() and not (out / "run.json").is_file()
-    return begun and read_json(out / "config.json") == json.loads(json.dumps(to_dict(config)))
+    return begun and read_json(out / "config.json", dict) == json.loads(json.dumps(to_dict(config)))
 
 
 def _holds(data: Path, wanted: dict) -> bool:
-    """Whether `data` is the phantom set that is wanted."""
+    """Whether `data` is the wanted phantom set."""
     made = data.parent / "data.json"
-    return (data / "annotation.json").is_file() and made.is_file() and read_json(made) == wanted
+    return (data / "annotation.json").is_file() and made.is_file() and read_json(made, dict) == wanted

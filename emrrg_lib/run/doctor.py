@@ -1,4 +1,4 @@
-"""`emrrg doctor`: what this machine has, what is missing, and the command that mends it.
+"""`emrrg doctor`: the parts that work on this machine, the missing ones, and the commands that mend them.
 
 Every check runs the thing instead of looking for its name: a package that imports may still have no
 working kernel. No check needs a network, and a broken package does not stop the next check.
@@ -23,9 +23,9 @@ class Check:
     """One line of the doctor's list.
 
     Attributes:
-        name: the thing that was tried.
+        name: the part that was tried.
         ok: whether it works.
-        detail: what was found, or what went wrong.
+        detail: its version or size, or the error.
         fix: what to do when it is missing.
         needed: whether the CPU path (tiny and laptop presets) cannot do without it.
     """

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import nn
 
 from emrrg_lib.data.sources import read_dataset
@@ -15,8 +14,9 @@ from emrrg_lib.data.study_set import StudySet, pixels
 from emrrg_lib.files import InputError, atomic_path, processes
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_config, write_predictions
+from emrrg_lib.run_folder import read_config, read_trained, write_predictions
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
+from emrrg_lib.tuning.policy import set_trainable
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import load_encoder, save_vision_encoder
 
@@ -72,27 +72,23 @@ def _beams(greedy: bool) -> dict[str, int]:
     return {"num_beams": 1} if greedy else {}
 
 
-PREFIX = "encoder."  # of the encoder's tensors in trained.safetensors
-
-
 def tuned_encoder(run: Path) -> VisionMamba:
     """The encoder of a finished run without adapters: W + ΔW. The LLM is not needed.
 
     Raises:
-        InputError: no finished run, missing base weights, or an encoder that is no VisionMamba.
+        InputError: no finished run, missing base weights, an encoder that is not a VisionMamba, or trained
+            weights that `read_trained` refuses.
     """
     config, file = read_config(run), run / "trained.safetensors"
     if config.encoder.kind != "mamba":
         raise InputError(f"{run} has a Hugging Face encoder: only a VisionMamba can be exported")
-    if not file.is_file():
-        raise InputError(f"no trained weights at {file}; finish the run with `emrrg train`")
     encoder: nn.Module = load_encoder(config)
     if config.encoder_tuning == "lora":
         encoder = apply_partial_lora(encoder, config.partial_lora)
-    tensors = {k.removeprefix(PREFIX): v for k, v in load_file(file).items() if k.startswith(PREFIX)}
-    if unknown := sorted(tensors.keys() - encoder.state_dict().keys()):
-        raise InputError(f"{file} does not fit its config.json: the encoder has no '{unknown[0]}'")
-    encoder.load_state_dict(tensors, strict=False)
+    whole = nn.ModuleDict({"encoder": encoder})  # with the names of an EMRRG
+    names, state = set_trainable(whole, config), whole.state_dict()
+    tensors = read_trained(file, {name: state[name] for name in names}, config, part="encoder.")
+    whole.load_state_dict(tensors, strict=False)
     return encoder.merge_and_unload() if isinstance(encoder, PeftModel) else encoder
 
 

@@ -1,1 +1,1 @@
-"""Training: the engine (transformers.Trainer), pre-training of the tiny weights, stage 3."""
+"""Training: the engine (transformers.Trainer), pre-training (stages 1 and 2), stage 3, ablations."""

@@ -1,7 +1,7 @@
 """Ablation tables: rows of `data/ablations/NAME.csv`, each trained with several seeds and scored.
 
-A job is one row with one seed, in a folder of its own. A finished job is never done again, a stopped one
-goes on from its last checkpoint; `results.csv` and the figure are written after every job.
+A job is one row with one seed and has its own folder. A finished job is not done again, and a stopped one
+goes on from its last checkpoint. `results.csv` and the figure are written after every job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emrrg_lib.generation import write_reports
 from emrrg_lib.interpret.ablation_figure import ablation_figure
 from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_json, run_record, write_predictions
+from emrrg_lib.run_folder import TRAINED_RECORD, read_json, run_record, write_predictions
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.ablation_rows import (
     Row,
@@ -40,17 +40,26 @@ from emrrg_lib.training.ablation_rows import (
     pretrained_encoder,
     read_rows,
     row_config,
-    stage_values,
 )
 from emrrg_lib.training.checkpoints import refuse_changes
 from emrrg_lib.training.finetune import run_finetune
 
 CONSTANT, SHUFFLED = "constant report", "shuffled images"
+_METRICS = dict[str, float | None]
+JOB_SCORES = {  # the shape of scores.json
+    "row": str,
+    "seed": int,
+    "config": dict,
+    "trained": int,
+    "minutes": float,
+    "metrics": _METRICS,
+    SHUFFLED: _METRICS,
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed: its whole configuration and its folder."""
+    """One row with one seed: its configuration and its folder."""
 
     row: Row
     seed: int
@@ -71,12 +80,12 @@ def run_ablation(
 
     Args:
         name: an ablation. config: the preset it starts from. data: as `read_dataset` takes it.
-        out: folder; what is finished in it stays. seeds: how many, from the preset's upwards.
-        values: settings of every row, `stage1.KEY=…` and `stage2.KEY=…` those of pre-training.
+        out: folder; finished jobs in it stay. seeds: how many, from the preset's upwards.
+        values: settings of every row; `stage1.KEY=…` and `stage2.KEY=…` are those of pre-training.
         only: names of rows; empty: all.
 
     Returns:
-        The table, and for each row that could not be run the reason, such as weights that are not here.
+        The table, and for each row that was left out the reason, such as missing weights.
 
     Raises:
         InputError: no such ablation or row, or data that cannot be read.
@@ -93,7 +102,7 @@ def run_ablation(
         if row.row in refused:
             continue
         try:
-            done[row.row].append(run_job(_job(row, seed, config, data, out, values), data, done))
+            done[row.row].append(run_job(plan_job(row, seed, config, data, out, values), data, done))
         except InputError as error:
             refused[row.row] = str(error)
             tqdm.write(f"{row.row}: left out: {error}")
@@ -118,35 +127,28 @@ def run_ablation(
     return out / "results.csv", refused
 
 
-def _job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
+def plan_job(row: Row, seed: int, config: EMRRGConfig, data: Path, out: Path, values: Sequence[str]) -> Job:
+    """One row with one seed; pre-trains the row's encoder if that is not done yet."""
     config = row_config(config, row, values)
     config = replace(config, train=replace(config.train, seed=seed))
     if row.stage1 or row.stage2:
-        weights = pretrained_encoder(
-            config,
-            row.stage1,
-            row.stage2,
-            stage_values(values, "stage1."),
-            stage_values(values, "stage2."),
-            data,
-            out / "pretrained",
-        )
+        weights = pretrained_encoder(config, row, values, data, out / "pretrained")
         config = replace(config, encoder_weights=weights)
     slug = re.sub(r"[^a-z0-9]+", "-", row.row.lower()).strip("-")
-    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # names that differ in signs stay apart
+    slug += f"-{hashlib.sha256(row.row.encode()).hexdigest()[:4]}"  # two names may give the same letters
     return Job(row, seed, config, out / "jobs" / slug / f"seed-{seed}")
 
 
 def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Any]:
-    """Trains and scores one job, as far as it is not done yet; returns what `scores.json` holds.
+    """Trains and scores one job as far as this is not done yet; returns the content of `scores.json`.
 
-    A row whose configuration equals an earlier one's takes its scores. Raises InputError where the folder
-    was begun with other settings, or the weights are missing.
+    A row with the configuration of an earlier one takes that row's scores. Raises InputError where the
+    folder was begun with other settings, or weights are missing.
     """
     settings = json.loads(json.dumps(to_dict(job.config)))
     file = job.out / "scores.json"
     if file.is_file():
-        scores = read_json(file)
+        scores = read_json(file, JOB_SCORES)
         refuse_changes(scores["config"], settings, job.out)
         return scores
     for name, jobs in done.items():
@@ -159,9 +161,9 @@ def run_job(job: Job, data: Path, done: Mapping[str, Sequence[Mapping]]) -> dict
 
 
 def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Beam-search reports of the test split and their scores: no page, no probes, no controls but one."""
+    """Beam-search reports of the test split and their scores; the only control is shuffled images."""
     started, state = time.time(), processes()
-    record = read_json(job.out / "run.json")
+    record = read_json(job.out / "run.json", TRAINED_RECORD)
     model = EMRRG.from_run(job.out).to(state.device)
     test = StudySet(read_dataset(data, record["seed"]).split("test"), job.config)
     reports = write_reports(model, test, describe="writing reports")
@@ -184,7 +186,7 @@ def score_job(job: Job, data: Path, settings: dict[str, Any]) -> dict[str, Any]:
             ),
         )
         write_json(job.out / "scores.json", scores)
-        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # nothing goes on from here
+        shutil.rmtree(job.out / "checkpoints", ignore_errors=True)  # no run resumes from here
     state.wait_for_everyone()
     return scores
 
@@ -197,7 +199,7 @@ def _scores(
 
 
 def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | None]:
-    """Metrics of one training report for everybody, the best on validation."""
+    """Metrics of one training report for every study: the one that scores best on validation."""
     train, val, test = (
         [clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
         for split in ("train", "val", "test")
@@ -207,7 +209,7 @@ def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | 
 
 
 def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
-    """The constant report, and the mean of all rows' reports given to other patients."""
+    """The constant report, and the mean over all rows of their reports given to other patients."""
     moved = [job[SHUFFLED] for jobs in done.values() for job in jobs]
     return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
 

@@ -1,6 +1,4 @@
-"""What a row of an ablation table means: its configuration, its pre-training, the paper's values.
-
-Encoders that an ablation's row pre-trains for itself by stage 1 or 2 (CXPMRG-Bench, Table 4)."""
+"""A row of an ablation table: its configuration, the encoder it pre-trains, the paper's values."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ from emrrg_lib.vision.hf_backbone import HFBackbone
 from emrrg_lib.vision.weights import load_vision_encoder, require_encoder, save_vision_encoder
 
 FIELDS = ("row", "settings", "stage1", "stage2", "paper_table", "paper_row", "note")
-STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of a setting of pre-training, a recipe
+STAGES = {"stage1.": STAGE1_TINY, "stage2.": STAGE2_TINY}  # prefix of such a setting, any recipe
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class Row:
         row: its name.
         settings: words KEY=VALUE: settings of config.py, `policy=NAME`, `size=large`, `vit=true`;
             `llm.hybrid_layers` takes none, first, all, every:K or spread:K.
-        stage1, stage2: the row's encoder is pre-trained by these stages: empty (not), `default`, or
-            words KEY=VALUE for the recipe. With neither, the encoder is the preset's.
+        stage1, stage2: `default`, or words KEY=VALUE for the recipe: this stage pre-trains the row's encoder.
+            Empty: it does not. If both are empty, the encoder is the preset's.
         paper_table, paper_row: where the paper has the row, see `paper_values`.
     """
 
@@ -65,12 +63,12 @@ class Row:
 
 
 def names() -> list[str]:
-    """The ablations there are."""
+    """The names of all ablations."""
     return sorted(path.stem for path in ABLATIONS.glob("*.csv"))
 
 
 def read_rows(name: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of an ablation, or those named. Raises InputError for an unknown name."""
+    """The rows of an ablation, all or those in `only`. Raises InputError for an unknown name."""
     if name not in names():
         hint = close_name(name, names())
         raise InputError(f"there is no ablation '{name}'; {hint}there are {', '.join(names())}")
@@ -90,30 +88,25 @@ def row_config(config: EMRRGConfig, row: Row, values: Sequence[str] = ()) -> EMR
             config = apply_policy(config, value)
         elif word == "size=large":  # as base to large in the paper: 768 x 12 to 1024 x 24
             sizes = config.encoder
-            config = replace(
-                config,
-                encoder=replace(
-                    sizes, embed_dim=round(sizes.embed_dim * 4 / 3 / 32) * 32, depth=2 * sizes.depth
-                ),
-            )
+            width = round(sizes.embed_dim * 4 / 3 / 32) * 32
+            config = replace(config, encoder=replace(sizes, embed_dim=width, depth=2 * sizes.depth))
         elif word == "vit=true":
             config = replace(config, encoder=replace(config.encoder, kind="hf"))
         elif key == "llm.hybrid_layers":
-            config = replace(
-                config, llm=replace(config.llm, hybrid_layers=hybrid_layers(value, _layers(config.llm.name)))
-            )
+            layers = hybrid_layers(value, layer_count(config.llm.name))
+            config = replace(config, llm=replace(config.llm, hybrid_layers=layers))
         else:
             config = with_values(config, [word])
     return with_values(config, _own(values))
 
 
 def _own(values: Sequence[str]) -> list[str]:
-    """The settings that are config.py's."""
+    """The settings of config.py."""
     return [word for word in values if not word.startswith(tuple(STAGES))]
 
 
 def stage_values(values: Sequence[str], stage: str) -> list[str]:
-    """The settings that begin with a key of STAGES, without it."""
+    """The settings that begin with `stage`, a key of STAGES; without it."""
     return [word.removeprefix(stage) for word in values if word.startswith(stage)]
 
 
@@ -124,7 +117,7 @@ def recipe(base: Any, cell: str, values: Sequence[str]) -> Any:
 
 
 def check_values(config: EMRRGConfig, rows: Sequence[Row], values: Sequence[str]) -> None:
-    """Raises InputError for a setting that does not exist, or that none of the rows has a use for."""
+    """Raises InputError for a setting that does not exist, or that none of the rows uses."""
     with_values(config, _own(values))
     for prefix, base in STAGES.items():
         stage = prefix.rstrip(".")
@@ -168,7 +161,8 @@ def hybrid_layers(choice: str, count: int) -> tuple[int, ...]:
     return tuple(chosen[: int(number)] if word == "spread" else chosen)
 
 
-def _layers(llm: str) -> int:
+def layer_count(llm: str) -> int:
+    """Decoder layers of a language model; InputError if it is not on this machine."""
     if llm in NAMED:
         return NAMED[llm].config().num_hidden_layers
     try:
@@ -180,7 +174,7 @@ def _layers(llm: str) -> int:
 
 
 def paper_values(row: Row) -> dict[str, dict[str, float]]:
-    """Data set → metric → value of the published row that is meant, by system, setting or both."""
+    """Data set → metric → value of the published row; `paper_row` is its system, its setting or both."""
     if not row.paper_table:
         return {}
     found = [
@@ -196,64 +190,46 @@ def paper_values(row: Row) -> dict[str, dict[str, float]]:
     }
 
 
-def pretrained_encoder(
-    config: EMRRGConfig,
-    stage1: str,
-    stage2: str,
-    values1: Sequence[str],
-    values2: Sequence[str],
-    data: Path,
-    out: Path,
-) -> str:
+def pretrained_encoder(config: EMRRGConfig, row: Row, values: Sequence[str], data: Path, out: Path) -> str:
     """Pre-trains the encoder of `config` on the training split of `data`; returns its `encoder_weights`.
 
     The same encoder, stages and settings give the same folder in `out`, which is filled once for all rows
-    and seeds (seed 0); a stopped stage goes on.
+    and seeds (seed 0). A stage that was stopped goes on.
 
     Args:
-        stage1, stage2: cells of the ablation's table; empty leaves the stage out.
-        values1, values2: words KEY=VALUE for the recipes of every row.
+        row: says which stages. values: settings of every row.
 
     Raises:
-        InputError: no such setting, a text encoder that is not here, or stage 1 of a Transformer.
+        InputError: no such setting, a text encoder that is missing, or stage 1 of a Transformer.
     """
-    size = "base" if config.encoder.patch_size == 16 else "tiny"
-    first = recipe(STAGE1[size], stage1, values1) if stage1 else None
-    second = (
-        recipe(replace(STAGE2[size], image_size=config.encoder.image_size), stage2, values2)
-        if stage2
-        else None
-    )
-    if first and config.encoder.kind == "hf":
-        raise InputError("stage 1 is made for Mamba encoders: a Transformer row has stage 2 only")
     studies, sizes, weights = read_dataset(data, 0).split("train"), config.encoder, None
+    size = "base" if sizes.patch_size == 16 else "tiny"
+    first = second = None
+    if row.stage1:
+        first = recipe(STAGE1[size], row.stage1, stage_values(values, "stage1."))
+    if row.stage2:
+        base = replace(STAGE2[size], image_size=sizes.image_size)
+        second = recipe(base, row.stage2, stage_values(values, "stage2."))
+    if first and sizes.kind == "hf":
+        raise InputError("stage 1 is made for Mamba encoders: a Transformer row has stage 2 only")
     if first:
         folder = out / _name("stage1", sizes, first)
-        images = [path for study in studies for path in study.images]
-        weights = _once(
-            folder, "stage1.pth", lambda: run_stage1(images, sizes, first, folder, 0, resume=True)
-        )
+        weights = folder / "stage1.pth"
+        if not _finished(folder):
+            images = [path for study in studies for path in study.images]
+            run_stage1(images, sizes, first, folder, 0, resume=True)
     if second:
         folder = out / _name("stage2", sizes, first, second)
         encoder = small_vit(sizes) if sizes.kind == "hf" else stage2_encoder(sizes, second, weights, 0)
-        weights = _once(
-            folder,
-            "stage2.pth",
-            lambda: run_stage2(
-                studies,
-                encoder,
-                *load_text_encoder(_text_source(second.text_encoder)),
-                second,
-                folder,
-                0,
-                resume=True,
-            ),
-        )
+        weights = folder / "stage2.pth"
+        if not _finished(folder):
+            text = load_text_encoder(_text_source(second.text_encoder))
+            run_stage2(studies, encoder, *text, second, folder, 0, resume=True)
         if sizes.kind == "hf":
             return _save_vit(encoder, weights, folder / "encoder")
     file = folder / "encoder.safetensors"
     with processes().main_process_first():
-        if not file.is_file():  # what stage 1 does not hold is drawn here, once
+        if not file.is_file():  # a stage-1 file lacks some weights: they are drawn here, once
             torch.manual_seed(0)
             save_vision_encoder(load_vision_encoder(weights, sizes.image_size), file)
     return str(file)
@@ -276,32 +252,33 @@ def small_vit(sizes: EncoderConfig) -> HFBackbone:
 
 
 def _save_vit(encoder: nn.Module, weights: Path, folder: Path) -> str:
-    """Writes the trained ViT as a Hugging Face folder, which a configuration names."""
+    """Writes the trained ViT as a Hugging Face folder; a configuration names this folder."""
     with processes().main_process_first():
         if folder.is_dir():
             return str(folder.resolve())
-        tensors = torch.load(weights, map_location="cpu", weights_only=True)["model"]
-        prefix = "visual_encoder."
-        encoder.load_state_dict(
-            {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        tensors, prefix = (
+            torch.load(weights, map_location="cpu", weights_only=True)["model"],
+            "visual_encoder.",
         )
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        encoder.load_state_dict(own)
         with atomic_path(folder) as temporary:
             encoder.model.save_pretrained(temporary)
     return str(folder.resolve())
 
 
 def _text_source(name: str) -> str:
-    """`report-lm`: the kit's own report language model; a named LLM: its folder."""
+    """The folder of `report-lm`, the kit's report language model, or of a named LLM; else the name."""
     if name == "report-lm":
         return str(TINY_DIR / "report_lm")
     return str(cache_folder(name)) if name in NAMED and name != "tiny" else name
 
 
-def _once(folder: Path, name: str, run) -> Path:
-    if not (folder / "run.json").is_file():  # written last
-        run()
+def _finished(folder: Path) -> bool:
+    """Whether a stage is finished in `folder`; all processes look before one of them writes."""
+    finished = (folder / "run.json").is_file()  # written last
     processes().wait_for_everyone()
-    return folder / name
+    return finished
 
 
 def _name(stage: str, *settings: Any) -> str:

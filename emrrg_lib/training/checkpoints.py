@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
+from emrrg_lib.data.study import Study, in_parallel
 from emrrg_lib.files import DISK_FULL, InputError, file_errno, processes, sha256, write_json
-from emrrg_lib.run_folder import read_json
+from emrrg_lib.run_folder import read_json, read_trained
+from emrrg_lib.settings import differences
 
 PREFIX = "checkpoint-"
 WEIGHTS = "model.safetensors"
 MANIFEST = "complete.json"  # the SHA-256 of every other file, and the settings of the run
+MANIFEST_SHAPE = {
+    "files": dict[str, str],
+    "settings": dict,
+    "processes": int,
+    "unlogged": {"loss": float, "since": int},
+}
+NEEDED = {WEIGHTS, TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME}  # by every resume
+BLOCK = 4096  # bytes
 KEEP = 2  # the newest ones
 log = logging.getLogger("emrrg_lib.checkpoints")
+
+
+def image_identity(path: Path) -> bytes:
+    """A hash of an image file: of all of a small one, of its length and 17 blocks of a large one.
+
+    The last block of a PNG has the checksum of its pixels. MIMIC-CXR is 500 GB: to read it whole takes hours.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        for start in (*range(0, size, max(BLOCK, size // 16)), max(0, size - BLOCK)):
+            file.seek(start)
+            digest.update(file.read(BLOCK))
+    return digest.digest()
+
+
+def data_digest(texts: Iterable[Any], images: Iterable[Path] = ()) -> str:
+    """The digest of what a training sees, in its order: texts (or other JSON values) and image files."""
+    digest = hashlib.sha256(json.dumps(list(texts)).encode())
+    for identity in in_parallel(image_identity, images):
+        digest.update(identity)
+    return digest.hexdigest()
+
+
+def studies_digest(studies: Sequence[Study]) -> str:
+    """The `data_digest` of studies: ids, reports, views and images."""
+    texts = ((study.id, study.report, study.views, len(study.images)) for study in studies)
+    return data_digest(texts, (image for study in studies for image in study.images))
 
 
 def partial_folder(out: Path, step: int) -> Path:
@@ -65,9 +107,11 @@ def _by_step(out: Path) -> list[Path]:
 def flaw(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be used; None for a whole one."""
     try:
-        files = read_json(checkpoint / MANIFEST)["files"]
-    except (InputError, KeyError, TypeError):
+        files = read_json(checkpoint / MANIFEST, MANIFEST_SHAPE)["files"]
+    except InputError:
         return f"it has no readable {MANIFEST}"
+    if lacking := sorted(NEEDED - files.keys()):
+        return f"{MANIFEST} does not list {lacking[0]}"
     for name, digest in files.items():
         if not (checkpoint / name).is_file() or sha256(checkpoint / name) != digest:
             return f"{name} is missing or damaged"
@@ -88,18 +132,6 @@ def newest_complete(out: Path) -> Path | None:
             return checkpoint
         log.warning("skipped %s: %s", checkpoint, wrong)
     return None
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    """`key: old -> new` of every value that differs, nested keys joined by dots."""
-    lines = []
-    for key in dict.fromkeys([*before, *now]):
-        old, new = before.get(key, "(not set)"), now.get(key, "(not set)")
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{path}{key}.")
-        elif old != new:
-            lines.append(f"{path}{key}: {old} -> {new}")
-    return lines
 
 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any], where: Path) -> None:
@@ -178,5 +210,7 @@ class SealedTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Reads the weights of `_save` back into the model, which holds the frozen ones already."""
-        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        (model or self.model).load_state_dict(tensors, strict=False)
+        model = model or self.model
+        wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        tensors = read_trained(Path(resume_from_checkpoint) / WEIGHTS, wanted)
+        model.load_state_dict(tensors, strict=False)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from emrrg_lib.config import Schedule
 from emrrg_lib.files import InputError, gather, processes
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.settings import Count, NotNegative, Rate, Settings, Whole
@@ -59,7 +60,7 @@ SCHEDULES = {"hold": hold_rise_fall, "cosine": cosine}
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Settings):
-    """How long and how a model is trained. A resumed run must have the same values, save `save_steps`."""
+    """How long and how a model is trained. A resumed run must have the same values, except `save_steps`."""
 
     steps: Count  # of the optimiser
     batch_size: Count  # studies that a process takes at once
@@ -70,7 +71,7 @@ class Budget(Settings):
     weight_decay: NotNegative = 0.01
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 does not clip
     betas: tuple[Rate, Rate] = (0.9, 0.98)
-    schedule: Literal["hold", "cosine"] = "hold"
+    schedule: Schedule = "hold"
     save_steps: Count = 500  # between checkpoints
 
     def facts(self, studies: int) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class KitTrainer(checkpoints.SealedTrainer):
     Args:
         budget: of the training.
         groups: makes the groups; None: all parameters at the learning rate.
-        names: of the studies, for messages.
+        names: of the studies, for messages. data: `data_digest` of them.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class KitTrainer(checkpoints.SealedTrainer):
         budget: Budget,
         groups: Callable[[nn.Module], list[dict]] | None = None,
         names: Sequence[str] | None = None,
+        data: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.facts = budget.facts(len(self.train_dataset))
+        self.facts = budget.facts(len(self.train_dataset)) | {"digest of ids, reports and images": data}
         self._budget, self._groups, self._names = budget, groups, names
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
         self._drawn: list[int] = []  # studies of this step
@@ -181,7 +183,7 @@ class KitTrainer(checkpoints.SealedTrainer):
         if not checkpoint:
             self.train()
             return
-        manifest = read_json(checkpoint / checkpoints.MANIFEST)
+        manifest = read_json(checkpoint / checkpoints.MANIFEST, checkpoints.MANIFEST_SHAPE)
         checkpoints.refuse_changes(manifest["settings"], self.facts, checkpoint.parent)
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:  # finished
@@ -231,6 +233,7 @@ def fit(
     resume: bool = False,
     groups: Callable[[nn.Module], list[dict]] | None = None,
     names: Sequence[str] | None = None,
+    data: str = "",
     callbacks: Sequence[TrainerCallback] = (),
     bf16: bool = False,
     **budget: Any,
@@ -241,7 +244,7 @@ def fit(
         model: returns a dict with `loss`.
         dataset: of study numbers; collate: numbers → batch. Randomness comes from torch's stream.
         resume: go on from the newest whole checkpoint in `out`, if there is one.
-        names: of the studies, for messages.
+        names: of the studies, for messages. data: their `data_digest`; a resumed run must have the same.
         bf16: the forward pass in bfloat16 where autocast allows it; weights stay float32.
         budget: fields of `Budget`; `steps`, `batch_size` and `learning_rate` are needed.
 
@@ -278,6 +281,7 @@ def fit(
         budget=plan,
         groups=groups,
         names=names,
+        data=data,
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
     )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display

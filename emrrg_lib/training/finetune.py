@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
 
+from emrrg_lib.choices import check_choices
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import Indices, StudySet
@@ -20,10 +22,10 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG, require_weights
-from emrrg_lib.run_folder import read_config, read_json, run_record, write_config, write_trained
+from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import per_process, random_streams
-from emrrg_lib.training.checkpoints import refuse_changes
+from emrrg_lib.training.checkpoints import refuse_changes, studies_digest
 from emrrg_lib.training.engine import fit, loss_history
 from emrrg_lib.tuning.policy import learning_rate_groups
 
@@ -44,22 +46,13 @@ class StudyCollator:
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        text = text_batch(
-            self.tokenizer,
-            self.data.prompt,
-            [self.studies.reports[i] for i in indices],
-            self.data.max_length,
-            self.image_in_prompt,
-        )
-        return self.images(indices) | {
-            "input_ids": text.input_ids,
-            "attention_mask": text.attention_mask,
-            "labels": text.labels,
-        }
+        reports, data = [self.studies.reports[i] for i in indices], self.data
+        text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
+        return self.images(indices) | text.data
 
 
 class TokenCollator(StudyCollator):
-    """The same batch from encoder tokens computed once, at first use: (I, M + 1, d) in half precision."""
+    """The same batch with encoder tokens (I, M + 1, d) instead of images, computed once in float16."""
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         super().__init__(studies, model, seed)
@@ -85,26 +78,26 @@ class TokenCollator(StudyCollator):
 
 
 class KeepBest(TrainerCallback):
-    """Generates on validation every so often and keeps the weights with the best score.
+    """Scores the model on validation at regular steps and keeps the weights with the best score.
 
-    The score is 0.8 · BLEU-4 + 0.2 · CIDEr, as upstream chooses its checkpoints (NOTES G). The joint part
-    chooses anew: the warm part's best would be a model whose encoder was never tuned. The training ends
-    early where `patience` validations in a row bring no better score.
+    The joint part chooses anew: the warm part's best would be a model whose encoder was never tuned. The
+    training ends early where `patience` validations in a row bring no better score.
     """
 
-    def __init__(self, model: EMRRG, validation: StudySet, run: Path, resume: bool) -> None:
-        self.model, self.validation, self.run = model, validation, run
+    def __init__(self, model: EMRRG, run: Path, resume: bool, score: Callable[[], float]) -> None:
+        self.model, self.run, self.score = model, run, score
         self.settings = model.settings.train
         self.every, self.offset = 1, 0  # steps between validations, steps of earlier parts
         self.file = run / "checkpoints" / "validation.json"
-        self.history: list[dict] = read_json(self.file) if resume and self.file.is_file() else []
+        known = resume and self.file.is_file()
+        self.history: list[dict] = read_json(self.file, list[VALIDATION]) if known else []
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
         step = self.offset + state.global_step
         self.history = [entry for entry in self.history if entry["step"] < step]  # after a resume
-        score = self._score()
+        score = self.score()
         best = all(score > entry["score"] for entry in self.history if entry["step"] > self.offset)
         self.history.append({"step": step, "score": score})
         if state.is_world_process_zero:
@@ -115,11 +108,13 @@ class KeepBest(TrainerCallback):
         if self.settings.patience and len(part) - 1 - part.index(max(part)) >= self.settings.patience:
             control.should_training_stop = control.should_save = True
 
-    def _score(self) -> float:
-        count = min(self.settings.validation_studies or len(self.validation), len(self.validation))
-        texts = write_reports(self.model, self.validation, range(count), num_beams=1, describe="validating")
-        scores = score_reports(self.validation.reports[:count], texts, meteor=False)
-        return 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
+
+def validation_score(model: EMRRG, validation: StudySet) -> float:
+    """0.8 · BLEU-4 + 0.2 · CIDEr of greedy reports, as upstream chooses its checkpoints (NOTES G)."""
+    count = min(model.settings.train.validation_studies or len(validation), len(validation))
+    texts = write_reports(model, validation, range(count), num_beams=1, describe="validating")
+    scores = score_reports(validation.reports[:count], texts, meteor=False)
+    return 0.8 * scores["Bleu_4"] + 0.2 * scores["CIDEr"]
 
 
 def is_abnormal(report: str) -> bool:
@@ -127,16 +122,26 @@ def is_abnormal(report: str) -> bool:
     return any(value in (1, -1) for name, value in label_report(report).items() if name != "No Finding")
 
 
-def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = False) -> Path:
+def run_finetune(
+    config: EMRRGConfig,
+    data_dir: Path,
+    out: Path,
+    resume: bool = False,
+    score: Callable[[EMRRG, StudySet], float] = validation_score,
+) -> Path:
     """Trains on the `train` split of `data_dir` and writes the run folder `out`.
 
     Writes config.json, run.json, trained.safetensors (the best checkpoint on `val`) and last.safetensors.
+
+    Args:
+        score: of a model on the validation split; the weights with the highest one are kept.
 
     Raises:
         InputError: data that cannot be read, weights that are missing, a resume with another
             configuration (every difference is named); and what `fit` raises.
     """
     started, settings, state = time.time(), config.train, processes()
+    check_choices(config)
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
     require_weights(config)  # the cheap checks come first: images are decoded once all else is there
@@ -150,7 +155,7 @@ def run_finetune(config: EMRRGConfig, data_dir: Path, out: Path, resume: bool = 
     if state.is_main_process:
         _begin(out, config, resume)
     state.wait_for_everyone()
-    keep = KeepBest(model, validation, out, resume)
+    keep = KeepBest(model, out, resume, lambda: score(model, validation))
     history = _fit_parts(model, train, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
@@ -183,6 +188,7 @@ def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> l
     drawn = Indices(
         len(train), [settings.abnormal_factor if is_abnormal(report) else 1 for report in train.reports]
     )
+    data = studies_digest([*train.studies, *keep.validation.studies])
     parts = (
         ("warm", settings.warm_steps, TokenCollator, 1.0),
         ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor),
@@ -208,6 +214,7 @@ def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> l
             save_steps=settings.save_steps,
             resume=resume,
             names=[study.id for study in train.studies],
+            data=data,
             callbacks=[keep],
             groups=partial(
                 learning_rate_groups,

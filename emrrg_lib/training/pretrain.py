@@ -28,6 +28,7 @@ from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json, run_record
 from emrrg_lib.settings import Count, Positive, Settings
 from emrrg_lib.training.batches import CropCollator, PairCollator, find_images, per_process
+from emrrg_lib.training.checkpoints import data_digest, studies_digest
 from emrrg_lib.training.engine import fit, loss_history
 from emrrg_lib.training.stage1 import Stage1Config, Stage1Model, load_stage1, save_stage1
 from emrrg_lib.training.stage2 import ContrastiveModel, Stage2Config, save_stage2, tiny_text_encoder
@@ -99,9 +100,8 @@ def _pretrain(
         what, config, facts: what `run.json` says about the run.
         make: gives the model, the number of samples and the collator; called with the seed set.
         save: writes the model's weights into `folder`; gets the number of finished epochs too.
-        batch_size: over all processes.
+        batch_size: over all processes. fitting: options of `fit`.
         checkpoints: default: `folder/checkpoints`.
-        fitting: options of `fit`.
     """
     started = time.time()
     torch.manual_seed(seed)
@@ -140,11 +140,8 @@ def run_stage1(
     """Trains stage 1 on image files; returns `out/stage1.pth`, upstream's container.
 
     Args:
-        images: image files of any size.
-        encoder: sizes of the encoder; not used where `weights` gives them.
-        recipe: objective and budget.
-        out: folder for checkpoints, the file and `run.json`.
-        resume: go on from the newest checkpoint in `out`.
+        images: image files of any size. encoder: its sizes; not used where `weights` gives them.
+        out: folder for checkpoints, the file and `run.json`; `resume` goes on from the newest checkpoint.
         weights: a stage-1 file to start from (CXPMRG-Bench starts from ImageNet's).
 
     Raises:
@@ -152,9 +149,9 @@ def run_stage1(
     """
 
     def make() -> tuple[Stage1Model, int, Callable]:
-        model = load_stage1(weights) if weights else None
-        model = model or Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
-        if model.objective != recipe.objective:
+        if not weights:
+            model = Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
+        elif (model := load_stage1(weights)).objective != recipe.objective:
             raise InputError(
                 f"{weights} was trained with objective '{model.objective}', not "
                 f"'{recipe.objective}': choose the same"
@@ -168,6 +165,7 @@ def run_stage1(
         out,
         recipe,
         {"images": len(images), "seed": seed},
+        data=data_digest((), images),
         seed=seed,
         resume=resume,
         **_shared(recipe),
@@ -213,6 +211,7 @@ def run_stage2(
         out,
         recipe,
         {"studies": len(studies), "seed": seed},
+        data=studies_digest(studies),
         seed=seed,
         resume=resume,
         save_steps=250,
@@ -226,7 +225,7 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
     tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        return vars(text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128))
+        return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
 
     def save(model: PreTrainedModel, epoch: int) -> None:
         with atomic_path(folder) as temporary:
@@ -242,6 +241,7 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
         config,
         {"made_from": "text of PhantomCXR reports (train split of the pre-training seed)"},
         checkpoints=out / "work" / "lm",
+        data=data_digest(reports),
         seed=config.seed,
         resume=resume,
         steps=config.lm_steps,
@@ -270,7 +270,7 @@ def pretrain_encoder(
     )
     if processes().is_main_process:
         save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
-        before, after = (read_json(folder / "run.json") for folder in (first, second))
+        before, after = (read_json(folder / "run.json", {"minutes": float}) for folder in (first, second))
         facts = {
             "minutes": round(before["minutes"] + after["minutes"], 2),
             "config": asdict(config),

@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -91,9 +92,25 @@ def test_rouge_of_long_and_odd_texts_equals_pycocoevalcap(seed):
         (["a"], [None], "Item 0 of the hypotheses"),
         ([1], ["a"], "Item 0 of the references"),
         ("a", ["a"], "list of texts"),
+        (["a"], b"a", "list of texts, not bytes"),
+        (["a"], (text for text in "a"), "list of texts, not generator"),
+        (None, ["a"], "list of texts, not NoneType"),
+        ([["a"]], ["a"], "Item 0 of the references must be text, not list"),
+        # the shape of pycocoevalcap: the ids would be scored
+        ({"s1": ["a"]}, {"s1": ["a"]}, "in one order, not dict"),
+        (["a"], {"s1": "a"}, "hypotheses must be a list of texts in one order, not dict"),
+        ({"s1": "a"}.keys(), ["a"], "in one order, not dict_keys"),
+        (["a", "b"], {"a", "b"}, "in one order, not set"),
+        (["a", "b"], frozenset(("a", "b")), "in one order, not frozenset"),
     ],
 )
 def test_bad_input_is_refused(references, hypotheses, message):
     for score in (score_reports, score_each):
         with pytest.raises(InputError, match=message):
             score(references, hypotheses)
+
+
+def test_any_ordered_texts_are_scored():
+    listed = score_reports(["a b c", "d e f"], ["a b d", "d e f"], meteor=False)
+    for kind in (tuple, np.array, pd.Series, lambda texts: dict(enumerate(texts)).values()):
+        assert score_reports(kind(["a b c", "d e f"]), kind(["a b d", "d e f"]), meteor=False) == listed

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import time
 
 import numpy as np
 import pytest
@@ -10,13 +12,16 @@ from real_files import IU, real
 
 from emrrg_lib.cli import main
 from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation import predict
 from emrrg_lib.evaluation.other_labelers import MODEL, RULES, Labeler, from_csv
 from emrrg_lib.evaluation.pointing import MAPS
 from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import compare_runs, evaluate_controls, evaluate_run
-from emrrg_lib.files import InputError
-from emrrg_lib.run_folder import read_predictions
+from emrrg_lib.files import InputError, write_json
+from emrrg_lib.interpret import page
+from emrrg_lib.run_folder import read_predictions, run_record, write_config
 
 REPORTS = (
     "the heart is enlarged . no pleural effusion .",
@@ -97,6 +102,59 @@ def test_a_control_without_labels_keeps_its_other_scores(tmp_path):
     file.write_text("\n".join([",".join(("report", *OBSERVATIONS)), *lines[1:]]), encoding="utf-8")
     with pytest.raises(InputError, match="no labels for 1 of 4 references"):
         evaluate_run(run, labeler=from_csv([file], [f"s{i}" for i in range(4)]))
+
+
+@pytest.mark.parametrize("blank", ["", " ", ".", " . \n"])
+def test_an_empty_reference_is_named(tmp_path, caplog, blank):
+    run = write_run(tmp_path / "run", REPORTS * 2)
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text("utf-8").splitlines()]
+    lines[5]["reference"] = blank
+    (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    evaluate_run(run)
+    assert "1 of 8 references have no word, first that of study 's5'" in caplog.text
+    caplog.clear()
+    compare_runs(run, run)
+    assert "study 's5'" in caplog.text
+
+
+HOSTILE = (
+    "../../x",
+    "/tmp/x",
+    "a/b",
+    "x" * 300,
+    "nul\0",
+    "\ud800",
+    "C:\\x",
+    "<script>x</script>",
+    "=1+1",
+    "α ",
+    ".",
+)
+
+
+def test_no_id_is_a_path(tmp_path, make_model, phantom_dir, monkeypatch):
+    data = read_dataset(phantom_dir)
+    studies = [s for s in data.studies if s.split != "test"]
+    first = next(s for s in data.studies if s.split == "test")
+    studies += [dataclasses.replace(first, id=name) for name in HOSTILE]
+    data = dataclasses.replace(data, studies=tuple(studies))
+    monkeypatch.setattr(predict, "read_dataset", lambda *arguments: data)
+    monkeypatch.setattr(page, "read_dataset", lambda *arguments: data)
+    run = tmp_path / "a" / "run"
+    model = make_model()
+    write_config(run, model.settings)
+    write_json(run / "run.json", run_record("stage 3", time.time(), data=str(phantom_dir), seed=0))
+    predict_run(model, run, phantom_dir)
+    assert [row["id"] for row in read_predictions(run)] == list(HOSTILE)
+    evaluate_run(run)
+    html = page.write_run_page(run).read_text("utf-8")
+    assert "<script>x" not in html and "Study &lt;script&gt;x" in html
+    assert "Inside the model" in html  # the traces are found again
+    traces = sorted(path.name for path in (run / "traces").iterdir())
+    assert len(traces) == len(HOSTILE) and all(re.fullmatch(r"[0-9a-f]{16}\.npz", name) for name in traces)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [p.name for p in run.parent.iterdir()] == [
+        "run"
+    ]
 
 
 def test_compare_says_what_is_real(tmp_path, capsys):

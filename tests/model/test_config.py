@@ -6,6 +6,7 @@ import typing
 
 import pytest
 
+from emrrg_lib import cli
 from emrrg_lib.config import (
     PRESETS,
     DataConfig,
@@ -24,6 +25,7 @@ from emrrg_lib.files import InputError
 from emrrg_lib.settings import from_dict, to_dict
 from emrrg_lib.training.ablation_rows import recipe
 from emrrg_lib.training.engine import SCHEDULES
+from emrrg_lib.training.finetune import run_finetune
 from emrrg_lib.training.pretrain import STAGE1_TINY
 from emrrg_lib.training.stage1 import Stage1Config
 from emrrg_lib.training.stage2 import Stage2Config
@@ -92,7 +94,7 @@ def test_a_config_cannot_be_changed():
         ({"train": {"steps": -3}}, "config.train.steps must be at least 0, not -3"),
         ({"train": {"batch_size": 0}}, "config.train.batch_size must be at least 1, not 0"),
         ({"train": {"learning_rate": 0}}, "config.train.learning_rate must be above 0, not 0.0"),
-        ({"train": {"learning_rate": float("nan")}}, "config.train.learning_rate must be above 0, not nan"),
+        ({"train": {"learning_rate": float("nan")}}, "config.train.learning_rate must be finite, not nan"),
         ({"train": {"clip": float("inf")}}, "config.train.clip must be finite, not inf"),
         ({"train": {"seed": 2**32}}, "config.train.seed must be between 0 and 4294967295, not 4294967296"),
         ({"train": {"schedule": "flat"}}, "config.train.schedule must be hold or cosine, not 'flat'"),
@@ -139,6 +141,91 @@ def test_a_value_out_of_range_is_refused_where_it_is_written(make, said):
     with pytest.raises(InputError) as refusal:
         make()
     assert said in str(refusal.value)
+
+
+HUGE = [
+    (
+        "encoder.image_size=100000",
+        "encoder.image_size must be at most 2048 (all (image_size / patch_size)² tok",
+    ),
+    ("encoder.embed_dim=10000000", "encoder.embed_dim must be at most 16384"),
+    ("encoder.depth=1000000", "encoder.depth must be at most 16384"),
+    ("partial_lora.r=100000", "partial_lora.r must be at most 1024 (a larger update is not of low rank)"),
+    ("partial_lora.scale=NaN", "partial_lora.scale must be finite, not nan"),
+    ("partial_lora.scale=1e999", "partial_lora.scale must be finite, not inf"),
+    ("llm.lora_r=100000", "llm.lora_r must be at most 1024"),
+    ("data.max_length=1000000000", "data.max_length must be at most 32768 (no language model here has more"),
+    ("data.max_views=100000", "data.max_views must be at most 64 (all views of a study are in memory"),
+    ("train.batch_size=[[[[", "train.batch_size must be int, not '[[[['"),
+    ("train.batch_size=" + "[" * 100_000, "train.batch_size must be int, not '[[[["),
+    ("train.batch_size=" + "[" * 500 + "]" * 500, "train.batch_size must be int, not [[[["),
+    ("train.batch_size=1" + "0" * 30, "train.batch_size must be at most 1000000000"),
+    ("train.steps=1" + "0" * 400, "train.steps must be at most 1000000000"),
+    ("train.steps=1" + "0" * 9000, "train.steps must be int, not '10000"),
+    ("train.learning_rate=1" + "0" * 400, "train.learning_rate must be finite"),
+    ("train.abnormal_factor=1000000", "train.abnormal_factor must be at most 1000"),
+    ("train.clip=-Infinity", "train.clip must be finite"),
+    (
+        "generation.num_beams=2000",
+        "generation.num_beams must be at most 64 (every beam keeps keys and values",
+    ),
+    ("generation.max_new_tokens=1000000", "generation.max_new_tokens must be at most 32768"),
+    ("generation.length_penalty=NaN", "generation.length_penalty must be finite, not nan"),
+    ("generation.length_penalty=1e300", "generation.length_penalty must be between -10 and 10, not 1e+300"),
+    ("generation.repetition_penalty=NaN", "generation.repetition_penalty must be finite"),
+]
+
+
+@pytest.mark.parametrize("word, said", HUGE, ids=[word[:40] for word, _ in HUGE])
+def test_a_number_that_no_machine_holds_is_refused_with_its_bound(tmp_path, capsys, word, said):
+    for command in (
+        ["train", "--out", str(tmp_path / "out")],
+        ["ablate", "gate", "--out", str(tmp_path / "o")],
+    ):
+        assert cli.main([*command, "--data", str(tmp_path / "none"), "--set", word]) == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert said in sentence and len(sentence) < 400
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["partial_lora.r=129"], "partial_lora.r must be at most encoder.embed_dim, 128, not 129"),
+        (
+            ["generation.max_new_tokens=513"],
+            "generation.max_new_tokens must be at most 512, not 513: the lang",
+        ),
+        (
+            ["data.max_length=600"],
+            "data.max_length must be at most 512, not 600: the language model 'tiny' has 512",
+        ),
+        (["llm.visual_in_prompt=all", "data.max_length=223"], "must be at most 222, not 223"),
+        (["llm.visual_in_prompt=all", "data.max_views=8"], "data.max_length must be at most 0, not 100"),
+        (["llm.hybrid_layers=[]"], "the image cannot reach the LLM"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused_before_any_data_is_read(tmp_path, words, said):
+    with pytest.raises(InputError) as refusal:
+        run_finetune(with_values(preset("tiny"), words), tmp_path / "none", tmp_path / "out")
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["phantom", "--size", "10000000", "--studies", "1"], "16 to 4096 pixels a side, not 10000000"),
+        (["phantom", "--size", "4097", "--studies", "1"], "16 to 4096 pixels a side, not 4097"),
+        (["phantom", "--studies", "1" + "0" * 30], "is above 1000000000"),
+        (["phantom", "--studies", "1", "--workers", "1000000"], "1000000 is above 1024"),
+    ],
+)
+def test_phantoms_that_no_machine_draws(tmp_path, capsys, words, said):
+    try:
+        code = cli.main(["data", *words, "--out", str(tmp_path / "out")])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2 and said in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_the_choices_are_those_that_the_code_knows():

@@ -15,7 +15,7 @@ def checks():
     return doctor.check_machine()
 
 
-def test_it_looks_at_everything_the_kit_stands_on(checks):
+def test_it_looks_at_everything_that_the_kit_needs(checks):
     names = {item.name for item in checks}
     assert names >= {
         "Python",

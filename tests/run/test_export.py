@@ -70,7 +70,7 @@ def test_what_cannot_be_exported_is_said(tmp_path, make_run, small_config):
         export_encoder(run, tmp_path / "out.bin")
     tensors = load_file(run / "trained.safetensors")
     save_file(tensors | {"encoder.other": torch.zeros(1)}, run / "trained.safetensors")
-    with pytest.raises(InputError, match="no 'other'"):
+    with pytest.raises(InputError, match="1 tensors differ, first 'encoder.other'"):
         export_encoder(run, tmp_path / "out.pth")
     (run / "trained.safetensors").unlink()
     with pytest.raises(InputError, match="finish the run"):

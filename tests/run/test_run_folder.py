@@ -1,4 +1,4 @@
-"""The run folder's files: what is written is read back, and what is damaged is named."""
+"""The run folder's files: written files are read back, and damaged ones are named."""
 
 import os
 import re

@@ -17,7 +17,6 @@ from emrrg_lib.files import InputError
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run.demo import run_demo, score_run, split_shares
 from emrrg_lib.run.inference import generate_for_files, generate_split
-from emrrg_lib.run_folder import write_trained
 from emrrg_lib.training.checkpoints import WEIGHTS
 from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
 from emrrg_lib.vision.mamba import VisionMamba
@@ -62,12 +61,11 @@ def test_interrupted_run_resumes_to_the_same_weights(tmp_path, config, phantom_d
         assert (part / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_best_and_last_are_kept_and_patience_ends_a_part(tmp_path, config, phantom_dir, monkeypatch):
+def test_best_and_last_are_kept_and_patience_ends_a_part(tmp_path, config, phantom_dir):
     scores = iter([0.3, 0.5, 0.4, 0.2, 0.6, 0.1, 0.2])
-    monkeypatch.setattr("emrrg_lib.training.finetune.KeepBest._score", lambda self: next(scores))
     train = dataclasses.replace(TRAIN, warm_steps=6, steps=5, validations=6, patience=2)
     config = dataclasses.replace(config, train=train)
-    run = run_finetune(config, phantom_dir, tmp_path / "run")
+    run = run_finetune(config, phantom_dir, tmp_path / "run", score=lambda *_: next(scores))
     record = json.loads((run / "run.json").read_text())
     assert [(v["step"], v["score"]) for v in record["validation"]] == [
         (1, 0.3),
@@ -86,28 +84,24 @@ def test_best_and_last_are_kept_and_patience_ends_a_part(tmp_path, config, phant
     assert all(torch.equal(last[k], end[k]) for k in last)
     assert any(not torch.equal(best[k], last[k]) for k in best)
     before = (run / "trained.safetensors").read_bytes()
-    run_finetune(config, phantom_dir, run, resume=True)  # it stays ended: no score is left to give
+    run_finetune(config, phantom_dir, run, resume=True, score=lambda *_: next(scores))  # none is left
     assert (run / "trained.safetensors").read_bytes() == before
 
 
-def test_a_better_warm_part_does_not_win_over_the_tuned_encoder(tmp_path, config, phantom_dir, monkeypatch):
+def test_a_better_warm_part_does_not_win_over_the_tuned_encoder(tmp_path, config, phantom_dir):
     """In the warm part LoRA's B stays zero: its checkpoint would be a model whose encoder was never tuned."""
-    scores = iter([0.9, 0.2, 0.4, 0.3])  # one validation of the warm part, three of the joint one
-    monkeypatch.setattr("emrrg_lib.training.finetune.KeepBest._score", lambda self: next(scores))
-    saved = {}
+    scores, seen = iter([0.9, 0.2, 0.4, 0.3]), []  # one validation of the warm part, three of the joint one
 
-    def keep(out, model, name="trained.safetensors"):
-        saved[len(saved)] = {key: value.clone() for key, value in model.trained_state().items()}
-        return write_trained(out, model, name)
+    def score(model, validation):
+        seen.append({key: value.clone() for key, value in model.trained_state().items()})
+        return next(scores)
 
-    monkeypatch.setattr("emrrg_lib.training.finetune.write_trained", keep)
     settings = ["train.warm_steps=1", "train.steps=3", "train.validations=3"]
-    run = run_finetune(with_values(config, settings), phantom_dir, tmp_path / "run")
+    run = run_finetune(with_values(config, settings), phantom_dir, tmp_path / "run", score=score)
     kept = load_file(run / "trained.safetensors")
-    assert len(saved) == 4  # warm, joint 0.2, joint 0.4, and the last weights
-    assert all(torch.equal(kept[key], saved[2][key]) for key in kept)
+    assert len(seen) == 4 and all(torch.equal(kept[key], seen[2][key]) for key in kept)
     assert any(kept[key].any() for key in kept if "lora_B" in key)
-    assert not any(saved[0][key].any() for key in kept if "lora_B" in key)
+    assert not any(seen[0][key].any() for key in kept if "lora_B" in key)
 
 
 @pytest.mark.parametrize("views", ["mean", "concat"])
@@ -250,16 +244,15 @@ def test_split_shares_of_the_demo():
     assert np.allclose(np.array(split_shares(40)) * 40, (25, 5, 10))
 
 
-def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config, monkeypatch):
+def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config):
     sizes = dataclasses.replace(config.encoder, image_size=32, patch_size=8)
     small = dataclasses.replace(config, encoder=sizes, encoder_weights=str(tmp_path / "larger.safetensors"))
     save_vision_encoder(VisionMamba(sizes), tmp_path / "larger.safetensors")
-    monkeypatch.setattr("emrrg_lib.run.demo.preset", lambda name: small)
     out = tmp_path / "demo"
-    page = run_demo(out, studies=20, seed=3)
+    page = run_demo(out, studies=20, seed=3, config=small)
     metrics, drawn = (out / "metrics.json").read_text(), (out / "data" / "annotation.json").stat().st_mtime_ns
     assert page == out / "report.html" and page.stat().st_size > 10_000
     (out / "run.json").unlink()  # as if stopped before the end of the training
-    run_demo(out, studies=20, seed=3)
+    run_demo(out, studies=20, seed=3, config=small)
     assert (out / "metrics.json").read_text() == metrics
     assert (out / "data" / "annotation.json").stat().st_mtime_ns == drawn  # the studies were kept

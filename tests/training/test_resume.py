@@ -8,8 +8,10 @@ import signal
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import command, config_file, exit_code, start
 from torch import nn
 from transformers import TrainerCallback
@@ -96,7 +98,7 @@ def killed_and_resumed(tmp_path, base, data, kills):
 
 
 class Line(nn.Module):
-    """One weight matrix; fails on study 5 as it is told."""
+    """One weight matrix; `fail` says how it fails on study 5."""
 
     def __init__(self, fail=None):
         super().__init__()
@@ -290,3 +292,100 @@ def test_the_tiny_weights_are_not_made_over_finished_ones(tmp_path, capsys):
     (tmp_path / "encoder" / "run.json").write_text("{}")
     assert cli.main(["pretrain", "tiny", "--out", str(tmp_path)]) == 2
     assert "encoder holds a finished training" in capsys.readouterr().err
+
+
+def stopped_run(base, data, out):
+    """A run that was killed in its joint part."""
+    assert exit_code(start(command, base, words(data, out), ("batch", 7))) == -signal.SIGKILL
+
+
+def _another_image(data, entries):
+    file = data / "images" / entries[0]["image_path"][0]
+    moved = np.asarray(Image.open(file)).copy()
+    moved[5, 5] ^= 1
+    before = file.stat()
+    Image.fromarray(moved).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _swapped_images(data, entries):
+    entries[0]["image_path"], entries[1]["image_path"] = entries[1]["image_path"], entries[0]["image_path"]
+
+
+CHANGES = {
+    "an image": _another_image,
+    "images of two studies": _swapped_images,
+    "views of a study": lambda data, entries: entries[0]["image_path"].reverse(),
+    "order": lambda data, entries: entries.reverse(),
+    "a report": lambda data, entries: entries[0].update(report="No effusion."),
+    "an id": lambda data, entries: entries[0].update(id="another"),
+}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_data_are_not_resumed(tmp_path, base, phantom_dir, capsys, monkeypatch, change, split):
+    monkeypatch.setitem(PRESETS, "small", None)
+    if not (kept := phantom_dir.parent / "stopped").is_dir():
+        stopped_run(base, phantom_dir, kept)
+    data, out = shutil.copytree(phantom_dir, tmp_path / "moved"), shutil.copytree(kept, tmp_path / "run")
+    content = json.loads((data / "annotation.json").read_text())
+    CHANGES[change](data, content[split])
+    (data / "annotation.json").write_text(json.dumps(content))
+    before = json.loads((out / "config.json").read_text())
+    base.write_text(json.dumps(before))
+    assert command(base, words(data, out, "--resume")) == 2
+    assert "digest of ids, reports and images: " in capsys.readouterr().err
+
+
+def test_a_data_folder_may_be_moved(tmp_path, base, phantom_dir, monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", None)
+    stopped_run(base, phantom_dir, tmp_path / "run")
+    moved = shutil.copytree(phantom_dir, tmp_path / "moved", copy_function=shutil.copyfile)  # other times
+    assert command(base, words(moved, tmp_path / "run", "--resume")) == 0
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_pre_training_is_not_resumed_on_other_data(tmp_path, phantom_dir, capsys, stage):
+    data = shutil.copytree(phantom_dir, tmp_path / "data")
+    options = ["--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "out")]
+    train = ["pretrain", stage, "--data", str(data), *options]
+    assert cli.main(train) == 0
+    assert cli.main([*train, "--resume"]) == 0
+    content = json.loads((data / "annotation.json").read_text())
+    _another_image(data, content["train"])
+    assert cli.main([*train, "--resume"]) == 2
+    assert "digest of ids, reports and images: " in capsys.readouterr().err
+
+
+def test_the_identity_of_a_large_file_sees_its_length_and_its_ends(tmp_path):
+    file, seen = tmp_path / "image", set()
+    content = bytes(1_000_003)
+    for place in (None, 0, 4095, 62_500, 500_000, len(content) - 1):
+        changed = bytearray(content)
+        if place is not None:
+            changed[place] = 1
+        file.write_bytes(changed)
+        seen.add(checkpoints.image_identity(file))
+    file.write_bytes(content + b"\0")
+    seen.add(checkpoints.image_identity(file))
+    assert len(seen) == 7
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    toy(tmp_path)
+    model = Line()
+    model.other = nn.Linear(1, 1)
+    with pytest.raises(InputError, match="does not fit this model: 2 tensors differ, first 'other.bias'"):
+        fit(
+            model,
+            Indices(9),
+            collate,
+            tmp_path,
+            steps=12,
+            batch_size=2,
+            learning_rate=0.01,
+            warmup_steps=1,
+            save_steps=3,
+            resume=True,
+        )

@@ -247,7 +247,7 @@ def test_file_has_upstreams_container_and_comes_back(objective, tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
     torch.save({"model": {"pos_embed": torch.zeros(1)}}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="no stage-1 file"):
+    with pytest.raises(InputError, match="not a stage-1 file"):
         load_stage1(tmp_path / "other.pth")
 
 
