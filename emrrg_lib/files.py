@@ -17,7 +17,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -67,12 +67,13 @@ def temporary_caches() -> Path:
     """This user's folder among the temporary ones; says once that it is used, and why."""
     user = getattr(os, "getuid", lambda: 0)()
     folder = Path(tempfile.gettempdir()) / f"emrrg-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # perhaps a file
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
         folder = Path(tempfile.mkdtemp(prefix="emrrg-"))  # numba runs what its cache holds: never another's
     logging.getLogger("emrrg_lib").warning(
-        "the home folder cannot be written: caches go to %s; EMRRG_CACHE names another folder", folder
+        "no cache folder can be written: caches go to %s; EMRRG_CACHE names another folder", folder
     )
     return folder
 
@@ -87,8 +88,9 @@ def set_environment() -> None:
     named, kit = os.environ.get("NUMBA_CACHE_DIR"), Path(__file__).parent
     beside = [kit / room / "__pycache__" for room in ("vision/kernels", "phantom")]
     if not (named and can_write(Path(named))) and not all(map(can_write, beside)):
-        kept = cache_folder("numba")
-        os.environ["NUMBA_CACHE_DIR"] = str(kept if can_write(kept) else temporary_caches() / "numba")
+        with suppress(OSError):  # nothing at all can be written; the kernels' own message says it
+            kept = cache_folder("numba")
+            os.environ["NUMBA_CACHE_DIR"] = str(kept if can_write(kept) else temporary_caches() / "numba")
 
 
 @contextmanager

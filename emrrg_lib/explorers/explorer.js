@@ -63,21 +63,24 @@ const twice = (context, draw) => { // a line seen on dark and on bright ground
   }
 };
 
+const guarded = (draw) => () => { // a drawing that fails says so
+  try {
+    draw();
+  } catch (error) {
+    document.getElementById("told").textContent = `not drawn: ${error}`;
+    throw error;
+  }
+};
+
 const start = (draw) => {
-  const update = () => {
+  const update = guarded(() => {
     for (const field of fields().filter((each) => each.type === "range")) {
       const name = JSON.parse(field.dataset.options)[field.value];
       field.nextElementSibling.textContent = name;
       field.setAttribute("aria-valuetext", name);
     }
-    const told = document.getElementById("told");
-    try {
-      told.textContent = draw(choice());
-    } catch (error) {
-      told.textContent = `not drawn: ${error}`;
-      throw error;
-    }
-  };
+    document.getElementById("told").textContent = draw(choice());
+  });
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   if (!fields().length) form.hidden = true;
@@ -199,4 +202,4 @@ explorers.scan = () => {
   });
 };
 
-explorers[data.kind]();
+guarded(explorers[data.kind])();

@@ -150,7 +150,8 @@ def _copy_keys_values(attention: Any, cross: GatedCrossAttention) -> None:
 
 def _use_hybrid_attention(llm: PreTrainedModel) -> None:
     """Selects `hybrid_attention`; InputError where the model would ignore it or compute something else."""
-    if not llm._supports_sdpa:  # e.g. it needs attention sinks or soft-capped scores, which sdpa lacks
+    capped = getattr(llm.config, "attn_logit_softcapping", None)  # older releases of transformers ignore it
+    if capped or not llm._supports_sdpa:  # sdpa has neither soft-capped scores nor attention sinks
         raise InputError(
             f"{type(llm).__name__} cannot run with PyTorch's sdpa attention, on which "
             f"hybrid layers build; choose a causal LM {LLAMA_KIND}"

@@ -75,6 +75,20 @@ def test_torch_is_pinned_only_in_the_constraints():
     assert re.search(r"^torch==[\d.]+$", (KIT / "constraints.txt").read_text(), re.MULTILINE)
 
 
+def test_the_floor_pins_the_lowest_release_of_every_package_but_torch():
+    lines = (KIT / "constraints-floor.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.partition(";")[0].split("==") for line in lines if not line.startswith("#")]
+    pins = dict(reversed(pins))  # the first of two is that of the older Pythons
+    lows = {}
+    for spec in PROJECT["dependencies"]:
+        name, bounds = name_and_bounds(spec)
+        (lows[name],) = (bound.removeprefix(">=") for bound in bounds)
+    del lows["torch"]
+    assert pins.keys() == lows.keys()
+    for name, pin in pins.items():
+        assert f"{pin}.".startswith(f"{lows[name]}.") and not pin[len(lows[name]) :].strip(".0"), name
+
+
 def test_metadata_and_citation_agree():
     citation = (KIT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {emrrg_lib.__version__}" in citation
@@ -140,6 +154,37 @@ def test_an_unfit_python_is_said_in_one_sentence(fresh, script, words):
     done = make(fresh, "PYTHON=oldpython", "test")
     assert done.returncode and words in done.stderr
     assert not (fresh / ".venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize(("user", "options"), [("0", " --allow-root"), ("1000", "")])
+def test_the_lab_starts_as_root_only_with_allow_root_and_says_so(fresh, user, options):
+    fake_program(fresh / "bin", "id", f"echo {user}")
+    fake_program(fresh / ".venv", "none", "")
+    fake_program(fresh / ".venv" / "bin", "jupyter", 'echo "jupyter $*"')
+    (fresh / ".venv" / ".ready-core").touch()
+    done = make(fresh, "-o", ".venv/.ready-core", "lab")
+    assert done.stdout.splitlines()[-1] == f"jupyter lab{options} notebooks"
+    assert ("you are root" in done.stderr) == bool(options)
+
+
+@needs_make
+def test_floor_and_ceiling_say_which_pythons_were_run(fresh):
+    writes = '#!/bin/sh\\necho "$*" >> calls.txt\\n'
+    venv = f"""for last; do :; done; mkdir -p "$last/bin"
+printf '{writes}' > "$last/bin/python"; chmod +x "$last/bin/python" """
+    for name, version in (("python3.90", "3.90"), ("python3.91", "3.91")):
+        fake_program(fresh / "bin", name, f'[ "$1" = -c ] && echo {version} && exit\n{venv}')
+    done = make(fresh, "PYTHON=python3.90 no-such-python python3.91", "test-floor")
+    said = done.stdout.splitlines()
+    assert done.returncode == 0 and "[floor and ceiling] no-such-python is not here: left out" in said
+    assert said[-1].endswith("passed on Python: 3.90 (floor) 3.90 (ceiling) 3.91 (floor) 3.91 (ceiling)")
+    calls = (fresh / "calls.txt").read_text()
+    assert calls.count("-c constraints.txt -c constraints-floor.txt .") == 2
+    rooms = " ".join(f"tests/{room}" for room in ("vision", "language", "tuning", "model", "training"))
+    assert calls.count(f"-m pytest -q {rooms}") == 4
+    done = make(fresh, "PYTHON=no-such-python", "test-floor")
+    assert done.returncode and "passed on Python: none" in done.stdout
 
 
 # A python3 that makes a `.venv` whose python only writes down how it was called.

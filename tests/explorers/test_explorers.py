@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +104,44 @@ def test_setting_any_control_changes_picture_and_read_out(kind):
             assert live.read_out.value != before[1], name
     assert re.search(r'<img [^>]*alt="[^"]{30,}"', live.picture.value)
     assert 'role="status"' in live.read_out.value
+
+
+@every_explorer
+@pytest.mark.parametrize("error", [ValueError("no <trace>"), MemoryError(), InputError("no report")])
+def test_a_drawing_that_fails_is_said_in_the_read_out_and_the_next_one_is_drawn(kind, error, monkeypatch):
+    explorer = make(kind)
+    live = explorer.widget()
+    control = next(control for control in live.controls.values() if len(control.options) > 1)
+
+    def broken(**at):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explorer, "draw", broken)
+        with pytest.raises(type(error)):
+            control.value = control.options[1][1]
+    assert (
+        f"not drawn: {type(error).__name__}" in live.read_out.value and "drawing …" not in live.read_out.value
+    )
+    assert not live.picture.value and "<trace>" not in live.read_out.value
+    control.value = control.options[0][1]
+    assert "not drawn" not in live.read_out.value and "<img" in live.picture.value
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("kind", ["pictures", "words", "scan", "nothing"])
+def test_a_page_whose_script_fails_says_so(kind):
+    page = """
+const told = { textContent: "" }, form = { elements: [], addEventListener() {} };
+const parts = { data: { textContent: '{"kind": "KIND", "states": []}' }, controls: form, told };
+const any = () => new Proxy(function () {}, { get: () => any(), set: () => true, apply: () => any() });
+globalThis.document = { getElementById: (id) => parts[id] ?? any(), createElement: any };
+try { SCRIPT } catch (error) { console.log(told.textContent); }
+"""
+    script = (Path(base.__file__).with_name("explorer.js")).read_text(encoding="utf-8")
+    page = page.replace("KIND", kind).replace("SCRIPT", script.replace('"use strict";', ""))
+    done = subprocess.run(["node", "-e", page], capture_output=True, text=True)
+    assert done.stdout.startswith("not drawn: "), done.stderr
 
 
 @every_explorer
