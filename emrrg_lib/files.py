@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
+import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,21 +39,54 @@ def cache_folder(name: str) -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary sibling of `path`; renames it to `path` on success, removes it on error.
 
-    Works for a file and for a folder that does not exist yet. The parent folder is created.
+    Works for a file and for a folder that does not exist yet. The parent folder is created. A sibling that a
+    killed process of this machine has left behind is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    start = f".{path.name}.{zlib.crc32(os.uname().nodename.encode()):08x}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*.partial"):
+        pid = left.name[len(start) :].partition(".")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            _remove(left)
+    temporary = path.with_name(f"{start}{os.getpid()}.partial")
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
+
+
+def end_with_parent() -> None:
+    """Starts a worker of a pool so that it ends also when its parent is killed and cannot end it."""
+
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent:  # always so in a worker
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -62,6 +99,12 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Writes indented JSON atomically and returns the path; NaN is refused (ValueError)."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain_cell(value: Any) -> Any:
+    """A cell for a CSV file; a quote comes before a text that a spreadsheet would run as a formula."""
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula else value
 
 
 def sha256(path: str | Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,8 @@ def _generate_batch(
         with model.mixed_precision():
             output = model.llm.generate(
                 **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
+                **asdict(chosen) | {"min_new_tokens": chosen.min_new_tokens or None},
                 do_sample=False,
-                num_beams=chosen.num_beams,
-                max_new_tokens=chosen.max_new_tokens,
-                min_new_tokens=chosen.min_new_tokens or None,
-                length_penalty=chosen.length_penalty,
-                repetition_penalty=chosen.repetition_penalty,
                 early_stopping=chosen.num_beams > 1,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +66,10 @@ class Trace:
     def _check_shapes(self) -> None:
         layers, tokens, grid = len(self.layer_ids), len(self.tokens), self.grid
         _need(len(grid) == 2 and min(grid) > 0, f"grid must be (rows, cols), not {grid}.")
-        _need(
-            self.gate.shape == (layers, tokens),
-            f"gate has shape {self.gate.shape}, but {layers} layer_ids and {tokens} tokens need "
-            f"({layers}, {tokens}).",
-        )
-        _need(
-            self.warm_up.shape == (layers,),
-            f"warm_up has shape {self.warm_up.shape}, but {layers} layer_ids need ({layers},).",
-        )
+        for name, need in (("gate", (layers, tokens)), ("warm_up", (layers,))):
+            found = getattr(self, name).shape
+            message = f"{name} has shape {found}, but {layers} layer_ids and {tokens} tokens need {need}."
+            _need(found == need, message)
         shape = self.attention.shape
         axes = "(layer, head, token, view, patch)"
         _need(len(shape) == 5, f"attention must have the axes {axes}, but its shape is {shape}.")
@@ -153,38 +148,26 @@ class Trace:
         Raises:
             ValueError: if the word, the layer or a head does not exist.
         """
-        words = self.words()
-        layers = len(self.layer_ids)
+        words, layers = self.words(), len(self.layer_ids)
         _need(0 <= word_index < len(words), f"There is no word {word_index} of {len(words)}.")
         _need(-layers <= layer < layers, f"There is no hybrid layer {layer} of {layers}, from 0.")
         word = words[word_index]
-        tokens = self.attention[layer, :, word.start : word.stop]  # (head, token, view, patch)
-        weights = tokens.mean(axis=1)
-        return self._join_heads(weights, heads).reshape(self.views, *self.grid)
-
-    def _join_heads(self, weights: np.ndarray, heads: str | int | Sequence[int]) -> np.ndarray:
-        """(head, view, patch) -> (view, patch)."""
+        weights = self.attention[layer, :, word.start : word.stop].mean(axis=1)  # (head, view, patch)
         if isinstance(heads, str):
             known = heads in ("mean", "max")
             _need(known, f'heads must be "mean", "max" or numbers, not {heads!r}.')
-            return weights.mean(axis=0) if heads == "mean" else weights.max(axis=0)
-        chosen = [heads] if isinstance(heads, int | np.integer) else list(heads)
-        exist = chosen and all(0 <= head < self.heads for head in chosen)
-        _need(exist, f"heads {chosen} do not all exist: there are {self.heads}, from 0.")
-        return weights[chosen].mean(axis=0)
+            joined = weights.mean(axis=0) if heads == "mean" else weights.max(axis=0)
+        else:
+            chosen = [heads] if isinstance(heads, int | np.integer) else list(heads)
+            exist = chosen and all(0 <= head < self.heads for head in chosen)
+            _need(exist, f"heads {chosen} do not all exist: there are {self.heads}, from 0.")
+            joined = weights[chosen].mean(axis=0)
+        return joined.reshape(self.views, *self.grid)
 
     def save(self, path: str | Path) -> Path:
         """Writes the trace as one compressed .npz file, atomically, and returns the path."""
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                tokens=np.array(self.tokens, dtype=np.str_),
-                gate=self.gate,
-                attention=self.attention,
-                grid=np.array(self.grid),
-                layer_ids=np.array(self.layer_ids, dtype=np.int64),
-                warm_up=self.warm_up,
-            )
+            np.savez_compressed(file, **{name: np.array(value) for name, value in vars(self).items()})
         return Path(path)
 
     @classmethod
@@ -199,14 +182,7 @@ class Trace:
             raise InputError(f"There is no trace file {path}; write one with Trace.save.")
         try:
             with np.load(path, allow_pickle=False) as data:
-                return cls(
-                    tokens=tuple(data["tokens"].tolist()),
-                    gate=data["gate"],
-                    attention=data["attention"],
-                    grid=tuple(data["grid"].tolist()),
-                    layer_ids=tuple(data["layer_ids"].tolist()),
-                    warm_up=data["warm_up"],
-                )
+                return cls(**{field.name: data[field.name] for field in fields(cls)})
         except _UNREADABLE as error:
             message = f"{path} is not a whole trace file ({error}); write it with Trace.save."
             raise InputError(message) from error

@@ -247,8 +247,8 @@ counts.rename_axis("trained weights")
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.nlg import score_reports
+from emrrg_lib.generation import write_reports
 from emrrg_lib.phantom import write_phantom
-from emrrg_lib.run.inference import write_reports
 from emrrg_lib.training.finetune import run_finetune
 
 SHORT = [

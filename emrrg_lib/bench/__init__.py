@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 KINDS = {  # kind → module with a function of that name (full-size: full_size), sentence for the help
     "scan": ("parts", "The selective scan: backend cpu, the reference loop, a naive scan."),
@@ -13,6 +14,10 @@ KINDS = {  # kind → module with a function of that name (full-size: full_size)
     "train": ("system", "A training step of stage 3 without each of its savings."),
     "generate": ("system", "Beam search without each of its savings."),
     "data": ("parts", "Reading images: decode and resize, and from the cache."),
+    "load": (
+        "load",
+        "A training step, the encoder and reports, on an idle machine and beside busy processes.",
+    ),
     "full-size": (
         "system",
         "One study through the paper's iu-xray system with random weights: time and memory.",
@@ -26,7 +31,9 @@ def measure(kind: str, quick: bool = False) -> dict:
     return getattr(module, kind.replace("-", "_"))(quick)
 
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(
+    tasks: Mapping[Any, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Any, float]:
     """Runs the tasks in turn, `rounds` times after one warm-up, and returns the best seconds of each.
 
     Two systems on a busy machine can be compared by these times.
@@ -36,10 +43,10 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     best = dict.fromkeys(tasks, float("inf"))
     for turn in tqdm(range(rounds + 1), desc="round"):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
             if turn:
-                best[name] = min(best[name], time.perf_counter() - started)
+                best[name] = min(best[name], clock() - started)
     return best
 
 

@@ -166,11 +166,8 @@ def hybrid_llm(dtype: torch.dtype) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def report_seconds(llm: PreTrainedModel, with_hybrid: bool, beams: int, tokens: int) -> float:
-    """Processor seconds of one report; without hybrid layers the same weights run plain sdpa attention.
-
-    It is processor time, because on a busy machine the wall clock does not show a few per cent.
-    """
+def write_report(llm: PreTrainedModel, with_hybrid: bool, beams: int, tokens: int) -> None:
+    """Writes one report; without hybrid layers the same weights run plain sdpa attention."""
     llm.set_attn_implementation(NAME if with_hybrid else "sdpa")
     ids = torch.arange(PROMPT)[None]
     visual = {
@@ -178,22 +175,22 @@ def report_seconds(llm: PreTrainedModel, with_hybrid: bool, beams: int, tokens: 
         "visual_mask": torch.ones(1, VISUAL, dtype=torch.bool),
         "text_mask": torch.ones(1, PROMPT, dtype=torch.bool),
     }
-    length = {"num_beams": beams, "max_new_tokens": tokens, "min_new_tokens": tokens}
-    start = time.process_time()
     llm.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
-        **length,
+        num_beams=beams,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
         **(visual if with_hybrid else {}),
     )
-    return time.process_time() - start
 
 
 def hybrid(quick: bool = False) -> dict:
     """Best of interleaved runs with and without, in the faster of float32 and bfloat16, on the CPU.
 
-    The share of the hybrid layers falls with the length: their keys and values are made once a report.
+    The share of the hybrid layers falls with the length: their keys and values are made once a report. It is
+    processor time, because on a busy machine the wall clock does not show a few per cent.
 
     Returns:
         {"goal", "dtype", "threads", "prompt", "visual_tokens", "new_tokens",
@@ -202,14 +199,13 @@ def hybrid(quick: bool = False) -> dict:
     threads, rows = torch.get_num_threads(), []
     torch.set_num_threads(1)  # threads that wait for each other would be counted as work
     try:
-        kinds = (torch.float32, torch.bfloat16)
-        dtype = min(kinds, key=lambda kind: report_seconds(hybrid_llm(kind), False, 1, 4))
-        llm = hybrid_llm(dtype)
+        kinds = {kind: hybrid_llm(kind) for kind in (torch.float32, torch.bfloat16)}
+        short = {kind: partial(write_report, llm, False, 1, 4) for kind, llm in kinds.items()}
+        seconds = interleaved(short, rounds=1, clock=time.process_time)
+        dtype = min(seconds, key=seconds.get)
         for beams in (1,) if quick else (1, 3):
-            for with_hybrid in (False, True):
-                report_seconds(llm, with_hybrid, beams, 2)  # the first call of each kind is slower
-            times = [[report_seconds(llm, kind, beams, TOKENS) for kind in (False, True)] for _ in range(3)]
-            plain, with_hybrid = (min(seconds) for seconds in zip(*times, strict=True))
+            tasks = {kind: partial(write_report, kinds[dtype], kind, beams, TOKENS) for kind in (False, True)}
+            plain, with_hybrid = interleaved(tasks, rounds=3, clock=time.process_time).values()
             values = {"plain_s": plain, "hybrid_s": with_hybrid, "ratio": with_hybrid / plain}
             rows.append({"beams": beams} | {name: round(value, 3) for name, value in values.items()})
     finally:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ def batch_of(model: EMRRG, studies: int, report: str = REPORT) -> dict[str, Tens
     return {
         "pixel_values": torch.randn(2 * studies, 3, size, size),
         "view_mask": torch.ones(studies, 2, dtype=torch.bool),
-        **vars(text),
+        **text,
     }
 
 
@@ -152,24 +153,20 @@ def generate(quick: bool = False) -> dict:
     for module in hybrid_modules(model.llm).values():
         torch.nn.init.constant_(module.warm_up, 0.5)
     batch, reports, flops = batch_of(model, studies), {}, {}
-    images, length = (batch["pixel_values"], batch["view_mask"]), {"max_new_tokens": tokens}
+    images = batch["pixel_values"], batch["view_mask"]
+    without = {
+        "as shipped": nullcontext,
+        "visual K/V at every step": partial(keys_values_every_step, model),
+        "images encoded for every beam": partial(encoding_every_beam, model, BEAMS),
+    }
 
     def write(name: str) -> None:
-        reports[name] = model.generate(*images, num_beams=BEAMS, min_new_tokens=tokens, **length)
+        with without[name]():
+            reports[name] = model.generate(
+                *images, num_beams=BEAMS, min_new_tokens=tokens, max_new_tokens=tokens
+            )
 
-    def every_step() -> None:
-        with keys_values_every_step(model):
-            write("visual K/V at every step")
-
-    def every_beam() -> None:
-        with encoding_every_beam(model, BEAMS):
-            write("images encoded for every beam")
-
-    tasks = {
-        "as shipped": lambda: write("as shipped"),
-        "visual K/V at every step": every_step,
-        "images encoded for every beam": every_beam,
-    }
+    tasks = {name: partial(write, name) for name in without}
     seconds = interleaved(tasks, rounds=1 if quick else 3)
     for name, task in tasks.items():
         with FlopCounterMode(display=False) as counter:
@@ -189,7 +186,7 @@ def generate(quick: bool = False) -> dict:
     }
 
 
-def full_size(quick: bool = False, name: str = "iu-xray") -> dict:
+def full_size(quick: bool = False) -> dict:
     """Takes one study of two views through `iu-xray` with random weights: loss, backward, a few tokens.
 
     `quick` changes nothing: there is no smaller full size.
@@ -206,7 +203,7 @@ def full_size(quick: bool = False, name: str = "iu-xray") -> dict:
         seconds[f"{part}_s"], start = round(time.perf_counter() - start, 1), time.perf_counter()
 
     with torch.device(device):  # any tokenizer serves, because the weights are random
-        model = EMRRG.from_sizes(preset(name), load_llm("tiny")[1]).train()
+        model = EMRRG.from_sizes(preset("iu-xray"), load_llm("tiny")[1]).train()
     model.gradient_checkpointing_enable()
     lap("build")
     report = "the heart is normal in size . there is a small left pleural effusion ."
@@ -224,7 +221,7 @@ def full_size(quick: bool = False, name: str = "iu-xray") -> dict:
     lap("generate")
     gpu = {"gpu_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)} if device == "cuda" else {}
     return {
-        "preset": name,
+        "preset": "iu-xray",
         "device": device,
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained": _trained(model),

@@ -9,6 +9,7 @@ from emrrg_lib.cli.parsing import add_command, add_group, add_number, add_out, a
 from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.files import InputError
 
+FETCHED_GB = 1.5  # Open-i's two archives
 SHOWN = 10  # unusable items that `data check` prints; its list has them all
 
 
@@ -109,17 +110,23 @@ def _add_fetch(kinds) -> None:
         "emrrg data fetch mimic-cxr",
     )
     command.add_argument("what", choices=[source.command for source in SOURCES], help="data set")
-    add_out(command, "openi", "folder for the archives, about 1.5 GB", "--to")
+    text = f"folder for the archives of a public data set, about {FETCHED_GB} GB"
+    add_path(command, "--to", text, dest="out")
+    command.set_defaults(writes="out")
     command.add_argument("--url", metavar="URL", help="a mirror's folder (default: Open-i's)")
 
 
 def fetch(options: Namespace) -> int:
     """Download a public data set, or say where to apply for it."""
-    from emrrg_lib.data.fetch import OPENI, fetch_iu_xray
-
     source = next(source for source in SOURCES if source.command == options.what)
     if source.access:
         raise InputError(source.access)
+    if options.out is None:
+        example = f"emrrg data fetch {options.what} --to openi"
+        raise InputError(f"name the folder for the archives, about {FETCHED_GB} GB: {example}")
+    from emrrg_lib.data.fetch import OPENI, fetch_iu_xray
+
+    print(f"{source.name}: about {FETCHED_GB} GB go to {options.out.absolute()}", flush=True)
     fetch_iu_xray(options.out, options.url or OPENI)
     print(f"{options.out} is complete; next: emrrg data prepare iu-xray --from {options.out} --to iu_xray")
     return 0
@@ -179,8 +186,8 @@ def _add_rehearse(kinds) -> None:
 
 def rehearse(options: Namespace) -> int:
     """Draw SYNTHETIC images for the real reports, to try the full-size path."""
-    from emrrg_lib.data.rehearse import rehearse_iu_xray
     from emrrg_lib.data.sources import read_dataset
+    from emrrg_lib.phantom.rehearse import rehearse_iu_xray
 
     done = rehearse_iu_xray(
         options.annotation, options.reports, options.out, options.size, options.seed, options.workers

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from symtable import symtable
 from typing import Any
 
 import jupytext
@@ -94,27 +95,16 @@ def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode
 
 def _answered(stub: str, solution: str) -> str:
     """The stub without the names that the solution defines anew, then the solution."""
-    lines, new = stub.splitlines(), _names(ast.parse(solution))
+    lines, new = stub.splitlines(), _names(solution)
     for statement in reversed(ast.parse(stub).body):
-        if _names(ast.Module([statement], [])) & new:
+        if _names("\n".join(lines[statement.lineno - 1 : statement.end_lineno])) & new:
             del lines[statement.lineno - 1 : statement.end_lineno]
     return "\n".join([*lines, solution]).strip()
 
 
-def _names(module: ast.Module) -> set[str]:
-    """The names that the statements of a module define."""
-    names = set()
-    for statement in module.body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            names.add(statement.name)
-        elif isinstance(statement, ast.Assign):
-            names |= {
-                node.id
-                for target in statement.targets
-                for node in ast.walk(target)
-                if isinstance(node, ast.Name)
-            }
-    return names
+def _names(code: str) -> set[str]:
+    """The names that code assigns at its top level."""
+    return {symbol.get_name() for symbol in symtable(code, "", "exec").get_symbols() if symbol.is_assigned()}
 
 
 def build(kind: str, out: Path, execute: bool = False, sources: Sequence[Path] | None = None) -> list[Path]:

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import PretrainedConfig
@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import KIT, TINY_DIR, InputError
-from emrrg_lib.interpret import ModelNumbers, model_picture
+from emrrg_lib.interpret.model_picture import ModelPicture, model_picture
 from emrrg_lib.model import EMRRG
 
 SHIPPED_RUN = TINY_DIR / "run"
@@ -50,7 +50,7 @@ def own_run() -> Path:
 
 def open_profile(
     profile: str | Path = "tiny", lit: str | Collection[str] | None = None
-) -> tuple[EMRRG, EMRRGConfig, Any]:
+) -> tuple[EMRRG, EMRRGConfig, ModelPicture]:
     """Loads the trained model of a profile, on the GPU unless the profile is "tiny".
 
     Args:
@@ -71,12 +71,12 @@ def picture_of(
     settings: EMRRGConfig,
     lit: str | Collection[str] | None = None,
     llm: PretrainedConfig | None = None,
-) -> Any:
+) -> ModelPicture:
     """The picture of the model with the sizes of `settings`; no weights are read."""
     if llm is None:
         with torch.device("meta"):  # shapes without memory
             llm = EMRRG.from_sizes(settings).llm.config
-    return model_picture(ModelNumbers.from_config(settings, llm.hidden_size, llm.num_hidden_layers), lit)
+    return model_picture(settings, llm.hidden_size, llm.num_hidden_layers, lit)
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory:

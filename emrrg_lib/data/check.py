@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import load_picture
+from emrrg_lib.data.images import grey_range, load_picture
 from emrrg_lib.data.sources import Dataset, read_dataset, source_named
 from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel
-from emrrg_lib.files import InputError, atomic_path, write_json
+from emrrg_lib.files import InputError, atomic_path, plain_cell, write_json
 
 NEAR_BLANK = 8  # words; a shorter report says next to nothing
 ODD_SHAPE = 2.0  # longer side / shorter side; the resize makes every picture square
@@ -71,7 +71,7 @@ def write_list(path: Path, problems: Sequence[Problem]) -> Path:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["unusable", "kind", "item", "message"])
-        writer.writerows([int(p.unusable), p.kind, p.item, p.message] for p in problems)
+        writer.writerows([int(p.unusable), *map(plain_cell, (p.kind, p.item, p.message))] for p in problems)
     return path
 
 
@@ -114,6 +114,8 @@ def _long_reports(dataset: Dataset, lengths: np.ndarray | None, limit: int) -> I
 def _studies(dataset: Dataset, config: EMRRGConfig) -> Iterator[Problem]:
     """Patients in two splits, and studies with more views than the model takes."""
     splits: dict[str, set[str]] = {}
+    for name in (name for name, count in zip(SPLITS, counts(dataset.studies), strict=True) if not count):
+        yield _remark("empty split", name, f"{name} has no study: what needs this split will stop")
     for study in dataset.studies:
         splits.setdefault(study.patient or study.id, set()).add(study.split)
         if config.data.views != "mean" and len(study.images) > config.data.max_views:
@@ -140,8 +142,12 @@ def inspect_image(study: Study, path: Path, size: int) -> Iterator[Problem]:
         return
     with Image.open(path) as header:
         mode, (width, height) = header.mode, header.size
-    if mode.startswith("I"):
-        yield _remark("16-bit image", study.id, f"{path}: its range is scaled to 8 bits")
+        values = np.asarray(header) if mode.startswith("I") else None
+    if values is not None:
+        low, high = grey_range(values)
+        beyond = np.count_nonzero((values < low) | (values > high))
+        message = f"{path}: its values {low} to {high} become 0 to 255, {beyond:,} pixels beyond are clipped"
+        yield _remark("16-bit image", study.id, message)
     elif mode not in ("L", "RGB"):
         yield _remark("image of odd mode", study.id, f"{path}: mode {mode} is converted")
     if min(width, height) < size or max(width, height) > ODD_SHAPE * min(width, height):

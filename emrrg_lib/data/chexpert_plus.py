@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from emrrg_lib.data.annotation import inside
-from emrrg_lib.data.study import Problem, Study, left_out, read_table
+from emrrg_lib.data.study import Problem, Study, is_blank, left_out, read_table, view_of
 
 TABLE = "df_chexpert_plus_*.csv"
 _COLUMNS = ("path_to_image", "frontal_lateral", "deid_patient_id", "section_findings")
@@ -26,13 +26,15 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
     Raises:
         InputError: The table is damaged, or a path in it leaves the folder.
     """
-    rows = read_table(table, _COLUMNS).sort_values("path_to_image", kind="stable")
+    rows = read_table(table, _COLUMNS)
+    rows["path_to_image"] = rows["path_to_image"].str.replace("\\", "/")  # written on Windows
+    rows = rows.sort_values("path_to_image", kind="stable")
     folder, suffix = _pictures(table.parent, rows["path_to_image"].iloc[0] if len(rows) else "")
     studies = []
     for place, group in groupby(rows.to_numpy(), lambda row: row[0].rpartition("/")[0]):
         images = list(group)
         name = "/".join(place.split("/")[-2:])  # patient42142/study5
-        report = next((text for *_, text in images if text.strip()), "")
+        report = next((text for *_, text in images if not is_blank(text)), "")
         if not report:
             problems.append(left_out("no findings section", name))
             continue
@@ -43,7 +45,7 @@ def read_chexpert_plus(table: Path, problems: list[Problem]) -> list[Study]:
                 tuple(_with_suffix(file, suffix) for file in files),
                 report,
                 "",
-                views=tuple(_VIEW.get(view.lower(), "other") for _, view, *_ in images),
+                views=tuple(view_of(view, _VIEW, name, problems) for _, view, *_ in images),
                 patient=images[0][2] or place.split("/")[-2],
             )
         )

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from emrrg_lib.data.archives import check_archive
 from emrrg_lib.data.prepare import file_record
-from emrrg_lib.files import InputError, write_json
+from emrrg_lib.files import InputError, existing_parent, write_json
 
 OPENI = "https://openi.nlm.nih.gov/imgs/collections/"
 ARCHIVES = ("NLMCXR_reports.tgz", "NLMCXR_png.tgz")
@@ -81,12 +81,30 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
 
     Raises:
         InputError: `TRIES` attempts failed (the part that came is kept, and the next call goes on), or a
-            file that was put there by hand is damaged.
+            file that was put there by hand is damaged. Folders that stay empty are removed.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    found = existing_parent(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _fetch_all(folder, url)
+    finally:
+        for part in folder.glob("*.part"):
+            if not part.stat().st_size:
+                part.unlink()
+        for made in (folder.absolute(), *folder.absolute().parents):
+            if made == found or any(made.iterdir()):
+                break
+            made.rmdir()
+
+
+def _fetch_all(folder: Path, url: str) -> list[Path]:
     record = folder / "downloads.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    try:
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        sums = {name: entry["sha256"] for name, entry in known.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{record} is damaged: remove it, and call again to check the archives") from None
     for name in ARCHIVES:
         if (folder / name).is_file() and name not in known:
             check_archive(folder / name)  # put there by hand
@@ -94,7 +112,7 @@ def fetch_iu_xray(folder: str | Path, url: str = OPENI) -> list[Path]:
             folder,
             url.rstrip("/") + "/",
             retry_if_failed=TRIES - 1,
-            registry={name: known.get(name, {}).get("sha256")},
+            registry={name: sums.get(name)},
         )
         try:
             store.fetch(name, downloader=ResumingDownload(folder / f"{name}.part"))

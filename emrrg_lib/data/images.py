@@ -5,9 +5,11 @@ crop, then ImageNet mean and standard deviation.
 
 Decoded images are kept: the pictures of a data set are read and resized once, later runs map them in. A
 shard is one `.npy` file of up to `SHARD` resized images, uint8 (n, size, size, 1), or 3 channels if one of
-its pictures is in colour. Its name is a hash of the size and of each file's path, length and time of
-change, so a changed file makes a new shard. A shard gets its name when it is complete: nothing half-written
-is ever read, and a job that was stopped goes on after the last whole shard.
+its pictures is in colour. Its name is a hash of the size and of each file's path, inode, length and times
+of change, so a changed file makes a new shard. It ends with the SHA-256 of its name, its header (count and
+size) and its pixels, which every opening verifies: a damaged or exchanged shard is named and decoded anew.
+A shard gets its name when it is complete: nothing half-written is ever read, and a job that was stopped goes
+on after the last whole shard.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 MAX_PIXELS = 100_000_000  # a larger picture is a mistake or an attack
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 SHARD = 2048  # images; 75 MB of grey at 192 px
-_KEPT_DAYS = 30  # a shard that no run has used for so long is removed
+_KEPT_DAYS = 30  # a shard that no run has used for so long is removed; an unfinished one after a day
+_DIGEST = hashlib.sha256().digest_size
 _BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error)
 _log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def load_picture(path: str | Path) -> Image.Image:
     """Opens an image file as an 8-bit picture, not resized: mode "L" if its file is grey, else "RGB".
 
     Palette, CMYK, 1-bit and transparent files are converted (transparency is dropped). Files of more than
-    8 bits are scaled: their lowest value becomes 0, their highest 255 (12 bits stored in 16 would be nearly
+    8 bits are scaled: the ends of their `grey_range` become 0 and 255 (12 bits stored in 16 would be nearly
     black otherwise; upstream's cast wraps around, NOTES E35). The orientation tag of a camera is obeyed.
 
     Raises:
@@ -91,11 +94,24 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
         raise InputError(f"{path} holds floating-point values; save it with 8 or 16 bits a pixel")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
-        low, high = values.min(), values.max()
-        if low < 0 or high > 65535:
+        if values.min() < 0 or values.max() > 65535:
             raise InputError(f"{path} has values outside 0..65535; save it with 8 or 16 bits")
-        return Image.fromarray(np.round((values - low) * (255.0 / max(high - low, 1))).astype(np.uint8))
+        low, high = grey_range(values)
+        scaled = np.round((values - low) * (255.0 / max(high - low, 1)))
+        return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def grey_range(values: np.ndarray) -> tuple[int, int]:
+    """The lowest and the highest value of a picture without its outliers, such as hot pixels or a marker.
+
+    The 2nd and the 98th percentile span a range; an outlier lies farther beyond it than the range is wide.
+    One such pixel would make the rest black. A picture without outliers keeps its whole range.
+    """
+    first, last = np.percentile(values, (2, 98))
+    reach = last - first or np.inf
+    kept = values[(values >= first - reach) & (values <= last + reach)]
+    return int(kept.min()), int(kept.max())
 
 
 def load_mask(path: str | Path, size: int | None = None) -> np.ndarray:
@@ -153,17 +169,27 @@ def open_views(paths: Sequence[Path], size: int, shard: int = SHARD) -> list[np.
 def _open_shard(paths: Sequence[Path], size: int, folder: Path, bar: tqdm) -> np.ndarray:
     file = folder / f"{_key(paths, size)}.npy"
     try:
+        content = np.memmap(file, mode="r")
+        if content[-_DIGEST:].tobytes() != _digest(file, content[:-_DIGEST]):
+            raise ValueError("its checksum is wrong")
         views = np.load(file, mmap_mode="r")
         os.utime(file)
         bar.update(len(paths))
         return views
-    except (OSError, ValueError, EOFError):  # not there, or damaged
-        views = _decode(paths, size, bar)
+    except (ValueError, EOFError) as error:
+        what = "%s does not hold the decoded images that were kept there (%s): they are decoded anew"
+        _log.warning(what, file, error)
+    except OSError:  # not there
+        pass
+    views = _decode(paths, size, bar)
     try:
-        with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        with atomic_path(file) as temporary, temporary.open("wb+") as stream:
             np.save(stream, views)
-        for other in folder.glob("*.npy"):
-            if time.time() - other.stat().st_mtime > _KEPT_DAYS * 86_400:
+            stream.flush()
+            stream.write(_digest(file, np.memmap(temporary, mode="r")))
+        for other in folder.iterdir():
+            kept = _KEPT_DAYS if other.suffix == ".npy" else 1
+            if time.time() - other.stat().st_mtime > kept * 86_400:
                 other.unlink(missing_ok=True)
         return np.load(file, mmap_mode="r")
     except OSError as error:
@@ -171,6 +197,13 @@ def _open_shard(paths: Sequence[Path], size: int, folder: Path, bar: tqdm) -> np
         advice = "they stay in memory; EMRRG_CACHE names another folder"
         _log.warning("cannot keep decoded images in %s (%s): %s", folder, why, advice)
         return views
+
+
+def _digest(file: Path, content: np.ndarray) -> bytes:
+    """SHA-256 of a shard's name and content, so that no shard passes for another one."""
+    digest = hashlib.sha256(file.stem.encode())
+    digest.update(content)
+    return digest.digest()
 
 
 def _decode(paths: Sequence[Path], size: int, bar: tqdm) -> np.ndarray:
@@ -183,13 +216,15 @@ def _decode(paths: Sequence[Path], size: int, bar: tqdm) -> np.ndarray:
 
 
 def _key(paths: Sequence[Path], size: int) -> str:
-    digest = hashlib.sha256(f"1 {size}".encode())  # 1: version of the decoding
+    digest = hashlib.sha256(f"2 {size}".encode())  # 2: version of the decoding
     for path in paths:
         try:
             state = os.stat(path)
         except OSError:
             raise InputError(f"no image file at {path}: check the path") from None
-        digest.update(f"\n{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}".encode())
+        times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+        text = f"\n{os.path.abspath(path)} {state.st_size} {times} {state.st_ino}"
+        digest.update(text.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

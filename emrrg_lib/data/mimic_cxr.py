@@ -14,7 +14,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from emrrg_lib.data.study import Problem, Study, in_parallel, left_out, read_table
+from emrrg_lib.data.study import Problem, Study, in_parallel, is_blank, left_out, plain_id, read_table
 from emrrg_lib.files import InputError
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv"
@@ -28,9 +28,12 @@ _OTHER = (
     r"|EXAM(?:INATION)?S?|REASON FOR (?:THE )?EXAM(?:INATION)?|RECOMMENDATIONS?(?:\(S\))?|PROCEDURE"
     r"|NOTIFICATIONS?|ADDENDUM|WET READ|PFI|SUMMARY|OPINION|DIAGNOSIS"
 )
+_BRACKET = r"(?:[ \t]*[(\[][^()\[\]\n]*[)\]])?"  # FINDINGS (PA AND LATERAL)
+_END = r"(?:[ \t]*:|[ \t]+[-–—]+|[-–—]+(?=\s))"  # a colon, or a dash beside a space
 _HEADING = re.compile(
-    rf"^[ \t]*((?i:{_TARGET}|{_OTHER}))[ \t]*:"  # opens a line, in any case
-    rf"|^[ \t]*({_TARGET})[ \t]*$|(?<=\s)({_TARGET})[ \t]*:",
+    rf"^[ \t]*((?i:{_TARGET}|{_OTHER})){_BRACKET}[ \t]*:"  # opens a line, in any case
+    rf"|^[ \t]*((?i:{_TARGET})|{_OTHER}){_BRACKET}{_END}"
+    rf"|^[ \t]*({_TARGET}){_BRACKET}[ \t]*$|(?<=\s)({_TARGET}){_BRACKET}{_END}",
     re.M,
 )  # capitals: alone, or inside a line
 
@@ -51,7 +54,8 @@ def report_sections(text: str) -> list[tuple[str, str]]:
 
 def findings_of(text: str) -> str:
     """The last section with text whose heading names findings, alone or combined; "" if there is none."""
-    return next((body for name, body in reversed(report_sections(text)) if "FINDING" in name and body), "")
+    sections = reversed(report_sections(text))
+    return next((body for name, body in sections if "FINDING" in name and not is_blank(body)), "")
 
 
 def read_mimic_cxr(metadata: Path, problems: list[Problem]) -> list[Study]:
@@ -64,7 +68,8 @@ def read_mimic_cxr(metadata: Path, problems: list[Problem]) -> list[Study]:
     """
     folder, rows = metadata.parent, _studies(metadata)
     tables = sorted(folder.glob(f"{SPLIT}*"))
-    splits = dict(read_table(tables[0], ("study_id", "split")).to_numpy()) if tables else {}
+    rules = read_table(tables[0], ("study_id", "split")) if tables else None
+    splits = {} if rules is None else dict(zip(rules["study_id"].map(plain_id), rules["split"], strict=True))
     names = [f"p{patient[:2]}/p{patient}/s{study}" for patient, study, _ in rows]
     roots = [folder / sub for sub in _REPORTS]
     root = next((r for r in roots if any((r / f"{name}.txt").is_file() for name in names[:100])), roots[0])
@@ -90,9 +95,10 @@ def _studies(metadata: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
     keys = ("subject_id", "study_id", "dicom_id")
     table = read_table(metadata, (*keys, "ViewPosition"))
     for key in keys:
+        table[key] = table[key].map(plain_id)
         wrong = table[key][~table[key].str.fullmatch(r"[0-9a-f-]+")]
         if len(wrong):
-            raise InputError(f"{metadata}, line {wrong.index[0] + 2}: {wrong.iloc[0]!r} is not a {key}")
+            raise InputError(f"{metadata}, line {wrong.index[0]}: {wrong.iloc[0]!r} is not a {key}")
     rows = table.sort_values(list(keys)).itertuples(index=False, name=None)
     return [(*key, [row[2:] for row in group]) for key, group in groupby(rows, key=lambda row: row[:2])]
 

@@ -51,8 +51,8 @@ class Manifest:
         """Reads what an earlier call has made; a line that a kill has cut off is ignored."""
         try:
             old = json.loads(self.path.read_text(encoding="utf-8"))
-            settings, self.files = old["settings"], dict(old["files"])
-        except (ValueError, KeyError, TypeError) as error:
+            settings, self.files = dict(old["settings"]), dict(old["files"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path} is damaged: remove the folder and begin again") from error
         other = {key for key in {*settings, *self.settings} if settings.get(key) != self.settings.get(key)}
         if other:
@@ -143,8 +143,8 @@ def prepare_iu_xray(
     """
     source, folder, found = Path(source), Path(folder), []
     studies, pictures, missing = _plan(_listed(source, found), annotation, seed)
-    if not annotation:
-        missing |= {problem.item: [problem.message] for problem in found}
+    named = [problem for problem in found if not annotation or problem.kind == "broken report"]
+    missing |= {problem.item: [problem.message] for problem in named}
     settings = {
         "command": "emrrg data prepare iu-xray",
         "size": size,
@@ -152,7 +152,9 @@ def prepare_iu_xray(
         "annotation": sha256(annotation) if annotation else None,
     }
     archives = sorted(path for path in source.iterdir() if is_archive(path) and path.name != ARCHIVE)
-    place = folder / _UNPACKED if folder.is_dir() else folder.with_name(f".{folder.name}{_UNPACKED}")
+    beside = folder.with_name(f".{folder.name}{_UNPACKED}")
+    shutil.rmtree(beside, ignore_errors=True)  # of a call that was killed before the folder was there
+    place = folder / _UNPACKED if folder.is_dir() else beside
     with unpacked(archives, place):
         files = picture_files(place) | picture_files(source)
         if files.keys().isdisjoint(pictures.values()):

@@ -16,7 +16,7 @@ from emrrg_lib.data.annotation import load_annotation, report_problems
 from emrrg_lib.data.chexpert_plus import TABLE, read_chexpert_plus
 from emrrg_lib.data.iu_xray import ARCHIVE, PROJECTIONS, REPORTS, UNPACKED, read_kaggle, read_openi
 from emrrg_lib.data.mimic_cxr import METADATA, read_mimic_cxr
-from emrrg_lib.data.study import Problem, Study, counts, split_by_patient
+from emrrg_lib.data.study import Problem, Study, counts, shared_images, split_by_patient
 from emrrg_lib.files import InputError
 
 Reader = Callable[[Path, list[Problem]], list[Study]]
@@ -140,7 +140,7 @@ def source_of_preset(preset: str) -> Source | None:
 
 def read_annotation(file: Path, problems: list[Problem]) -> list[Study]:
     """The reader of R2Gen's layout, in which every data set may come; images are not looked at."""
-    return load_annotation(file, check_images=False, problems=problems)
+    return load_annotation(file, check_images=False, problems=problems, whole=True)
 
 
 ANNOTATION = Layout(
@@ -196,8 +196,8 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
     file, reader = _find_layout(Path(path))
     found: list[Problem] = []
     studies = _unique(reader(file, found), found)
-    report_problems(found, problems)
     if not studies:
+        report_problems(found, problems)
         why = found[0].message if found else "it lists none"
         raise InputError(f"{file} holds no study that can be used: {why}")
     if reader is read_annotation:
@@ -206,7 +206,12 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
         rule = "the official split"
     else:
         studies, rule = split_by_patient(studies, seed), f"seeded 7:1:2 split by patient (seed {seed})"
-    return _dataset(file.parent, studies, rule, tuple(p for p in found if not p.unusable))
+    found += shared_images(studies)
+    report_problems(found, problems)
+    kept = {study.id for study in studies}
+    return _dataset(
+        file.parent, studies, rule, tuple(p for p in found if not p.unusable and p.item not in kept)
+    )
 
 
 def _find_layout(path: Path) -> tuple[Path, Reader]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import os
 import random
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from emrrg_lib.files import InputError
 
@@ -40,6 +45,7 @@ VIEWS: tuple[str, ...] = ("frontal", "lateral", "other")
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.1, 0.2)
+_BLANK = re.compile(r"[\W_]*(?:(?:nan|none|null|n\W*a)(?:[\W_]+|$))*", re.I)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,30 @@ def left_out(kind: str, study: str, where: str = "") -> Problem:
     return Problem(kind, study, f"study {study} is left out: {kind}{where}", unusable=False)
 
 
+def view_of(text: str, names: dict[str, str], study: str, problems: list[Problem]) -> str:
+    """The view that a table names, by `names` in any case; "other" for another word, which is noted."""
+    view = names.get(text.strip().lower())
+    if view is None:
+        message = f"study {study} has a view {text!r}, which counts as 'other': known are {', '.join(names)}"
+        problems.append(Problem("unknown view", study, message, unusable=False))
+    return view or "other"
+
+
+def shared_images(studies: Sequence[Study]) -> Iterator[Problem]:
+    """Image files that are in a data set more than once; unusable where two splits share one."""
+    first: dict[Path, Study] = {}
+    for study in studies:
+        for image in study.images:
+            other = first.setdefault(image, study)
+            if study.split != other.split:
+                where = f"{other.id} in {other.split} and of {study.id} in {study.split}"
+                message = f"{image} is an image of {where}: a study of one split must not be in another"
+                yield Problem("image in two splits", study.id, message)
+            elif study.images.count(image) > 1 or other is not study:
+                message = f"{image} is an image of {other.id} and again of {study.id}"
+                yield Problem("image listed twice", study.id, message, unusable=False)
+
+
 def counts(studies: Sequence[Study]) -> tuple[int, ...]:
     """The number of studies in train, val and test."""
     found = Counter(study.split for study in studies)
@@ -111,28 +141,92 @@ def split_by_patient(studies: Sequence[Study], seed: int) -> list[Study]:
     return [replace(study, split=part[study.patient or study.id]) for study in studies]
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Reads these columns of a CSV (or .csv.gz) as text; an empty cell is an empty text.
+def read_lines(
+    path: Path, columns: Sequence[str] = (), commas: bool = False
+) -> tuple[list[str], dict[int, list[str]]]:
+    """The names of these columns of a CSV (or .csv.gz), and their cells by the number of the line.
+
+    Blank lines are left out. A quoted cell may hold newlines; the number is that of its first line.
+
+    Args:
+        path: The file.
+        columns: Which columns, in this order; none given: all, in the file's order.
+        commas: Whether to keep lines of nothing but commas, which spreadsheets write at the end.
 
     Raises:
-        InputError: The file is missing, not UTF-8 or not CSV, or a column is missing.
+        InputError: The file is missing, not UTF-8 or not CSV, a column is missing or there twice, a cell
+            holds a NUL byte, or a line has more or fewer cells than the header: text after a comma without
+            quotes would get into another column.
     """
+    header: list[str] = []
+    lines: dict[int, list[str]] = {}
+    places, wrong, nul, start = list[int](), list[str](), list[int](), 1
+    try:
+        with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            for cells in reader:
+                text = "".join(cells).strip() or "," * (commas and len(cells) > 1)
+                nul += [start] * ("\0" in text)
+                if not header and text:
+                    header = [name.strip() for name in cells]
+                    places = _places(path, header, columns)
+                elif len(cells) == len(header) and text:
+                    lines[start] = [cells[i] for i in places]
+                elif text:
+                    wrong.append(f"line {start} has {len(cells)}")
+                start = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        why = f"{error.reason}, line {start} or later"
+        raise InputError(f"{path} is not UTF-8 ({why}); save it again as UTF-8 or fetch it again") from error
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        why = f"{str(error).strip() or 'it is cut off'}, line {start}"
+        raise InputError(f"cannot read {path} as CSV: {why}; mend it or fetch it again") from error
+    if nul:
+        raise InputError(f"{path} holds NUL bytes in line {listed(map(str, nul))}; fetch it again")
+    if wrong:
+        advice = "put a cell that holds commas into quotes, and remove commas at the end of a line"
+        raise InputError(f"{path} has {len(header)} columns, but {listed(wrong)} cells: {advice}")
+    if not header:
+        raise InputError(f"cannot read {path} as CSV: it is empty; fetch it again")
+    return [header[i] for i in places], lines
+
+
+def _binary(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+
+
+def _places(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:
+    """Where these columns (none: all) are in the header; InputError if one is missing or there twice."""
+    if twice := [repr(name) for name, times in Counter(header).items() if times > 1 and name]:
+        raise InputError(f"{path} has two columns named {listed(twice)}; rename or remove one")
+    if missing := [repr(name) for name in columns if name not in header]:
+        raise InputError(f"{path} has no column {listed(missing)}: is it the file the source gave out?")
+    return [header.index(name) for name in columns] if columns else list(range(len(header)))
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """These columns of a CSV as text, indexed by line number; an empty cell is "". See `read_lines`."""
     import pandas as pd  # imported late: `emrrg --help` needs the table of data sets, but no CSV
 
-    try:
-        table = pd.read_csv(
-            path, usecols=lambda name: name in columns, dtype=str, encoding="utf-8-sig", keep_default_na=False
-        )
-    except UnicodeDecodeError as error:
-        where = f"byte {error.start}: {error.reason}"
-        raise InputError(
-            f"{path} is not UTF-8 ({where}); save it again as UTF-8 or fetch it again"
-        ) from error
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"cannot read {path} as CSV: {str(error).strip() or 'it is cut off'}") from error
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"{path} has no column {missing[0]!r}: is it the file the source gave out?")
-    return table[list(columns)]
+    names, lines = read_lines(path, columns)
+    return pd.DataFrame(list(lines.values()), index=list(lines), columns=names, dtype=object)
+
+
+def listed(items: Iterable[str], most: int = 20) -> str:
+    """The first items with commas between them, and how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text says nothing: no letter or digit, or only "nan", "none", "null" or "n/a"."""
+    return _BLANK.fullmatch(text) is not None
+
+
+def plain_id(text: str) -> str:
+    """An id without the spaces around it, and "12" for the "12.0" that spreadsheets and pandas make of it."""
+    return re.sub(r"^(\d+)\.0*$", r"\1", text.strip())
 
 
 def in_parallel(

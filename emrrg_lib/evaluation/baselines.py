@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -42,16 +42,14 @@ def constant_bleu(candidates: Sequence[str], references: Sequence[str]) -> np.nd
     n-gram k times, so one table of those counts serves all candidates: no pair is ever compared.
 
     Args:
-        candidates: C cleaned reports.
-        references: V cleaned reports.
+        candidates, references: C and V cleaned reports.
 
     Returns:
         float64 (C, 4).
     """
-    matched: Counter = Counter()
+    matched, studies = Counter(), len(references)
     for reference in references:
         matched.update(_occurrences(reference))
-    studies = len(references)
     correct = np.zeros((len(candidates), 4))
     for row, candidate in enumerate(candidates):
         for gram, number in _occurrences(candidate):
@@ -66,9 +64,7 @@ def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) ->
     """The training report that scores best on validation when every study gets it.
 
     All reports are cleaned. The candidate with the highest corpus BLEU-4 wins; of equals, the first.
-
-    Raises:
-        InputError: one of the lists is empty, or an item is not a text.
+    Raises InputError where one of the lists is empty, or an item is not a text.
     """
     check_texts(val_reports, val_reports)
     check_texts(train_reports, train_reports)
@@ -76,27 +72,20 @@ def constant_report(train_reports: Sequence[str], val_reports: Sequence[str]) ->
     return candidates[int(constant_bleu(candidates, val_reports)[:, 3].argmax())]
 
 
-def most_frequent_report(train_reports: Sequence[str]) -> str:
-    """The training report that occurs most often; of equals, the first. InputError for an empty list."""
-    check_texts(train_reports, train_reports)
-    return Counter(train_reports).most_common(1)[0][0]
-
-
-def random_reports(train_reports: Sequence[str], studies: int, seed: int) -> list[str]:
-    """A random training report for every study, drawn with replacement. InputError for an empty list."""
-    check_texts(train_reports, train_reports)
-    drawn = np.random.default_rng(seed).integers(len(train_reports), size=studies)
-    return [train_reports[index] for index in drawn]
-
-
 def text_controls(
     train_reports: Sequence[str], val_reports: Sequence[str], studies: int, seed: int
 ) -> dict[str, list[str]]:
-    """The controls that need no image, by the names of score tables: `studies` reports each."""
+    """The controls that need no image, by the names of score tables: `studies` reports each.
+
+    Of equally good or equally frequent reports the first is taken; the random ones are drawn with
+    replacement. InputError for an empty list.
+    """
+    constant = constant_report(train_reports, val_reports)
+    drawn = np.random.default_rng(seed).integers(len(train_reports), size=studies)
     return {
-        "constant report": [constant_report(train_reports, val_reports)] * studies,
-        "most frequent report": [most_frequent_report(train_reports)] * studies,
-        "random training report": random_reports(train_reports, studies, seed),
+        "constant report": [constant] * studies,
+        "most frequent report": [Counter(train_reports).most_common(1)[0][0]] * studies,
+        "random training report": [train_reports[index] for index in drawn],
     }
 
 
@@ -148,7 +137,6 @@ class LinearHead:
         weight, bias: float64 (D, L) and (L,).
         mean, scale: float64 (D,); a feature is standardised as (feature - mean) / scale.
         thresholds: float64 (L,), on the probability.
-        penalty: the L2 strength that won on validation.
     """
 
     weight: np.ndarray
@@ -156,7 +144,6 @@ class LinearHead:
     mean: np.ndarray
     scale: np.ndarray
     thresholds: np.ndarray
-    penalty: float
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """float64 (N, L) from float (N, D)."""
@@ -176,11 +163,7 @@ class LinearHead:
 
 
 def fit_linear_head(
-    features: np.ndarray,
-    targets: np.ndarray,
-    val_features: np.ndarray,
-    val_targets: np.ndarray,
-    penalties: Sequence[float] = PENALTIES,
+    features: np.ndarray, targets: np.ndarray, val_features: np.ndarray, val_targets: np.ndarray
 ) -> LinearHead:
     """Fits a logistic regression on frozen features: the ceiling for finding recognition.
 
@@ -190,7 +173,6 @@ def fit_linear_head(
     Args:
         features, targets: float (N, D) and bool (N, L), training.
         val_features, val_targets: float (M, D) and bool (M, L).
-        penalties: L2 strengths to try.
 
     Raises:
         InputError: the sizes do not fit.
@@ -205,12 +187,10 @@ def fit_linear_head(
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
     heads = []
-    for penalty in penalties:
-        weight, bias = _logistic((x - mean) / scale, y, penalty)
-        head = LinearHead(weight, bias, mean, scale, np.zeros(y.shape[1]), penalty)
+    for penalty in PENALTIES:
+        head = LinearHead(*_logistic((x - mean) / scale, y, penalty), mean, scale, np.zeros(y.shape[1]))
         thresholds, f1 = _best_thresholds(head.probabilities(val_x), val_y)
-        fitted = LinearHead(weight, bias, mean, scale, thresholds, penalty)
-        heads.append((float(f1.mean()), fitted))
+        heads.append((float(f1.mean()), replace(head, thresholds=thresholds)))
     return max(heads, key=lambda pair: pair[0])[1]
 
 

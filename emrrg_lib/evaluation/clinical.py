@@ -18,7 +18,8 @@ from emrrg_lib.files import InputError
 UNCERTAIN = ("positive", "negative")
 
 _CODES = {None: -2, 1: 1, 0: 0, -1: -1}
-_FINDINGS = [i for i, name in enumerate(OBSERVATIONS) if name != "No Finding"]
+_ALL = list(range(len(OBSERVATIONS)))
+_FINDINGS = [i for i in _ALL if OBSERVATIONS[i] != "No Finding"]
 
 Labels = Mapping[str, int | None]
 
@@ -120,7 +121,7 @@ def clinical_scores(
         )
     if len(reference_labels) == 0:
         raise InputError("There is nothing to score: the lists of labels are empty.")
-    kept = list(range(len(OBSERVATIONS))) if no_finding else _FINDINGS
+    kept = _ALL if no_finding else _FINDINGS
     reference = positive(label_codes(reference_labels), uncertain)[:, kept]
     hypothesis = positive(label_codes(hypothesis_labels), uncertain)[:, kept]
     averages, per_label = corpus_efficacy(reference, hypothesis, np.ones((1, len(reference))))
@@ -156,7 +157,7 @@ def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndar
     row: dict[str, np.ndarray] = {}
     for policy, mark in (("positive", ""), ("negative", "neg")):
         true, found = positive(reference, policy), positive(hypothesis, policy)
-        for kept in (_FINDINGS, list(range(len(OBSERVATIONS)))):
+        for kept in (_FINDINGS, _ALL):
             averages, per_label = corpus_efficacy(true[:, kept], found[:, kept], weights)
             row |= {f"CE{len(kept)}{mark}_{name}": value for name, value in averages.items()}
         if policy == "positive":

@@ -9,13 +9,13 @@ every resample would change the metric with the draw).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from emrrg_lib.evaluation.clinical import clinical_row, label_codes
+from emrrg_lib.evaluation.clinical import Labels, clinical_row, label_codes
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.metrics import NlgStatistics, keys
 from emrrg_lib.evaluation.nlg import corpus_scores, nlg_statistics
@@ -23,8 +23,6 @@ from emrrg_lib.files import InputError
 
 RESAMPLES = 1000
 LEVEL = 0.95
-
-Labels = Sequence[Mapping[str, int | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +38,6 @@ class SystemStatistics:
     nlg: NlgStatistics
     reference_labels: np.ndarray
     hypothesis_labels: np.ndarray | None
-
-    @property
-    def studies(self) -> int:
-        """Number of studies N."""
-        return len(self.reference_labels)
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,8 @@ class Difference:
 def system_statistics(
     references: Sequence[str],
     hypotheses: Sequence[str],
-    reference_labels: Labels | None = None,
-    hypothesis_labels: Labels | None = None,
+    reference_labels: Sequence[Labels] | None = None,
+    hypothesis_labels: Sequence[Labels] | None = None,
     meteor: bool = True,
 ) -> SystemStatistics:
     """Collect the per-study statistics of one system.
@@ -103,7 +96,7 @@ def scores_of(system: SystemStatistics, weights: np.ndarray | None = None) -> di
         metric -> float64 (R,).
     """
     if weights is None:
-        weights = np.ones((1, system.studies))
+        weights = np.ones((1, len(system.reference_labels)))
     scores = corpus_scores(system.nlg, weights)
     if system.hypothesis_labels is not None:
         scores |= clinical_row(system.reference_labels, system.hypothesis_labels, weights)
@@ -125,33 +118,24 @@ def resample(studies: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndar
 
 
 @lru_cache(maxsize=32)  # a table's differences need the draws of its intervals again
-def resampled_scores(system: SystemStatistics, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Every metric of every draw: metric -> float64 (R,)."""
-    return scores_of(system, resample(system.studies, resamples, seed))
+def resampled_scores(system: SystemStatistics, seed: int) -> dict[str, np.ndarray]:
+    """Every metric of every draw: metric -> float64 (RESAMPLES,)."""
+    return scores_of(system, resample(len(system.reference_labels), seed=seed))
 
 
-def percentiles(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+def percentiles(values: np.ndarray) -> tuple[float, float]:
     """The percentile interval of (R,) resampled values."""
-    tail = 50 * (1 - level)
+    tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
 
 
-def bootstrap(
-    system: SystemStatistics, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> dict[str, tuple[float, float]]:
+def bootstrap(system: SystemStatistics, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Percentile intervals (low, high) of every metric, by study."""
-    drawn = resampled_scores(system, resamples, seed)
-    return {name: percentiles(values, level) for name, values in drawn.items()}
+    return {name: percentiles(values) for name, values in resampled_scores(system, seed).items()}
 
 
-def paired_differences(
-    system_a: SystemStatistics,
-    system_b: SystemStatistics,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> list[Difference]:
+def paired_differences(system_a: SystemStatistics, system_b: SystemStatistics) -> list[Difference]:
     """The differences a - b with intervals; both systems see the same drawn studies.
 
     Returns:
@@ -166,26 +150,17 @@ def paired_differences(
     ):
         raise InputError("The two systems have different references: compare them on the same studies.")
     full_a, full_b = scores_of(system_a), scores_of(system_b)
-    drawn_a, drawn_b = (resampled_scores(system, resamples, seed) for system in (system_a, system_b))
+    drawn_a, drawn_b = resampled_scores(system_a, 0), resampled_scores(system_b, 0)
     return [
-        Difference(
-            name, float(full_a[name][0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name], level)
-        )
-        for name in full_a
+        Difference(name, float(full[0] - full_b[name][0]), *percentiles(drawn_a[name] - drawn_b[name]))
+        for name, full in full_a.items()
         if name in full_b
     ]
 
 
-def paired_difference(
-    metric: str,
-    system_a: SystemStatistics,
-    system_b: SystemStatistics,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Difference:
+def paired_difference(metric: str, system_a: SystemStatistics, system_b: SystemStatistics) -> Difference:
     """One metric of :func:`paired_differences`; InputError where it is unknown."""
-    differences = {d.metric: d for d in paired_differences(system_a, system_b, resamples, seed, level)}
+    differences = {d.metric: d for d in paired_differences(system_a, system_b)}
     if metric not in differences:
         raise InputError(f"No metric {metric!r} here: choose one of {', '.join(differences)}.")
     return differences[metric]

@@ -6,7 +6,8 @@ scores made with two labelers cannot be compared (NOTES M3).
 
 from __future__ import annotations
 
-import csv
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.data.study import OBSERVATIONS, is_blank, listed, plain_id, read_lines
 from emrrg_lib.evaluation.labeler import VERSION, label_report
 from emrrg_lib.files import InputError
 
@@ -37,7 +38,6 @@ CHEXBERT_VALUES = (None, 1, 0, -1)
 _ALIASES = {"airspace opacity": "Lung Opacity"} | {name.lower(): name for name in OBSERVATIONS}
 _IDS = ("id", "study_id", "uid")
 _TEXTS = ("report impression", "reports", "report", "text")
-_VALUES = {"": None, "nan": None, "1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
         header, rows = _read_csv(file)
         text = next((name for name in _TEXTS if name in header), None)
         if text:
-            book |= {" ".join(row[text].split()): _labels(row, file) for row in rows}
+            book |= {" ".join(row[text].split()): _labels(row) for row in rows}
         elif side:
             given[side] = _by_study(file, header, rows, ids)
         else:
@@ -158,41 +158,63 @@ def from_csv(files: Sequence[Path], ids: Sequence[str]) -> Labeler:
 
 
 def _read_csv(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Lower-case header and rows."""
-    try:
-        with Path(file).open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the labels {file}: {error}; a CSV file in UTF-8 is needed") from error
-    header = [name.strip().lower() for name in lines[0]] if lines else []
-    missing = [name for name in OBSERVATIONS if name not in {_ALIASES.get(column) for column in header}]
-    if missing:
-        raise InputError(f"{file} has no column {missing[0]!r}: all 14 observations are needed")
-    for number, line in enumerate(lines, start=1):
-        if len(line) != len(header):
-            raise InputError(f"{file}, line {number}: {len(line)} cells, the header has {len(header)}")
-    return header, [dict(zip(header, line, strict=True)) for line in lines[1:]]
+    """Lower-case header and rows; the 14 labels of a row are 1, 0, -1 or None under their full names."""
+    header, lines = read_lines(Path(file), commas=True)
+    header = [name.lower() for name in header]
+    keyed = any(
+        name in header for name in (*_IDS, *_TEXTS)
+    )  # else a line of commas is a study without labels
+    known = Counter(_ALIASES.get(name, name) for name in header)
+    if missing := [repr(name) for name in OBSERVATIONS if name not in known]:
+        raise InputError(f"{file} has no column {listed(missing)}: all 14 observations are needed")
+    if twice := [repr(name) for name, times in known.items() if times > 1 and name]:
+        raise InputError(f"{file} has two columns for {listed(twice)}; remove one")
+    rows, bad = [], []
+    for number, cells in lines.items():
+        if keyed and not any(map(str.strip, cells)):
+            continue
+        row: dict = dict(zip(header, cells, strict=True))
+        for column in _ALIASES.keys() & row.keys():
+            try:
+                row[_ALIASES[column]] = _label(row[column])
+            except ValueError:
+                bad.append(f"line {number}: {_ALIASES[column]} is {row[column]!r:.40}")
+        rows.append(row)
+    if bad:
+        raise InputError(f"{file}, {listed(bad)}; labels are 1, 0, -1 or blank")
+    return header, rows
 
 
-def _labels(row: dict[str, str], file: Path) -> Labels:
-    found = {_ALIASES[name]: value.strip().lower() for name, value in row.items() if name in _ALIASES}
-    for name, value in found.items():
-        if value not in _VALUES:
-            raise InputError(f"{file}: {name} is {value!r}; labels are 1, 0, -1 or blank")
-    return {name: _VALUES[found[name]] for name in OBSERVATIONS}
+def _label(text: str) -> int | None:
+    """1, 0 or -1, however the number is written; None for a blank cell; ValueError for anything else."""
+    if not text.strip() or (text.strip()[0].isalpha() and is_blank(text)):
+        return None
+    if (value := float(text)) not in (1, 0, -1):
+        raise ValueError
+    return int(value)
+
+
+def _labels(row: dict) -> Labels:
+    return {name: row[name] for name in OBSERVATIONS}
 
 
 def _by_study(
-    file: Path, header: Sequence[str], rows: Sequence[dict[str, str]], ids: Sequence[str]
+    file: Path, header: Sequence[str], rows: Sequence[dict], ids: Sequence[str]
 ) -> list[Labels | None]:
     column = next((name for name in _IDS if name in header), None)
     if column is None:
         if len(rows) != len(ids):
             raise InputError(f"{file} has {len(rows)} rows for {len(ids)} studies and no column `id`")
-        return [_labels(row, file) for row in rows]
-    table = {row[column]: row for row in rows}
-    if len(table) != len(rows):
-        raise InputError(f"{file}: an id occurs twice")
-    if absent := [study for study in ids if study not in table]:
+        return [_labels(row) for row in rows]
+    table: dict[str, dict] = {}
+    for row in rows:
+        if table.setdefault(_number(row[column]), row) is not row:
+            raise InputError(f"{file}: the id {row[column]!r} occurs twice; keep one of its rows")
+    if absent := [study for study in ids if _number(study) not in table]:
         raise InputError(f"{file} lacks {len(absent)} of {len(ids)} studies, the first is {absent[0]!r}")
-    return [_labels(table[study], file) for study in ids]
+    return [_labels(table[_number(study)]) for study in ids]
+
+
+def _number(study: str) -> str:
+    """An id as MIMIC-CXR's tables write it: "50414267" for the study "s50414267"."""
+    return re.sub(r"^s(?=\d+$)", "", plain_id(study))

@@ -15,10 +15,14 @@ findings usually are.
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from emrrg_lib.evaluation.intervals import percentiles, resample
 from emrrg_lib.files import InputError
@@ -28,6 +32,13 @@ MAPS = tuple(
 )
 """(map, positions): the map is read at the position that predicts the word, at the word's own, or over its
 whole sentence."""
+
+NAMING: dict[str, list[str]] = {}
+"""Observation -> patterns of the words that name it, the most specific first; a group marks the word."""
+
+with open(Path(__file__).with_name("naming.csv"), encoding="utf-8", newline="") as _table:
+    for _row in csv.DictReader(_table):
+        NAMING.setdefault(_row["observation"], []).append(_row["pattern"])
 
 AREAS = {"small": 0.15, "localised": 0.25}
 """Group of findings -> largest share of the patches that would hit."""
@@ -74,6 +85,57 @@ class Pointing:
     place: float
 
 
+_NEGATION = re.compile(r"\b(?:no|not|without|negative for|free of)\b[^.]*$")
+
+
+def naming_span(text: str, observation: str, affirmed: bool = True) -> tuple[int, int] | None:
+    """The place of the most specific word that names an observation.
+
+    Args:
+        text: a report or sentence. observation: a key of :data:`NAMING`.
+        affirmed: skip words inside a negation.
+
+    Returns:
+        Start and end of the first such word in `text`; None where there is no such word.
+
+    Raises:
+        InputError: an unknown observation.
+    """
+    if observation not in NAMING:
+        raise InputError(f"No naming words for {observation!r}: choose one of {', '.join(NAMING)}.")
+    text = text.lower()
+    for pattern in NAMING[observation]:
+        for match in re.finditer(rf"\b(?:{pattern})", text):
+            if not (affirmed and _NEGATION.search(text[: match.start()])):
+                return match.span(match.lastindex or 0)
+    return None
+
+
+def naming_tokens(tokens: Sequence[str], observation: str) -> list[int]:
+    """Positions of the tokens that spell the affirmed word for an observation; [] where no word names it.
+
+    Args:
+        tokens: the report's tokens as text pieces, leading spaces kept.
+        observation: a key of :data:`NAMING`; InputError for any other.
+    """
+    span = naming_span("".join(tokens), observation)
+    if span is None:
+        return []
+    ends = np.cumsum([len(token) for token in tokens])
+    first, last = np.searchsorted(ends, [span[0], span[1] - 1], side="right")
+    return list(range(int(first), int(last) + 1))
+
+
+def sentence_tokens(tokens: Sequence[str], named: Sequence[int]) -> list[int]:
+    """Positions of all tokens of the sentence around `named`, the positions from :func:`naming_tokens`."""
+    text, ends = "".join(tokens), np.cumsum([len(token) for token in tokens])
+    before, full_stop, _ = text[: ends[named[0]] - len(tokens[named[0]]) + 1].rpartition(". ")
+    stop = text.find(". ", ends[named[-1]] - 1)
+    places = [len(before + full_stop), stop if stop >= 0 else len(text) - 1]
+    first, last = np.searchsorted(ends, places, side="right")
+    return list(range(int(first), int(last) + 1))
+
+
 def token_map(attention: np.ndarray, tokens: Sequence[int], gate: np.ndarray | None = None) -> np.ndarray:
     """Attention of the naming tokens, averaged over heads and tokens.
 
@@ -114,21 +176,14 @@ def patch_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def dilate(mask: np.ndarray) -> np.ndarray:
     """Add the 8 neighbours: bool (view, rows, cols) to the same shape."""
-    rows, columns = mask.shape[1:]
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
-    shifts = (padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3))
-    return np.logical_or.reduce(list(shifts))
+    return sliding_window_view(padded, (3, 3), axis=(1, 2)).any(axis=(-2, -1))
 
 
 def hits(case: Case) -> np.ndarray:
     """Whether the arg-max patch of each layer's map hits: bool (layer,)."""
     allowed = dilate(case.mask).reshape(-1)
     return allowed[case.maps.reshape(len(case.maps), -1).argmax(axis=1)]
-
-
-def is_localised(case: Case) -> bool:
-    """Whether few enough patches would hit."""
-    return bool(dilate(case.mask).mean() <= AREAS["localised"])
 
 
 def validation_hits(validation: Sequence[Case]) -> np.ndarray:
@@ -138,7 +193,7 @@ def validation_hits(validation: Sequence[Case]) -> np.ndarray:
     """
     if len(validation) == 0:
         raise InputError("No validation case names a finding: the layer cannot be chosen.")
-    local = [case for case in validation if is_localised(case)]
+    local = [case for case in validation if dilate(case.mask).mean() <= AREAS["localised"]]
     return np.mean([hits(case) for case in local or validation], axis=0)
 
 
@@ -155,15 +210,12 @@ def place_priors(validation: Sequence[Case]) -> dict[str, int]:
     return {kind: int(total.argmax()) for kind, total in sums.items()}
 
 
-def pointing_game(
-    cases: Sequence[Case], layer: int, priors: Mapping[str, int], seed: int = 0
-) -> list[Pointing]:
+def pointing_game(cases: Sequence[Case], layer: int, priors: Mapping[str, int]) -> list[Pointing]:
     """The table of the pointing game.
 
     Args:
         cases: test cases. layer: from :func:`choose_layer` on validation.
         priors: from :func:`place_priors` on validation; a kind without a prior never hits.
-        seed: of the bootstrap.
 
     Returns:
         One row per kind in alphabetical order, then those groups of :data:`AREAS` that have cases, then
@@ -182,8 +234,8 @@ def pointing_game(
     for name, chosen in groups.items():
         if chosen.any():
             hit, chance, centre, place = values[chosen].T
-            ends = _interval(hit, studies[chosen], seed)
-            gain, gain_ends = float((hit - centre).mean()), _interval(hit - centre, studies[chosen], seed)
+            ends = _interval(hit, studies[chosen])
+            gain, gain_ends = float((hit - centre).mean()), _interval(hit - centre, studies[chosen])
             priors_hit = (float(column.mean()) for column in (chance, centre, place))
             rows.append(Pointing(name, len(hit), float(hit.mean()), *ends, gain, *gain_ends, *priors_hit))
     return rows
@@ -210,13 +262,12 @@ def pointing_tables(
         return None
     variants = []
     for kind, token in MAPS:
-        known, cases = validation[kind, token], test[kind, token]
-        position = choose_layer(known)
+        known, position = validation[kind, token], choose_layer(validation[kind, token])
         variant = {"map": kind, "token": token, "layer": [*layers, "all"][position], "position": position}
         variant["validation"] = float(validation_hits(known)[position])
-        variant["rows"] = [asdict(row) for row in pointing_game(cases, position, place_priors(known))]
-        variants.append(variant)
-    best = max(range(len(variants)), key=lambda index: variants[index]["validation"])
+        rows = pointing_game(test[kind, token], position, place_priors(known))
+        variants.append(variant | {"rows": [asdict(row) for row in rows]})
+    best = int(np.argmax([variant["validation"] for variant in variants]))
     first = {name: variants[0][name] for name in ("layer", "position", "rows")}
     return first | {"variants": variants, "chosen": best}
 
@@ -231,9 +282,9 @@ def _case_values(case: Case, layer: int, priors: Mapping[str, int]) -> list[floa
     return [float(hits(case)[layer]), float(allowed.mean()), float(middle.mean()), place]
 
 
-def _interval(values: np.ndarray, studies: np.ndarray, seed: int) -> tuple[float, float]:
+def _interval(values: np.ndarray, studies: np.ndarray) -> tuple[float, float]:
     """Interval of the mean when whole studies are drawn: a study brings all its cases."""
     _, index = np.unique(studies, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    weights = resample(len(counts), seed=seed)
+    weights = resample(len(counts))
     return percentiles((weights @ sums) / (weights @ counts))

@@ -19,13 +19,14 @@ from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.evaluation.baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.naming import naming_tokens, sentence_tokens
 from emrrg_lib.evaluation.nlg import meteor_available, score_each
 from emrrg_lib.evaluation.pointing import (
     MAPS,
     Case,
+    naming_tokens,
     patch_mask,
     pointing_tables,
+    sentence_tokens,
     token_map,
 )
 from emrrg_lib.files import processes, write_json

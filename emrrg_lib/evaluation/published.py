@@ -16,7 +16,7 @@ import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
 from emrrg_lib.evaluation.metrics import columns
-from emrrg_lib.files import KIT, InputError, text_table
+from emrrg_lib.files import KIT, InputError, plain_cell, text_table
 from emrrg_lib.run_folder import read_json
 
 FOLDER = KIT / "data" / "published"
@@ -74,7 +74,8 @@ class ScoreTable:
         """The table as `text`, `markdown` or `csv`; the first two end with the notes."""
         if style == "csv":
             about = {"run": self.caption, "remarks": " ".join(self.notes)}
-            return pd.DataFrame([row | about for row in self.rows]).to_csv(index=False).rstrip("\n")
+            rows = [{name: plain_cell(value) for name, value in (row | about).items()} for row in self.rows]
+            return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
         shown = [name for name in columns() if any(row.get(name) is not None for row in self.rows)]
         lines = [["", *(columns()[name][1].title for name in shown)]]
         for row in self.rows:

@@ -5,15 +5,12 @@
 explorer also takes a function that writes the report again.
 """
 
-from emrrg_lib.explorers.base import Choice, Explorer
 from emrrg_lib.explorers.gate import GateExplorer
 from emrrg_lib.explorers.lora import LoraExplorer, LoraTarget
 from emrrg_lib.explorers.scan import ScanExplorer, scan_memory
 from emrrg_lib.explorers.words import WordExplorer
 
 __all__ = [
-    "Choice",
-    "Explorer",
     "GateExplorer",
     "LoraExplorer",
     "LoraTarget",

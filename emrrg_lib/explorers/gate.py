@@ -12,7 +12,7 @@ from emrrg_lib.explorers.base import Choice, Explorer
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.figures import WIDTH
 from emrrg_lib.interpret.page_example import figure_picture
-from emrrg_lib.interpret.style import PAPER, Picture
+from emrrg_lib.interpret.style import Picture
 from emrrg_lib.interpret.words import describe_trace
 from emrrg_lib.trace import Trace
 
@@ -67,7 +67,7 @@ class GateExplorer(Explorer):
     def draw(self, layer: int = 0, scale: int = STEPS) -> Picture:
         trace = self.written(layer, scale)
         card, gate = _card_height(trace), panels.gate_height(trace, WIDTH - 2 * _MARGIN)
-        figure = Picture((WIDTH, card + gate + 0.35), facecolor=PAPER)
+        figure = Picture((WIDTH, card + gate + 0.35))
         name = f"layer {self.trace.layer_ids[layer - 1]}" if layer else "all layers"
         in_words = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
         peak = float(np.abs(self.trace.gate).max(initial=0.0))  # one scale for all: closing turns pale
@@ -81,7 +81,7 @@ class GateExplorer(Explorer):
         traces = [self.written(0, step) for step in steps]
         heights = [_card_height(trace) + 0.08 for trace in traces]
         gate = panels.gate_height(self.trace, WIDTH - 2 * _MARGIN)
-        figure = Picture((WIDTH, sum(heights) + gate + 0.35), facecolor=PAPER)
+        figure = Picture((WIDTH, sum(heights) + gate + 0.35))
         panels.draw_gate(figure, self.trace, _MARGIN, 0.1, WIDTH - 2 * _MARGIN)
         in_words, top = [describe_trace(self.trace)], gate + 0.25
         for step, trace, height in zip(steps, traces, heights, strict=True):

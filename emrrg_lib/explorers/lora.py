@@ -100,7 +100,7 @@ class LoraExplorer(Explorer):
 
     def draw(self, target: int, rank: int) -> Picture:
         chosen, rank = self.targets[target], RANKS[rank]
-        figure = Picture((WIDTH, 2.9), facecolor=PAPER, alt=self.sentences(chosen, rank))
+        figure = Picture((WIDTH, 2.9), alt=self.sentences(chosen, rank))
         inch_text(figure, 0.15, 0.24, f"Target {chosen.name}", 10)
         draw_rows(inch_axes(figure, 0.5, 0.4, 1.1, 2.3), chosen)
         if chosen.delta is None:
@@ -112,7 +112,7 @@ class LoraExplorer(Explorer):
     def figure(self) -> Picture:
         """All targets with their cost, and the change of those that were trained."""
         trained = [target for target in self.targets if target.delta is not None]
-        figure = Picture((WIDTH, 2.5 + 2.2 * len(trained)), facecolor=PAPER)
+        figure = Picture((WIDTH, 2.5 + 2.2 * len(trained)))
         wide = (WIDTH - 0.2) / len(self.targets)
         for place, target in enumerate(self.targets):
             left = 0.1 + place * wide
@@ -171,7 +171,7 @@ def draw_change(
         axes.set_title(target.matrices[number], fontsize=7.5, color=INK, pad=3)
         axes.spines[:].set_color(RULE)
     bar = inch_axes(figure, WIDTH - 0.85, top + 0.2 + height * 0.1, 0.1, height * 0.7)
-    panels.colour_bar(figure, bar, 0.0, peak, f"size of ΔW, rank {rank}", signed=False)
+    panels.colour_bar(bar, peak, f"size of ΔW, rank {rank}")
 
 
 def pooled(matrices: np.ndarray) -> np.ndarray:

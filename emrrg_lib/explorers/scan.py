@@ -106,14 +106,14 @@ class ScanExplorer(Explorer):
 
     def draw(self, direction: int, step: int, drop: int) -> Picture:
         side = 3.4
-        figure = Picture((2 * side + 1.4, side + 0.75), facecolor=PAPER)
+        figure = Picture((2 * side + 1.4, side + 0.75))
         self.draw_path(inch_axes(figure, 0.1, 0.4, side, side), direction, step)
         inch_text(figure, 0.1, 0.24, f"{self.names[direction]} · step {step + 1}", 9.5)
         axes, peak = inch_axes(figure, side + 0.4, 0.4, side, side), float(self.maps[drop].max())
         panels.draw_overlay(axes, self.image, self.maps[drop].reshape(self.grid), peak, smooth=False)
         inch_text(figure, side + 0.4, 0.24, self._effect(drop), 9.5)
         bar = inch_axes(figure, 2 * side + 0.55, 0.4 + side * 0.1, 0.12, side * 0.8)
-        panels.colour_bar(figure, bar, 0.0, peak, "root mean square of a token", signed=False)
+        panels.colour_bar(bar, peak, "root mean square of a token")
         figure.alt = f"{self.read_step(direction, step)} {self._effect(drop)}."
         return figure
 
@@ -149,7 +149,7 @@ class ScanExplorer(Explorer):
         """Every direction at two steps, and the change of the block's output without it."""
         G, L = self.orders.shape
         side, steps = (WIDTH - 0.2) / G - 0.08, (L // 3, L - 1)
-        figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)), facecolor=PAPER)
+        figure = Picture((WIDTH, 0.1 + 3 * (side + 0.3)))
         peak, in_words = float(self.maps[1:].max()), []
         for direction in range(G):
             left = 0.1 + direction * (side + 0.08)

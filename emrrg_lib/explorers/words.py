@@ -124,7 +124,7 @@ class WordExplorer(Explorer):
         side = min((WIDTH - 0.2) / len(words) / views - 0.12, 1.42)
         height, column = side + 0.42, views * (side + 0.03) + 0.2
         size = (0.2 + column * len(words), 0.1 + len(self.trace.layer_ids) * (height + 0.2))
-        figure, in_words = Picture(size, facecolor=PAPER), []
+        figure, in_words = Picture(size), []
         for layer, number in enumerate(self.trace.layer_ids):
             top = 0.2 + layer * (height + 0.2)
             inch_text(figure, 0.15, top + 0.05, f"Layer {number}", 8.5, MUTED, weight="bold")

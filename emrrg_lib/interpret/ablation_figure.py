@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from emrrg_lib.evaluation.metrics import METRICS, keys
 from emrrg_lib.interpret.panels import inch_axes, inch_text, plain_axes
-from emrrg_lib.interpret.style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, Picture, text_width
+from emrrg_lib.interpret.style import BLUE, GREEN, MUTED, ORANGE, PURPLE, Picture, text_width
 
 CONTROLS = (
     ("--", ORANGE, "- - "),
@@ -55,7 +55,7 @@ def ablation_figure(
     left = max(text_width(name, 8.5) for name in rows) / 72 + 0.25
     width, height = (WIDTH - left - 0.1) / len(panels), ROW * len(rows)
     legend = 0.2 * (1 + len(controls) + len(sets))
-    figure = Picture((WIDTH, TOP + height + 0.45 + legend), facecolor=PAPER)
+    figure = Picture((WIDTH, TOP + height + 0.45 + legend))
     inch_text(figure, 0.1, 0.3, f"Ablation {title}", 11, weight="bold")
     for number, (metric, theirs) in enumerate(panels):
         axes = inch_axes(figure, left + number * width, TOP, width - 0.15, height)

@@ -12,14 +12,15 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
-from emrrg_lib.interpret.matching import count_words, matching_spans
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, Picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, Picture
 from emrrg_lib.interpret.words import (
+    count_words,
     default_words,
     describe_place,
     describe_trace,
     naming_words,
+    shared_marks,
     view_name,
     widest_layer,
 )
@@ -34,15 +35,11 @@ Images = Sequence[np.ndarray] | np.ndarray
 def gate_strip(trace: Trace, width: float = WIDTH) -> Picture:
     """Draws how far each token opened the gate of each hybrid layer (paper §3.4, Eq. 2).
 
-    Args:
-        trace: the record of one generated report.
-        width: of the figure in inches; long reports continue on the next line.
-
-    Returns:
-        Layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, words under it.
+    It is a layers × tokens heat map of tanh(w_g·S + b_g)·tanh(α), white at 0, with the words under it. Long
+    reports continue on the next line; `width` is in inches.
     """
     height = panels.gate_height(trace, width - 0.2)
-    figure = Picture((width, height + 0.2), facecolor=PAPER, alt=describe_trace(trace))
+    figure = Picture((width, height + 0.2), alt=describe_trace(trace))
     panels.draw_gate(figure, trace, 0.1, 0.1, width - 0.2)
     return figure
 
@@ -55,7 +52,6 @@ def attention_overlay(
     *,
     heads: str | int | Sequence[int] = "mean",
     masks: np.ndarray | None = None,
-    smooth: bool = True,
 ) -> Picture:
     """Draws the attention of one word over every view (paper §3.4, Eq. 1).
 
@@ -66,7 +62,6 @@ def attention_overlay(
         layer: position on the trace's layer axis.
         heads: as in `Trace.word_attention`.
         masks: (view, H, W) bool, the finding's true place, drawn as an outline.
-        smooth: False shows the patches as squares.
 
     Raises:
         ValueError: if the number of images is not that of the views, or the word or layer does not exist.
@@ -77,49 +72,16 @@ def attention_overlay(
     text, name = trace.words()[word].text, f"layer {trace.layer_ids[layer]}"
     alt = f"Attention of the word “{text}” in {name}: {describe_place(weights)}."
     size = (0.2 + len(images) * (side + 0.1) + _BAR, side + 0.85)
-    figure = Picture(size, facecolor=PAPER, alt=alt)
+    figure = Picture(size, alt=alt)
     inch_text(figure, 0.15, 0.27, f"“{text}” looks here · {name}", 10.5)
     peak = max(float(weights.max()), 1e-6)
     for view, image in enumerate(images):
         axes = inch_axes(figure, 0.15 + view * (side + 0.1), 0.65, side, side)
         title = f"{view_name(view)} · {weights[view].sum():.0%} of the attention"
         mask = None if masks is None else masks[view]
-        panels.draw_overlay(axes, image, weights[view], peak, title, mask, smooth)
+        panels.draw_overlay(axes, image, weights[view], peak, title, mask)
     bar = inch_axes(figure, 0.2 + len(images) * (side + 0.1), 0.65 + side * 0.1, 0.12, side * 0.8)
-    panels.colour_bar(figure, bar, 0.0, peak, "weight of one patch", signed=False)
-    return figure
-
-
-def word_grid(
-    images: Images, trace: Trace, layer: int, words: Sequence[int] | None = None, columns: int = 3
-) -> Picture:
-    """Draws the attention of several words as small pictures, each word on its own scale.
-
-    Args:
-        images: one array per view.
-        trace: the record of the report.
-        layer: position on the trace's layer axis.
-        words: positions in `trace.words()`; by default at most eight words that name a finding, or
-            else the four words with the widest open gates.
-        columns: words in one row.
-
-    Raises:
-        ValueError: if the number of images is not that of the views, or a word or the layer does not exist.
-    """
-    images = one_image_per_view(images, trace)
-    chosen = list(words) if words is not None else default_words(trace, 8)
-    columns = max(1, min(columns, len(chosen)))
-    side = min((WIDTH - 0.2) / columns / len(images) - 0.08, 1.9)
-    rows, group = max(1, -(-len(chosen) // columns)), len(images) * side + 0.16
-    figure = Picture((0.1 + columns * group, 0.35 + rows * (side + 0.4)), facecolor=PAPER)
-    title = f"Where words look · layer {trace.layer_ids[layer]}"
-    inch_text(figure, 0.1, 0.22, title, 9, MUTED)
-    in_words = []
-    for position, word in enumerate(chosen):
-        row, column = divmod(position, columns)
-        corner = (0.1 + column * group, 0.35 + row * (side + 0.4))
-        in_words.append(draw_word(figure, images, trace, word, layer, corner, side))
-    figure.alt = " ".join([f"{title}.", *in_words])
+    panels.colour_bar(bar, peak, "weight of one patch")
     return figure
 
 
@@ -155,7 +117,6 @@ def loss_curve(
     steps: Sequence[float],
     losses: Sequence[float],
     validation: Sequence[tuple[float, float]] = (),
-    width: float = 6.4,
 ) -> Picture:
     """Draws the training loss over steps: pale as logged, dark as a running mean, and dots on validation.
 
@@ -163,7 +124,6 @@ def loss_curve(
         steps: optimiser steps, rising.
         losses: mean negative log-likelihood in nats per report token, one per step.
         validation: (step, loss) pairs.
-        width: of the figure in inches.
 
     Raises:
         ValueError: if steps and losses differ in length or are empty.
@@ -173,8 +133,8 @@ def loss_curve(
     steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
     smooth = running_mean(losses)
     alt = f"Training loss: {losses[0]:.2f} nats per token at first, {smooth[-1]:.2f} at step {steps[-1]:.0f}."
-    figure = Picture((width, 2.9), facecolor=PAPER, alt=alt)
-    axes = inch_axes(figure, 0.65, 0.2, width - 0.85, 2.2)
+    figure = Picture((6.4, 2.9), alt=alt)
+    axes = inch_axes(figure, 0.65, 0.2, 6.4 - 0.85, 2.2)
     axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=1, label="training, as logged")
     axes.plot(steps, smooth, color=BLUE, linewidth=1.8, label="training, running mean")
     if len(validation):
@@ -217,23 +177,19 @@ _XRAY, _TYPE, _MARGIN = 2.05, 8.5, 0.15  # inches of an X-ray, font size of repo
 Card = tuple[str, str, list[tuple[int, int]]]  # title, text, marked character spans
 
 
-def study_figure(
-    images: Images, reference: str | None, generated: str, trace: Trace, layer: int | None = None
-) -> Picture:
+def study_figure(images: Images, reference: str | None, generated: str, trace: Trace) -> Picture:
     """Draws one study on one page: X-rays, both reports, the gate, and the words that name a finding.
 
     Args:
         images: one array per view.
         reference: the radiologist's report, or None.
         generated: the model's report.
-        trace: the record of the generated report.
-        layer: position on the trace's layer axis; by default the one whose gate opens widest.
+        trace: the record of the generated report. The maps are those of the widest open gate.
 
     Raises:
-        ValueError: if the number of images is not that of the views, or the layer does not exist.
+        ValueError: if the number of images is not that of the views.
     """
-    images = one_image_per_view(images, trace)
-    layer = widest_layer(trace) if layer is None else layer
+    images, layer = one_image_per_view(images, trace), widest_layer(trace)
     text_left = _MARGIN + len(images) * (_XRAY + 0.06) + 0.1
     card_width = WIDTH - text_left - 0.1
     cards = _cards(reference, generated)
@@ -243,7 +199,9 @@ def study_figure(
     words = default_words(trace, 3)
     side = min(1.42, (WIDTH - 0.3) / max(1, len(words)) / len(images) - 0.1)
     total = words_top + (side + 0.4 if words else 0)
-    figure = Picture((WIDTH, total), facecolor=PAPER, alt=_alt(reference, generated, trace))
+    in_words = "" if reference is None else f"Reference report: {reference} "
+    alt = f"X-rays of one study. {in_words}Generated report: {generated} {describe_trace(trace)}"
+    figure = Picture((WIDTH, total), alt=alt)
     for view, image in enumerate(images):
         axes = inch_axes(figure, _MARGIN + view * (_XRAY + 0.06), 0.3, _XRAY, _XRAY)
         panels.draw_xray(axes, image, view_name(view))
@@ -266,15 +224,7 @@ def study_figure(
 def _cards(reference: str | None, generated: str) -> list[Card]:
     if reference is None:
         return [("Generated report", generated, [])]
-    matches = matching_spans(reference, generated)
-    shared, total = sum(match.words for match in matches), count_words(generated)
-    title = f"Generated report · {shared} of {total} words shared"
-    return [
-        ("Reference report", reference, [match.reference for match in matches]),
-        (title, generated, [match.hypothesis for match in matches]),
-    ]
-
-
-def _alt(reference: str | None, generated: str, trace: Trace) -> str:
-    in_words = "" if reference is None else f"Reference report: {reference} "
-    return f"X-rays of one study. {in_words}Generated report: {generated} {describe_trace(trace)}"
+    spans = [[(mark.start, mark.stop) for mark in marks] for marks in shared_marks(reference, [generated])]
+    shared = sum(count_words(generated[slice(*span)]) for span in spans[1])
+    title = f"Generated report · {shared} of {count_words(generated)} words shared"
+    return [("Reference report", reference, spans[0]), (title, generated, spans[1])]

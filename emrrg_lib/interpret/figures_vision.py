@@ -36,7 +36,6 @@ def patch_grid(image: np.ndarray, patch_size: int, marked: Sequence[int] = ()) -
     title = f"{height // patch_size} × {columns} patches of {patch_size} × {patch_size}"
     figure = Picture(
         (4.1 + 1.65 * len(marked), 4.2),
-        facecolor=PAPER,
         alt=f"An X-ray cut into {title}; enlarged: patches {', '.join(map(str, marked))}.",
     )
     axes = inch_axes(figure, 0.1, 0.35, 3.7, 3.7)
@@ -72,7 +71,6 @@ def map_grid(
     side = min(1.25, 7.6 / (count + lead))
     figure = Picture(
         (1.35 + (count + lead) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)),
-        facecolor=PAPER,
         alt=f"{title}: {', '.join(rows)}.",
     )
     inch_text(figure, 0.1, 0.22, title, 9.5)
@@ -95,7 +93,7 @@ def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
     centre shows it. The last column also shows the path.
     """
     alt = f"{', '.join(DIRECTION_NAMES[: len(orders)])}: read after {', '.join(map(str, steps))} tokens."
-    figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), facecolor=PAPER, alt=alt)
+    figure = Picture((1.5 + 1.3 * len(steps), 0.45 + 1.3 * len(orders)), alt=alt)
     for line, order in enumerate(orders):
         inch_text(figure, 0.1, 1.0 + 1.3 * line, DIRECTION_NAMES[line], 8.5)
         for column, step in enumerate(steps):
@@ -149,7 +147,7 @@ def curves(
     log: bool = False,
 ) -> Picture:
     """Plain curves, name → (x values, y values); they differ by dash and mark as well as by colour."""
-    figure = Picture((6.4, 3.1), facecolor=PAPER, alt=f"{title}: {', '.join(lines)}, {y} over {x}.")
+    figure = Picture((6.4, 3.1), alt=f"{title}: {', '.join(lines)}, {y} over {x}.")
     axes = inch_axes(figure, 0.75, 0.35, 5.45, 2.2)
     for number, (name, (across, up)) in enumerate(lines.items()):
         dash, marker, colour = _LINES[number % len(_LINES)]

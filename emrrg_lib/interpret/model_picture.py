@@ -10,16 +10,15 @@ of `PARTS` is one group with its name as id; a group that belongs to several par
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
-from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.config import EMRRGConfig, preset
 
 _DRAWING = Path(__file__).with_name("model_picture.svg")
 _SVG = "http://www.w3.org/2000/svg"
@@ -41,62 +40,6 @@ PARTS: dict[str, str] = {
     "gate": "the dynamic gate with warm-up (§3.4, Eq. 2)",
     "report": "the report and its loss (§3.5, Eq. 3)",
 }
-
-
-@dataclass(frozen=True)
-class ModelNumbers:
-    """The sizes in the picture; the defaults are those of the paper's IU X-ray model.
-
-    Attributes:
-        image_size: side of the square image in pixels.
-        patch_size: side of a patch in pixels.
-        encoder_width: d of the encoder.
-        encoder_depth: number of Vision Mamba blocks.
-        lora_rank: r of both low-rank updates.
-        llm_name: name of the language model.
-        llm_width: D of the language model.
-        llm_depth: number of decoder layers.
-        hybrid_layers: indices of the layers with cross-attention.
-
-    Raises:
-        ValueError: the patches do not fill the image, or a hybrid layer does not exist.
-    """
-
-    image_size: int = 192
-    patch_size: int = 16
-    encoder_width: int = 768
-    encoder_depth: int = 12
-    lora_rank: int = 32
-    llm_name: str = "Qwen1.5-1.8B"
-    llm_width: int = 2048
-    llm_depth: int = 24
-    hybrid_layers: tuple[int, ...] = (0, 6, 12, 18)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.patch_size <= self.image_size or self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}."
-            )
-        object.__setattr__(self, "hybrid_layers", tuple(self.hybrid_layers))
-        if any(not 0 <= layer < self.llm_depth for layer in self.hybrid_layers):
-            raise ValueError(
-                f"hybrid_layers {self.hybrid_layers} do not all lie in 0 to {self.llm_depth - 1}."
-            )
-
-    @classmethod
-    def from_config(cls, config: EMRRGConfig, llm_width: int, llm_depth: int) -> ModelNumbers:
-        """The numbers of a preset; the language model's sizes come from the model itself."""
-        return cls(
-            config.encoder.image_size,
-            config.encoder.patch_size,
-            config.encoder.embed_dim,
-            config.encoder.depth,
-            config.partial_lora.r,
-            config.llm.name,
-            llm_width,
-            llm_depth,
-            config.llm.hybrid_layers,
-        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,32 +66,43 @@ class ModelPicture:
 
 
 def model_picture(
-    numbers: ModelNumbers | Mapping[str, Any] | None = None, lit: str | Collection[str] | None = None
+    config: EMRRGConfig | None = None,
+    llm_width: int = 2048,
+    llm_depth: int = 24,
+    lit: str | Collection[str] | None = None,
 ) -> ModelPicture:
     """Draws EMRRG from X-ray to report (paper Fig. 2), with the paper's section at every stage.
 
     Args:
-        numbers: sizes to write into the picture, as `ModelNumbers` or a mapping with its field names.
+        config: the sizes to write into the picture; None gives the paper's IU X-ray model.
+        llm_width: D of the language model.
+        llm_depth: its number of decoder layers.
         lit: part or parts of `PARTS` to show in full colour; the rest turns pale. None shows everything.
 
     Raises:
-        ValueError: if a part or a number does not exist.
+        ValueError: if a part does not exist.
     """
-    if not isinstance(numbers, ModelNumbers):
-        known = [field.name for field in fields(ModelNumbers)]
-        if unknown := sorted(set(numbers or {}) - set(known)):
-            raise ValueError(f"The model picture has no number {unknown}; it takes {', '.join(known)}.")
-        numbers = ModelNumbers(**(numbers or {}))
+    if config is None:
+        config = preset("iu-xray")
+        config = replace(config, llm=replace(config.llm, name="Qwen1.5-1.8B"))  # as the paper writes it
     lit = {lit} if isinstance(lit, str) else set(lit or ())
     if unknown := sorted(lit - PARTS.keys()):
         raise ValueError(f"There is no part {unknown}; parts are {', '.join(PARTS)}.")
-    side = numbers.image_size // numbers.patch_size
-    patches, title = side**2, "The EMRRG model."
-    description = _in_words(numbers, patches, lit)
+    encoder, title, description = config.encoder, "The EMRRG model.", _in_words(config, llm_depth, lit)
     values = {
-        **{name: escape(str(value)) for name, value in vars(numbers).items()},
-        **{"patches": patches, "tokens": patches + 1, "cell": f"{_SHOWN / side:.3f}"},
-        **{"title": title, "description": escape(description), **_decoder_layers(numbers)},
+        "image_size": encoder.image_size,
+        "patch_size": encoder.patch_size,
+        "patches": encoder.num_patches,
+        "tokens": encoder.num_patches + 1,
+        "cell": f"{_SHOWN / encoder.side:.3f}",
+        "encoder_width": encoder.embed_dim,
+        "encoder_depth": encoder.depth,
+        "lora_rank": config.partial_lora.r,
+        "llm_name": escape(config.llm.name),
+        "llm_width": llm_width,
+        "title": title,
+        "description": escape(description),
+        **_decoder_layers(config.llm.hybrid_layers, llm_depth),
     }
     ElementTree.register_namespace("", _SVG)
     drawing = ElementTree.fromstring(Template(_DRAWING.read_text(encoding="utf-8")).substitute(values))
@@ -159,7 +113,7 @@ def model_picture(
     return ModelPicture(ElementTree.tostring(drawing, encoding="unicode"), f"{title} {description}")
 
 
-def _decoder_layers(numbers: ModelNumbers) -> dict[str, str]:
+def _decoder_layers(hybrid_layers: Collection[int], depth: int) -> dict[str, str]:
     """The elements whose places depend on the number of decoder layers.
 
     Returns:
@@ -167,9 +121,9 @@ def _decoder_layers(numbers: ModelNumbers) -> dict[str, str]:
         the corners of the shape from the last hybrid layer to its close-up; "exit": the path to the report.
     """
     x, y, width, height = _STACK
-    pitch, bottom, drawn, labelled = min(24.0, height / numbers.llm_depth), y + height, [], y + 2 * height
-    for layer in range(numbers.llm_depth):
-        top, hybrid = bottom - (layer + 1) * pitch, layer in numbers.hybrid_layers
+    pitch, bottom, drawn, labelled = min(24.0, height / depth), y + height, [], y + 2 * height
+    for layer in range(depth):
+        top, hybrid = bottom - (layer + 1) * pitch, layer in hybrid_layers
         drawn.append(
             f'<rect class="{"trained" if hybrid else "frozen"}" x="{x}" y="{top + 0.12 * pitch:.1f}" '
             f'width="{width}" height="{0.76 * pitch:.1f}" rx="1.5"/>'
@@ -178,22 +132,22 @@ def _decoder_layers(numbers: ModelNumbers) -> dict[str, str]:
             label = f'<text class="orange last" x="{x - 6}" y="{top + pitch / 2 + 3.8:.1f}">{layer}</text>'
             drawn.append(label)
             labelled = top
-    last = bottom - (max(numbers.hybrid_layers, default=0) + 1) * pitch
+    last = bottom - (max(hybrid_layers, default=0) + 1) * pitch
     right, middle = x + width, x + width // 2
     lens = f"{right},{last:.1f} {right + 22},{y} {right + 22},{bottom + 40} {right},{last + pitch:.1f}"
-    highest = bottom - pitch * numbers.llm_depth
+    highest = bottom - pitch * depth
     exit_path = f"M{middle} {highest:.1f}V{y - 8}Q{middle} {y - 14} {middle + 6} {y - 14}H744"
-    return {"layers": "".join(drawn), "lens": lens if numbers.hybrid_layers else "", "exit": exit_path}
+    return {"layers": "".join(drawn), "lens": lens if hybrid_layers else "", "exit": exit_path}
 
 
-def _in_words(numbers: ModelNumbers, patches: int, lit: Collection[str]) -> str:
-    layers = ", ".join(str(layer) for layer in numbers.hybrid_layers)
+def _in_words(config: EMRRGConfig, llm_depth: int, lit: Collection[str]) -> str:
+    encoder, layers = config.encoder, ", ".join(str(layer) for layer in config.llm.hybrid_layers)
     words = (
-        f"An X-ray of {numbers.image_size} × {numbers.image_size} pixels is cut into {patches} patches, "
-        f"which become tokens of width {numbers.encoder_width} with a cls token in the middle. "
-        f"{numbers.encoder_depth} frozen Vision Mamba blocks scan them in four directions; low-rank updates "
-        f"of rank {numbers.lora_rank} on in_proj and on its X rows are trained. A trained projector leads to "
-        f"the frozen language model {numbers.llm_name} with {numbers.llm_depth} layers, of which layers "
+        f"An X-ray of {encoder.image_size} × {encoder.image_size} pixels is cut into {encoder.num_patches} "
+        f"patches, which become tokens of width {encoder.embed_dim} with a cls token in the middle. "
+        f"{encoder.depth} frozen Vision Mamba blocks scan them in four directions; low-rank updates "
+        f"of rank {config.partial_lora.r} on in_proj and on its X rows are trained. A trained projector "
+        f"leads to the frozen language model {config.llm.name} with {llm_depth} layers, of which layers "
         f"{layers} are hybrid: cross-attention to the visual tokens is added through a trained gate. "
         "The model writes the report."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,19 +14,18 @@ from emrrg_lib.data.images import load_mask, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.evaluation.metrics import FINDING, keys, metric, place_on_page
 from emrrg_lib.evaluation.predict import EXAMPLES
 from emrrg_lib.files import InputError, write_text
 from emrrg_lib.interpret.figures import loss_curve
 from emrrg_lib.interpret.page_example import (
     Example,
     SystemReport,
-    example_cards,
+    example_card,
     figure_picture,
-    overlays_from_trace,
     page_controls,
     render,
 )
-from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
 from emrrg_lib.run_folder import read_config, read_json, read_predictions
 from emrrg_lib.trace import Trace
 
@@ -102,9 +102,10 @@ def write_report_page(
         The path.
 
     Raises:
-        ValueError: an overlay of an example does not have one view per image.
+        ValueError: the trace of an example does not have one view per image.
     """
-    rows, cards, loss = metrics.get("rows", ()), example_cards(examples), metrics.get("loss") or {}
+    rows, loss = metrics.get("rows", ()), metrics.get("loss") or {}
+    cards = [example_card(index, example) for index, example in enumerate(examples)]
     pairs = [tuple(pair) for pair in loss.get("validation") or ()]
     html = render(
         "page.html",
@@ -161,8 +162,7 @@ def _example(
     study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
-    first, trace_file = rows[0][1], run / "traces" / f"{study.id}.npz"
-    trace = Trace.load(trace_file) if trace_file.is_file() else None
+    first, trace = rows[0][1], run / "traces" / f"{study.id}.npz"
     return Example(
         id=study.id,
         images=[read_view(path, size) for path in study.images],
@@ -171,9 +171,10 @@ def _example(
             SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores", {}))
             for name, row in rows
         ],
-        trace=trace,
-        overlays=() if trace is None else overlays_from_trace(trace, layer, masks=_masks(study, size)),
         labels=first.get("labels") or label_report(first["reference"]),
+        trace=Trace.load(trace) if trace.is_file() else None,
+        layer=layer,
+        masks=_masks(study, size),
     )
 
 
@@ -188,3 +189,112 @@ def _masks(study: Study, size: int) -> dict[str, np.ndarray]:
             ]
             masks[finding["label"]] = masks.get(finding["label"], False) | np.stack(drawn)
     return masks
+
+
+Row = Mapping[str, Any]
+
+
+class Table(NamedTuple):
+    """A table for the page's template; `label` is its name for screen readers.
+
+    A row is (name, note, cells), where a cell is a whole number or `_score`'s dict; a group is the heading
+    above so many columns.
+    """
+
+    label: str
+    caption: str
+    first: str  # heading of the rows' names
+    columns: Sequence[str]  # the other headings
+    rows: Sequence[tuple[str, str, Sequence[Any]]]
+    groups: Sequence[tuple[str, int]] = ()
+
+
+def score_tables(rows: Sequence[Row]) -> list[Table]:
+    """The table of the main metrics and the table of all others; an empty one is left out."""
+    found = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
+    main = [key for key in keys("main") if key in found]
+    rest = [key for key in found if key not in main and metric(key).group != FINDING]
+    return [_score_table(rows, chosen, notes) for chosen, notes in ((main, True), (rest, False)) if chosen]
+
+
+def _score_table(rows: Sequence[Row], shown: list[str], notes: bool) -> Table:
+    """Systems × metrics with intervals; with `notes`, every control row says what it means."""
+    shown = sorted(shown, key=place_on_page)
+    longest = {key: max(row["metrics"].get(key) or 0.0 for row in rows) for key in shown}
+    body = [
+        (
+            str(row["system"]),
+            str(row.get("note", "")) if notes else "",
+            [_score(row["metrics"].get(key), longest[key], (row.get("ci") or {}).get(key)) for key in shown],
+        )
+        for row in rows
+    ]
+    groups = [(name, len(list(same))) for name, same in groupby(metric(key).group for key in shown)]
+    columns = [metric(key).label for key in shown]
+    caption = "Small: 95 % intervals from resampled studies. “–”: not available for this row."
+    return Table("Scores of the model and its controls", caption, "System", columns, body, groups)
+
+
+def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | None:
+    """F1 of every finding, one column a system; None where no row has them."""
+    found = list(dict.fromkeys(k for row in rows for k in row["metrics"] if metric(k).group == FINDING))
+    systems = [row for row in rows if any(row["metrics"].get(key) is not None for key in found)]
+    if not found:
+        return None
+    body = []
+    for key in found:
+        cells = [_score(row["metrics"].get(key), 1.0) for row in systems]
+        body.append((metric(key).label, "", [int(support.get(metric(key).label, 0)), *cells]))
+    caption = "F1 of each finding; generated and reference report are read by the same labeler."
+    columns = ["studies", *(str(row["system"]) for row in systems)]
+    return Table("F1 of every finding", caption, "Finding", columns, body)
+
+
+def pointing_tables(pointing: Mapping[str, Any] | None) -> list[Table]:
+    """One table for each map of the pointing game, first the map chosen on validation; [] without results."""
+    if not pointing or not pointing.get("rows"):
+        return []
+    variants = list(pointing.get("variants") or [pointing])
+    variants.insert(0, variants.pop(pointing.get("chosen", 0)))
+    return [_pointing_table(variant) for variant in variants]
+
+
+def _pointing_table(pointing: Mapping[str, Any]) -> Table:
+    body = [
+        (
+            str(row["kind"]),
+            "",
+            [
+                int(row["cases"]),
+                _score(row["hit"], 1.0, (row.get("low"), row.get("high"))),
+                _score(row.get("gain"), 1.0, (row.get("gain_low"), row.get("gain_high"))),
+                *(_score(row.get(key), 1.0) for key in ("chance", "centre", "place")),
+            ],
+        )
+        for row in pointing["rows"]
+    ]
+    place = {
+        "predicts": "at the token before it",
+        "own": "at its own tokens",
+        "sentence": "over its whole sentence",
+    }.get(pointing.get("token"), "")
+    read = f" Read from {pointing['map']} {place}." if "map" in pointing else ""
+    caption = (
+        "A hit: the strongest patch of the word that names the finding lies within one patch of its mask."
+        f"{read} Hybrid layer {pointing['layer']}, chosen on validation. Gain: hits minus those of the "
+        "centre. Usual place: the patch that hits most often on validation. Localised: at most a quarter "
+        "of all patches would hit; small: at most 15 %."
+    )
+    names = ["cases", "hit rate", "gain", "chance", "centre", "usual place"]
+    return Table("Pointing game", caption, "Finding", names, body)
+
+
+def _score(
+    value: float | None, longest: float, interval: Sequence[float | None] | None = None
+) -> dict[str, Any]:
+    """A cell: the number, the length of its bar in percent of the longest, its interval."""
+    share = 0.0 if value is None or longest <= 0 else max(0.0, min(1.0, value / longest))
+    # Without the leading zero, so that thirteen columns fit.
+    known = interval is not None and None not in interval
+    ends = "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in interval) if known else ""
+    return {"value": value, "share": round(100 * share), "interval": ends}

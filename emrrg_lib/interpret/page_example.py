@@ -14,12 +14,19 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from emrrg_lib.evaluation.metrics import keys
+from emrrg_lib.evaluation.metrics import keys, metric
 from emrrg_lib.interpret.figures import gate_strip
-from emrrg_lib.interpret.matching import Mark, count_words, shared_marks
-from emrrg_lib.interpret.page_tables import metric_name
 from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba, png_bytes
-from emrrg_lib.interpret.words import describe_place, naming_words, view_name, widest_layer
+from emrrg_lib.interpret.words import (
+    Mark,
+    NamingWord,
+    count_words,
+    describe_place,
+    naming_words,
+    shared_marks,
+    view_name,
+    widest_layer,
+)
 from emrrg_lib.trace import Trace
 
 LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB
@@ -28,28 +35,6 @@ NORMAL = "No Finding"
 _STRIP = 11.6  # inches: the width of a card
 
 Labels = Mapping[str, int | None]  # observation → 1, 0, -1 (uncertain) or None
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """The place where one word looked, ready to be drawn.
-
-    Attributes:
-        caption: the word, as it is printed.
-        weights: (view, rows, cols) attention, see `Trace.word_attention`.
-        note: a few words under it, such as the layer.
-        masks: (view, H, W) bool, the finding's true place, drawn as an outline; None where it is unknown.
-    """
-
-    caption: str
-    weights: np.ndarray
-    note: str = ""
-    masks: np.ndarray | None = None
-
-    @property
-    def alt(self) -> str:
-        """The picture in words."""
-        return f"The word “{self.caption}” looks {describe_place(np.asarray(self.weights))}."
 
 
 @dataclass(frozen=True)
@@ -72,8 +57,9 @@ class Example:
         reference: the radiologist's report.
         systems: the generated reports to compare with it, one or two, the same on all studies.
         labels: the reference's labels, or None.
-        trace: the record of the first system's report, for the gate strip.
-        overlays: the words of that report whose attention is drawn.
+        trace: the record of the first system's report, for its gate strip and the maps of three words.
+        layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
+        masks: observation → (view, H, W) bool, its true place, drawn where a sentence affirms the finding.
     """
 
     id: str
@@ -82,30 +68,8 @@ class Example:
     systems: Sequence[SystemReport]
     labels: Labels | None = None
     trace: Trace | None = None
-    overlays: Sequence[Overlay] = ()
-
-
-def overlays_from_trace(
-    trace: Trace, layer: int | None = None, limit: int = 3, masks: Mapping[str, np.ndarray] | None = None
-) -> tuple[Overlay, ...]:
-    """Overlays of the words that name a finding, affirmed ones first.
-
-    Args:
-        trace: the record of one generated report.
-        layer: position on the trace's layer axis; by default the one whose gate opens widest on average.
-        limit: how many words at most.
-        masks: observation → (view, H, W) bool, the true places, for words whose sentence affirms the finding.
-    """
-    layer = widest_layer(trace) if layer is None else layer
-    return tuple(
-        Overlay(
-            word.caption,
-            trace.word_attention(word.word_index, layer),
-            f"layer {trace.layer_ids[layer]}",
-            None if word.negated else (masks or {}).get(word.finding),
-        )
-        for word in naming_words(trace, limit)
-    )
+    layer: int | None = None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def render(template: str, *folders: Path, **values: Any) -> str:
@@ -179,15 +143,6 @@ def compare_labels(reference: Labels | None, hypothesis: Labels | None) -> dict[
     }
 
 
-def example_cards(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """The values that the template needs of every study.
-
-    Raises:
-        ValueError: an overlay does not have one view per image.
-    """
-    return [_card(index, example) for index, example in enumerate(examples)]
-
-
 def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The keys to sort by, as data- attribute → name, and the findings to filter by."""
     sorts = {"order": "as in the file", "id": "id", "length": "length of the reference"}
@@ -201,14 +156,20 @@ def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1}
 
 
-def _card(index: int, example: Example) -> dict[str, Any]:
+def example_card(index: int, example: Example) -> dict[str, Any]:
+    """The values that the template needs of the study with this place on the page.
+
+    Raises:
+        ValueError: the trace does not have one view per image.
+    """
     marks, *own = shared_marks(example.reference, [system.text for system in example.systems])
     systems = [_system(example, system, found) for system, found in zip(example.systems, own, strict=True)]
     views = [
         xray_picture(image, f"x{index}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
         for view, image in enumerate(example.images)
     ]
-    gate = example.trace and example.trace.tokens and figure_picture(gate_strip(example.trace, _STRIP))
+    trace = example.trace
+    overlays = [_overlay(example, word, views) for word in naming_words(trace, 3)] if trace else []
     return {
         "name": f"x{index}",
         "id": example.id,
@@ -216,9 +177,9 @@ def _card(index: int, example: Example) -> dict[str, Any]:
         "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
         "reference": _pieces(example.reference, marks),
         "systems": systems,
-        "gate": gate,
-        "overlays": [_overlay(example, overlay, views) for overlay in example.overlays],
-        "outlined": any(overlay.masks is not None for overlay in example.overlays),
+        "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
+        "overlays": overlays,
+        "outlined": any(overlay["outlined"] for overlay in overlays),
     }
 
 
@@ -252,19 +213,25 @@ def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, st
     return [*pieces, (text[at:], None, "")]
 
 
-def _overlay(example: Example, overlay: Overlay, xrays: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    weights = np.asarray(overlay.weights, dtype=np.float32)
-    if len(weights) != len(xrays):
+def _overlay(example: Example, word: NamingWord, xrays: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One word's attention over the views, with the true place of its finding where that is known."""
+    trace = example.trace
+    if trace.views != len(xrays):
         raise ValueError(
-            f"The overlay “{overlay.caption}” of study {example.id} has {len(weights)} views, "
-            f"but the study has {len(xrays)} images."
+            f"The trace of study {example.id} has {trace.views} views, but the study has {len(xrays)} images."
         )
-    masks, peak = [None] * len(xrays) if overlay.masks is None else overlay.masks, float(weights.max())
+    layer = widest_layer(trace) if example.layer is None else example.layer
+    weights = trace.word_attention(word.word_index, layer)
+    masks = None if word.negated else example.masks.get(word.finding)
     pictures = []
-    for view, (xray, mask) in enumerate(zip(xrays, masks, strict=True)):
-        alt = f"The same word on the {view_name(view)}." if view else overlay.alt
-        pictures.append(overlay_picture(xray, weights[view], peak, mask, alt))
-    return {"pictures": pictures, "caption": overlay.caption, "note": overlay.note}
+    for view, xray in enumerate(xrays):
+        alt = f"The same word on the {view_name(view)}."
+        if view == 0:
+            alt = f"The word “{word.caption}” looks {describe_place(weights)}."
+        mask = None if masks is None else masks[view]
+        pictures.append(overlay_picture(xray, weights[view], float(weights.max()), mask, alt))
+    note = f"layer {trace.layer_ids[layer]}"
+    return {"pictures": pictures, "caption": word.caption, "note": note, "outlined": masks is not None}
 
 
 def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -291,7 +258,7 @@ def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> di
 
 
 def _score_name(key: str) -> str:
-    return "CE F1" if key == "CE_F1" else metric_name(key)[1]
+    return "CE F1" if key == "CE_F1" else metric(key).label
 
 
 def _slug(number: int, key: str) -> str:

@@ -91,10 +91,12 @@ def draw_overlay(
         axes.contour(x, y, np.asarray(mask, dtype=float), levels=[0.5], colors=OUTLINE, linewidths=1.2)
 
 
-def colour_bar(figure: Figure, axes: Axes, low: float, high: float, label: str, signed: bool) -> None:
-    """A slim upright colour bar with three ticks in `axes`."""
-    ticks = [low, (low + high) / 2, high]
-    bar = figure.colorbar(ScalarMappable(Normalize(low, high), SIGNED if signed else HEAT), cax=axes)
+def colour_bar(axes: Axes, peak: float, label: str, signed: bool = False) -> None:
+    """A slim upright colour bar with three ticks in `axes`, from 0 or, signed, from -peak."""
+    low = -peak if signed else 0.0
+    ticks = [low, (low + peak) / 2, peak]
+    mappable = ScalarMappable(Normalize(low, peak), SIGNED if signed else HEAT)
+    bar = axes.figure.colorbar(mappable, cax=axes)
     bar.set_ticks(ticks, labels=[f"{tick:{'+.2f' if signed else '.2g'}}" if tick else "0" for tick in ticks])
     bar.ax.tick_params(labelsize=7.5, length=2, color=MUTED, labelcolor=INK)
     bar.outline.set_edgecolor(RULE)
@@ -141,7 +143,7 @@ def draw_gate(figure: Figure, trace: Trace, left: float, top: float, width: floa
         axes = inch_axes(figure, *corner, cell * (line[-1].stop - line[0].start), body)
         _draw_gate_line(axes, trace, line, peak)
     bar = inch_axes(figure, left + width - GATE_RIGHT + 0.15, top, 0.1, body)
-    colour_bar(figure, bar, -peak, peak, "gate", signed=True)
+    colour_bar(bar, peak, "gate", signed=True)
 
 
 def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
 # These four differ in all types of colour blindness.
 BLUE, ORANGE, GREEN, PURPLE = "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
-BLUE_FILL, ORANGE_FILL, GREEN_FILL = "#dce9f5", "#ffe2c4", "#d2efe5"
+BLUE_FILL, ORANGE_FILL = "#dce9f5", "#ffe2c4"
 MATCH_FILL = "#ffe680"
 OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
@@ -38,8 +38,8 @@ class Picture(Figure):
     In Jupyter it shows itself as PNG; `alt` goes into the output as its description and plain text.
     """
 
-    def __init__(self, *args: Any, alt: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, alt: str = "", facecolor: str = PAPER, **kwargs: Any) -> None:
+        super().__init__(*args, facecolor=facecolor, **kwargs)
         FigureCanvasAgg(self)
         self.alt = alt
 
@@ -50,14 +50,7 @@ class Picture(Figure):
 
 
 def png_bytes(figure: Figure, dpi: float = 200, colours: int | None = None) -> bytes:
-    """Renders a figure to PNG.
-
-    Args:
-        figure: any matplotlib figure.
-        dpi: pixels per inch.
-        colours: if given, the picture keeps only so many colours, and its file is about three
-            times smaller.
-    """
+    """Renders a figure to PNG; with only so many `colours`, the file is about three times smaller."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     if colours is None:
@@ -120,10 +113,10 @@ def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int], smooth: b
 
 
 @cache
-def text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: float) -> float:
     """Width of one line of text in points, known before anything is drawn."""
     text = re.sub(r"\s", " ", text)  # a line break is as wide as a space
-    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    font = FontProperties(family="DejaVu Sans", size=size)
     measure = text_to_path.get_text_width_height_descent
     # With a stop on both sides, leading and trailing spaces count.
     return float(measure(f".{text}.", font, ismath=False)[0] - measure("..", font, ismath=False)[0])

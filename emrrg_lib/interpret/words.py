@@ -1,19 +1,87 @@
-"""The words of a report that name a finding, and a trace's pictures in words, for alt texts."""
+"""The words that reports share, the words that name a finding, and pictures in words for alt texts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import Match, SequenceMatcher
+from itertools import groupby
 
 import numpy as np
 
 from emrrg_lib.evaluation.labeler import label_report
-from emrrg_lib.evaluation.naming import NAMING, naming_span
+from emrrg_lib.evaluation.pointing import NAMING, naming_span
 from emrrg_lib.trace import Trace, Word
 
 VIEW_NAMES = ("frontal view", "lateral view")
 _ENDS = ".;:!?"
-_ORDER = (1, -1, 0)  # values of a finding: affirmed, uncertain, negative
+_RANK = {1: 0, -1: 1, 0: 2}  # of the values of a finding: affirmed, uncertain, negative
+_TOKEN = re.compile(r"(\w+(?:[.'’/-]\w+)*)|[.!?;:\n]")  # a word, or the end of a sentence
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A marked stretch [start, stop) of a text.
+
+    Attributes:
+        start, stop: character span.
+        systems: the reports that share it with the reference, by number.
+        twin: the same number on the same words in every text.
+    """
+
+    start: int
+    stop: int
+    systems: tuple[int, ...]
+    twin: int
+
+
+def shared_marks(reference: str, reports: Sequence[str]) -> list[list[Mark]]:
+    """Marks the words that each report shares with the reference: the colours of the paper's Fig. 3.
+
+    The longest common run of words is marked in both texts, then the longest one among the other words,
+    down to two words. Case and punctuation do not count; a run never crosses the end of a sentence.
+
+    Returns:
+        The marks of the reference, then those of every report, in reading order. A stretch ends
+        where the systems that share it, or their runs, change.
+    """
+    left, *rights = (list(_TOKEN.finditer(text)) for text in (reference, *reports))
+    runs = [_common_runs(left, right) for right in rights]
+    owners: list[dict[int, int]] = [{} for _ in left]  # reference word -> {system: its run}
+    for system, found in enumerate(runs):
+        for number, run in enumerate(found):
+            for word in range(run.a, run.a + run.size):
+                owners[word][system] = number
+    marks: list[list[Mark]] = [[] for _ in range(len(reports) + 1)]
+    stretches = groupby(range(len(left)), key=lambda word: sorted(owners[word].items()))
+    for twin, (who, words) in enumerate((key, list(group)) for key, group in stretches if key):
+        systems = tuple(system for system, _ in who)
+        places = [(0, left, words[0])]
+        for system, number in who:
+            run = runs[system][number]
+            places.append((system + 1, rights[system], words[0] - run.a + run.b))
+        for text, tokens, first in places:
+            last = tokens[first + len(words) - 1]
+            marks[text].append(Mark(tokens[first].start(), last.end(), systems, twin))
+    return [sorted(side, key=lambda mark: mark.start) for side in marks]
+
+
+def _common_runs(left: list[re.Match], right: list[re.Match]) -> list[Match]:
+    """The common runs of two or more words, longest first, of equals the earliest; none overlaps another."""
+    # "<" and ">" equal nothing on the other side: the ends of sentences, and words that have their run
+    a, b = ([(token[1] or mark).lower() for token in side] for side, mark in ((left, "<"), (right, ">")))
+    runs = []
+    while (run := SequenceMatcher(None, a, b, autojunk=False).find_longest_match()).size > 1:
+        a[run.a : run.a + run.size] = "<" * run.size
+        b[run.b : run.b + run.size] = ">" * run.size
+        runs.append(run)
+    return runs
+
+
+def count_words(text: str) -> int:
+    """Number of words as `shared_marks` counts them."""
+    return sum(token[1] is not None for token in _TOKEN.finditer(text))
 
 
 @dataclass(frozen=True)
@@ -38,22 +106,13 @@ class NamingWord:
         return self.value == 0
 
     @property
-    def rank(self) -> int:
-        """0 for an affirmed, 1 for an uncertain, 2 for a negative finding."""
-        return _ORDER.index(self.value)
-
-    @property
     def caption(self) -> str:
         """The word as it is printed beside its picture."""
         return self.text + {1: "", -1: " (uncertain)", 0: " (negative)"}[self.value]
 
 
 def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ...]:
-    """Finds the words that name a finding: affirmed, then uncertain, then negative ones.
-
-    Args:
-        trace: the record of one generated report.
-        limit: the largest number of words; None for all.
+    """Finds the words that name a finding, at most `limit`: affirmed, then uncertain, then negative ones.
 
     Returns:
         One word per finding, in the sentence that affirms it most.
@@ -67,9 +126,9 @@ def naming_words(trace: Trace, limit: int | None = None) -> tuple[NamingWord, ..
             if index is None:
                 continue
             new = NamingWord(index, words[index].text, finding, value)
-            if finding not in found or new.rank < found[finding].rank:
+            if finding not in found or _RANK[value] < _RANK[found[finding].value]:
                 found[finding] = new
-    ordered = sorted(found.values(), key=lambda word: (word.rank, word.word_index))
+    ordered = sorted(found.values(), key=lambda word: (_RANK[word.value], word.word_index))
     return tuple(ordered[:limit])
 
 

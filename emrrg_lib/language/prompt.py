@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 IGNORE = -100  # label of a position that is not learnt
 BEFORE_IMAGE = "Human: <Img>"
@@ -49,19 +47,13 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-@dataclass(frozen=True)
-class TextBatch:
-    """Right-padded training text. input_ids, attention_mask, labels: (B, n)."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-
 def text_batch(
     tokenizer: PreTrainedTokenizerFast, prompt: str, reports: list[str], max_length: int, image: bool = False
-) -> TextBatch:
-    """Prompt + report + end symbol per row; only report and end symbol carry labels."""
+) -> BatchEncoding:
+    """Prompt + report + end symbol per row, padded on the right: input_ids, attention_mask, labels (B, n).
+
+    Only report and end symbol carry labels.
+    """
     head = prompt_ids(tokenizer, prompt, image)
     rows = [report_ids(tokenizer, report, max_length) for report in reports]
     width = len(head) + max(len(row) for row in rows)
@@ -72,4 +64,4 @@ def text_batch(
         ids[i, :end] = torch.tensor(head + row)
         mask[i, :end] = 1
         labels[i, len(head) : end] = torch.tensor(row)
-    return TextBatch(ids, mask, labels)
+    return BatchEncoding({"input_ids": ids, "attention_mask": mask, "labels": labels})

@@ -1,27 +1,104 @@
-"""The healthy chest: organs as ellipsoids and clipped cylinders, bones and vessels as tubes."""
+"""The organs of one patient, and the healthy chest made of them.
+
+Organs are ellipsoids and clipped cylinders, bones and vessels are tubes.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from emrrg_lib.phantom.habitus import (
+from emrrg_lib.phantom.shapes import (
     AIR,
     BONE,
     FAT,
     LAYER,
     SIDES,
     SOFT,
+    Body,
     Habitus,
-    dome_quadric,
-    heart_quadrics,
-    hilum,
-    inside,
-    lung_quadric,
-    mediastinum_bodies,
-    rib_line,
+    Scene,
+    Tube,
+    ellipsoid,
+    rod,
     rotation,
 )
-from emrrg_lib.phantom.shapes import Body, Scene, Tube, ellipsoid, rod
+
+
+def lung_quadric(habitus: Habitus, side: str, scale: float = 1.0, toward=None):
+    """Quadric of one pleural cavity; `scale` < 1 shrinks it toward a point (collapse)."""
+    s = SIDES[side]
+    centre = np.array([s * 67 * habitus.width, -66, -8 * habitus.depth])
+    semi = np.array([70 * habitus.width, 194, 97 * habitus.depth])
+    if toward is not None:
+        centre = toward + (centre - toward) * scale
+    return ellipsoid(centre, semi * scale, rotation("x", -4) @ rotation("z", s * -1.5))
+
+
+def hilum(habitus: Habitus, side: str) -> np.ndarray:
+    """Centre of one hilum, mm; the left one is higher."""
+    return np.array([SIDES[side] * 34 * habitus.width, 16 if side == "right" else 24, -12.0])
+
+
+def dome_quadric(habitus: Habitus, side: str):
+    """Quadric of one half of the diaphragm; its top lies at habitus.dome[side]."""
+    s = SIDES[side]
+    height = 84 * habitus.dome_flat
+    semi = (88 * habitus.width, height, 104 * habitus.depth)
+    return ellipsoid((s * 58 * habitus.width, habitus.dome[side] - height, 10), semi)
+
+
+def inside(point: np.ndarray, quadric, margin: float = 1.0) -> np.ndarray:
+    """True for points (n, 3) inside the quadric scaled by `margin`."""
+    d = point - quadric[0]
+    return np.einsum("ni,ij,nj->n", d, quadric[1], d) < margin**2
+
+
+def heart_quadrics(h: Habitus) -> list:
+    """Quadrics of the ventricles, the right atrium and the left atrium."""
+    k = h.heart
+    turn = rotation("z", -32 + h.heart_turn) @ rotation("y", 18)
+    floor = 0.5 * (h.dome["right"] + h.dome["left"])
+    y = max(-74.0, floor + 20) + 20 * (k - 1)
+    ventricles = ellipsoid((25 * k, y, 26 / k), (66 * k, 46 * k, 44 * k**0.7), turn)
+    right_atrium = ellipsoid((-16 * k, y + 10, 14), (29 * k, 42 * k, 34))
+    left_atrium = ellipsoid((4, y + 34, -16), (36 * k, 26 * k, 26 * k**0.5))
+    return [ventricles, right_atrium, left_atrium]
+
+
+def mediastinum_bodies(h: Habitus) -> list[Body]:
+    """Great vessels and central soft tissue without the heart."""
+    layer, k, a = LAYER["mediastinum"], h.mediastinum, h.aorta
+    bodies = [
+        Body(layer, SOFT, [ellipsoid((-2, 78, -6), (25 * k, 92, 22 * k**0.5))]),
+        Body(layer, SOFT, [ellipsoid((0, -60, -58), (15, 130, 22))]),
+        Body(layer, SOFT, [ellipsoid((-18 * k, 66, 12), (13 * k, 62, 14))]),
+        Body(layer, SOFT, [ellipsoid((20 * k, 76, -22), (19 * a * k**0.5, 19 * a, 34 * a))]),
+        Body(layer, SOFT, [ellipsoid((-6, 58, 18), (19 * a, 44, 19 * a))]),
+        Body(layer, SOFT, [ellipsoid((23 * k, 26, 6), (17, 34, 22))]),
+    ]
+    aorta, ends = rod((24 * a, 76, -52), (14, -120, -58), 12.5 * a)
+    bodies.append(Body(layer, SOFT, aorta, ends))
+    for side, s in SIDES.items():
+        x, y, z = hilum(h, side)
+        turn = rotation("z", s * -35)
+        pulmonary = ellipsoid((x - s * 4, y + 2, z), (19, 10 * h.vessels, 14), turn)
+        lower = ellipsoid((x + s * 4, y - 16, z - 6), (8 * h.vessels, 20, 10))
+        bodies += [Body(layer, SOFT, [pulmonary]), Body(layer, SOFT * 0.9, [lower])]
+    return bodies
+
+
+def rib_line(h: Habitus, s: float, number: int) -> np.ndarray:
+    """Centre line of rib `number` (1-10), from the spine round the side to the front, (15, 3)."""
+    start = 134 - 21.5 * (number - 1)
+    angle = np.radians(np.linspace(14, 150 - 3.2 * max(number - 6, 0), 15))
+    drop = 30 + 9.5 * min(number, 7)
+    y = start - drop * (1 - np.cos(angle)) / 2 + 5 * np.sin(angle)
+    level = np.clip((y + 66) / 200, -0.9, 0.93)
+    girth = np.sqrt(1 - level**2)
+    reach = girth * 0.75 + 0.25 * girth**3
+    x = s * 141 * h.width * (0.16 + 0.84 * reach) * np.sin(angle) ** 0.8
+    z = -8 - 100 * h.depth * (0.2 + 0.8 * reach) * np.cos(angle) + 12 * level
+    return np.stack([x, y, z], axis=1)
 
 
 def build(habitus: Habitus, rng: np.random.Generator) -> Scene:
@@ -121,8 +198,7 @@ def _shoulders(scene: Scene, h: Habitus) -> None:
         scene.tubes.append(Tube(spine, np.array([4.0, 6.0]), BONE * 0.8, core=0.4))
         blade = ellipsoid((s * 122 * w, 48, -92 * h.depth), (24, 62, 3), rotation("z", s * 14))
         head = ellipsoid((s * 170 * w, 108, -26), (23, 24, 23))
-        scene.bodies.append(Body(1, BONE * 0.5, [blade], added=True))
-        scene.bodies.append(Body(1, BONE * 0.5, [head], added=True))
+        scene.bodies += [Body(1, BONE * 0.5, [bone], added=True) for bone in (blade, head)]
         shaft = np.array([[172 * s * w, 104, -26], [184 * s * w, -40, -20]])
         scene.tubes.append(Tube(shaft, np.array([11.0]), BONE * 0.8, core=0.6))
 

@@ -12,11 +12,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from emrrg_lib.data.study import OBSERVATIONS, SHARES, SPLITS
-from emrrg_lib.files import InputError, atomic_path, write_json
+from emrrg_lib.files import InputError, atomic_path, end_with_parent, write_json
 from emrrg_lib.phantom.anatomy import build
 from emrrg_lib.phantom.catalogue import KINDS, draw_findings, draw_one
 from emrrg_lib.phantom.film import expose, project
-from emrrg_lib.phantom.habitus import draw_habitus, views
+from emrrg_lib.phantom.shapes import draw_habitus, views
 from emrrg_lib.phantom.wording import compose
 
 VERSION = 1
@@ -165,8 +165,11 @@ def _draw_all(folder: Path, studies: int, seed: int, size: int, workers: int) ->
     bar = partial(tqdm, total=studies, desc="drawing phantoms", unit="study")
     if workers <= 1:
         return list(bar(map(draw, range(studies))))
-    with ProcessPoolExecutor(workers) as pool:
-        return list(bar(pool.map(draw, range(studies), chunksize=8)))
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        try:
+            return list(bar(pool.map(draw, range(studies), chunksize=8)))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def write_phantom(

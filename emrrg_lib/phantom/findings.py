@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from emrrg_lib.phantom.habitus import (
+from emrrg_lib.phantom.anatomy import (
+    heart_quadrics,
+    hilum,
+    lung_quadric,
+    mediastinum_bodies,
+    rib_line,
+)
+from emrrg_lib.phantom.shapes import (
     AIR,
     BONE,
     LAYER,
     METAL,
     SIDES,
     SOFT,
+    Body,
     Habitus,
-    heart_quadrics,
-    hilum,
-    lung_quadric,
-    mediastinum_bodies,
-    rib_line,
+    Scene,
+    Tube,
+    ellipsoid,
     rotation,
 )
-from emrrg_lib.phantom.shapes import Body, Scene, Tube, ellipsoid
 
 ZONE_HEIGHT = {"upper": 78.0, "middle": 24.0}
 FISSURE = np.array([0.0, 0.754, 0.657])

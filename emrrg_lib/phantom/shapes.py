@@ -1,6 +1,8 @@
-"""Shapes of the phantom (bodies, tubes, scene, view) and the two kernels that send rays through them.
+"""The materials and shapes that a chest is made of, and one patient's build, pose and breath.
 
-The kernels give the length of every ray in painted bodies and in tubes, in closed form.
+Patient coordinates: x to the patient's left (right in a PA image), y up, z to the front; the origin lies
+in the middle of the chest. Attenuation coefficients are effective ones at diagnostic energy, per mm; bones
+are given as the surplus over soft tissue.
 """
 
 from __future__ import annotations
@@ -8,10 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 
-FAR = np.float32(1e6)
-MAX_HITS = 48
+AIR, LUNG, FAT, SOFT = 0.0, 0.0046, 0.0165, 0.0200
+BONE, METAL = 0.028, 0.20
+SIDES = {"right": -1.0, "left": 1.0}
+LAYER = {
+    "torso": 0,
+    "lung": 10,
+    "pleural air": 11,
+    "pleura": 12,
+    "collapsed lung": 13,
+    "fluid": 15,
+    "lung core": 16,
+    "lesion": 17,
+    "dome": 30,
+    "gas": 32,
+    "mediastinum": 40,
+    "airway": 50,
+}
 
 
 @dataclass
@@ -89,163 +105,73 @@ def rod(start, end, radius) -> tuple[list, list]:
     return [(start, matrix)], [(axis, float(axis @ end)), (-axis, float(-axis @ start))]
 
 
-@njit(cache=True, fastmath=True)
-def _interval(u, v, quadrics, q0, q1, planes, p0, p1):
-    """Depth interval of one ray in one convex body; empty when low >= high."""
-    low, high = -FAR, FAR
-    for k in range(q0, q1):
-        a11, a12, a22, b1, b2, m = quadrics[k, :6]
-        du, dv = u - quadrics[k, 6], v - quadrics[k, 7]
-        b = b1 * du + b2 * dv
-        root = b * b - m * (a11 * du * du + 2 * a12 * du * dv + a22 * dv * dv - np.float32(1))
-        if root <= 0:
-            return FAR, -FAR
-        root = np.sqrt(root)
-        low = max(low, quadrics[k, 8] + (-b - root) / m)
-        high = min(high, quadrics[k, 8] + (-b + root) / m)
-        if low >= high:
-            return FAR, -FAR
-    for k in range(p0, p1):
-        rest = planes[k, 3] - planes[k, 0] * u - planes[k, 1] * v
-        slope = planes[k, 2]
-        if slope > np.float32(1e-4):
-            high = min(high, rest / slope)
-        elif slope < np.float32(-1e-4):
-            low = max(low, rest / slope)
-        elif rest < 0:
-            return FAR, -FAR
-    return low, high
+def rotation(axis: str, degrees: float) -> np.ndarray:
+    """Returns the 3x3 rotation about x, y or z."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    matrix = np.eye(3)
+    matrix[i, i] = matrix[j, j] = c
+    matrix[i, j], matrix[j, i] = -s, s
+    return matrix
 
 
-@njit(cache=True, fastmath=True)
-def _sweep(value, low, high, who, hits, cuts, mu, tags, own, row, col):
-    """Walks along a ray from cut to cut; in every piece the body painted last counts."""
-    count = 0
-    for h in range(hits):
-        for cut in (low[h], high[h]):
-            k = count
-            while k > 0 and cuts[k - 1] > cut:
-                cuts[k] = cuts[k - 1]
-                k -= 1
-            cuts[k] = cut
-            count += 1
-    for k in range(count - 1):
-        middle = np.float32(0.5) * (cuts[k] + cuts[k + 1])
-        for h in range(hits - 1, -1, -1):
-            if low[h] < middle < high[h]:
-                length = cuts[k + 1] - cuts[k]
-                value += mu[who[h]] * length
-                if tags[who[h]] >= 0:
-                    own[tags[who[h]], row, col] += length
-                break
-    return value
+@dataclass
+class Habitus:
+    """One patient on one day: build, pose, breath and what the findings change.
+
+    Lengths in mm, angles in degrees, the rest factors around 1.
+    """
+
+    width: float
+    depth: float
+    dome: dict[str, float]
+    dome_flat: float
+    heart: float
+    heart_turn: float
+    mediastinum: float
+    aorta: float
+    lung_mu: float
+    vessels: float
+    ribs: float
+    breast: float
+    gas: float
+    turn: float
+    tilt: float
+    shift: tuple[float, float]
+    retrosternal: float
+    collapse: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
+    breaks: dict[tuple[str, int], tuple[int, np.ndarray]] = field(default_factory=dict)
 
 
-@njit(cache=True, fastmath=True)
-def paint(us, vs, quadrics, q_of, planes, p_of, boxes, mu, tags, added, total, own):
-    """Sums mu * length along every ray; `own[tag]` collects the findings' lengths."""
-    low = np.empty(MAX_HITS, np.float32)
-    high = np.empty(MAX_HITS, np.float32)
-    who = np.empty(MAX_HITS, np.int32)
-    cuts = np.empty(2 * MAX_HITS, np.float32)
-    near = np.empty(mu.size, np.int32)
-    for row in range(vs.size):
-        v = vs[row]
-        count_near = 0
-        for b in range(mu.size):
-            if boxes[b, 2] <= v <= boxes[b, 3]:
-                near[count_near] = b
-                count_near += 1
-        for col in range(us.size):
-            u = us[col]
-            hits = 0
-            value = np.float32(0)
-            for k in range(count_near):
-                b = near[k]
-                if u < boxes[b, 0] or u > boxes[b, 1]:
-                    continue
-                t0, t1 = _interval(u, v, quadrics, q_of[b], q_of[b + 1], planes, p_of[b], p_of[b + 1])
-                if t0 >= t1:
-                    continue
-                if added[b]:
-                    value += mu[b] * (t1 - t0)
-                    if tags[b] >= 0:
-                        own[tags[b], row, col] += t1 - t0
-                elif hits < MAX_HITS:
-                    low[hits], high[hits], who[hits] = t0, t1, b
-                    hits += 1
-            value = _sweep(value, low, high, who, hits, cuts, mu, tags, own, row, col)
-            total[row, col] += value
+def draw_habitus(rng: np.random.Generator) -> Habitus:
+    """Draws a healthy patient; findings change the result before it is built."""
+    breath = rng.normal(0, 6)
+    right = -58 - breath + rng.normal(0, 3)
+    return Habitus(
+        width=rng.normal(1.0, 0.045),
+        depth=rng.normal(1.0, 0.05),
+        dome={"right": right, "left": right - rng.uniform(8, 16)},
+        dome_flat=1.0,
+        heart=rng.uniform(0.90, 1.06),
+        heart_turn=rng.uniform(-6, 6),
+        mediastinum=rng.uniform(0.90, 1.08),
+        aorta=rng.uniform(0.90, 1.10),
+        lung_mu=LUNG * rng.uniform(0.9, 1.1),
+        vessels=rng.uniform(0.9, 1.1),
+        ribs=rng.uniform(0.85, 1.15),
+        breast=float(rng.choice([0.0, 0.0, rng.uniform(0.7, 1.1)])),
+        gas=rng.uniform(0.6, 1.2),
+        turn=rng.normal(0, 1.8),
+        tilt=rng.normal(0, 1.2),
+        shift=(rng.normal(0, 3), rng.normal(0, 4)),
+        retrosternal=0.0,
+    )
 
 
-@njit(cache=True, fastmath=True)
-def _capsule(du, dv, dd, au, av, ad, length, radius):
-    """Length of a ray in a capsule; (du, dv, dd) = ray origin - start, a = unit axis."""
-    along = du * au + dv * av + dd * ad
-    low, high = FAR, -FAR
-    a = np.float32(1) - ad * ad
-    if a > np.float32(1e-6):
-        b = dd - along * ad
-        root = b * b - a * (du * du + dv * dv + dd * dd - along * along - radius * radius)
-        if root > 0:
-            root = np.sqrt(root)
-            low, high = (-b - root) / a, (-b + root) / a
-            if abs(ad) > np.float32(1e-6):
-                s0, s1 = -along / ad, (length - along) / ad
-                low, high = max(low, min(s0, s1)), min(high, max(s0, s1))
-            elif along < 0 or along > length:
-                low, high = FAR, -FAR
-            if low >= high:
-                low, high = FAR, -FAR
-    for end in range(2):
-        eu, ev, ed = du - end * length * au, dv - end * length * av, dd - end * length * ad
-        root = radius * radius - eu * eu - ev * ev
-        if root > 0:
-            root = np.sqrt(root)
-            low, high = min(low, -ed - root), max(high, -ed + root)
-    return max(high - low, np.float32(0))
-
-
-@njit(cache=True, fastmath=True)
-def _segment(u0, du, v0, dv, start, end, radius, core, r0, r1, c0, c1, scratch):
-    """Raises `scratch` to one segment's chord inside the rows r0-r1 and columns c0-c1."""
-    pu, pv, pd = start
-    au, av, ad = end[0] - pu, end[1] - pv, end[2] - pd
-    length = np.sqrt(au * au + av * av + ad * ad) + np.float32(1e-6)
-    au, av, ad = au / length, av / length, ad / length
-    a0 = max(int((min(pu, pu + au * length) - radius - u0) / du), c0)
-    a1 = min(int((max(pu, pu + au * length) + radius - u0) / du) + 2, c1)
-    b0 = max(int((min(pv, pv + av * length) - radius - v0) / dv), r0)
-    b1 = min(int((max(pv, pv + av * length) + radius - v0) / dv) + 2, r1)
-    for row in range(b0, b1):
-        for col in range(a0, a1):
-            x, y = u0 + col * du - pu, v0 + row * dv - pv
-            chord = _capsule(x, y, -pd, au, av, ad, length, radius)
-            if core > 0 and chord > 0:
-                inner = np.float32(0.6) * radius
-                chord -= core * _capsule(x, y, -pd, au, av, ad, length, inner)
-            if chord > scratch[row, col]:
-                scratch[row, col] = chord
-
-
-@njit(cache=True, fastmath=True)
-def add_tubes(u0, du, v0, dv, points, radii, t_of, mu, core, tags, total, own, scratch):
-    """Adds every tube; within a tube the longest segment chord counts, so joints show no beads."""
-    height, width = total.shape
-    for t in range(mu.size):
-        first, last = t_of[t], t_of[t + 1] - 1
-        grow = radii[first:last].max()
-        c0 = max(int((points[first : last + 1, 0].min() - grow - u0) / du), 0)
-        c1 = min(int((points[first : last + 1, 0].max() + grow - u0) / du) + 2, width)
-        r0 = max(int((points[first : last + 1, 1].min() - grow - v0) / dv), 0)
-        r1 = min(int((points[first : last + 1, 1].max() + grow - v0) / dv) + 2, height)
-        if c0 >= c1 or r0 >= r1:
-            continue
-        scratch[r0:r1, c0:c1] = 0
-        for s in range(first, last):
-            _segment(u0, du, v0, dv, points[s], points[s + 1], radii[s], core[t], r0, r1, c0, c1, scratch)
-        for row in range(r0, r1):
-            for col in range(c0, c1):
-                total[row, col] += mu[t] * scratch[row, col]
-                if tags[t] >= 0:
-                    own[tags[t], row, col] += scratch[row, col]
+def views(habitus: Habitus) -> tuple[View, View]:
+    """Returns the PA and the lateral view; a turned patient turns the axes."""
+    pose = rotation("y", habitus.turn) @ rotation("z", habitus.tilt)
+    pa = np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]]) @ pose
+    lateral = np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]]) @ pose
+    dx, dy = habitus.shift
+    return View(pa, (334.0, 334.0), (dx, dy)), View(lateral, (256.0, 334.0), (dx, dy))

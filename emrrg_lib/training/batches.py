@@ -68,8 +68,8 @@ class Batches(Sampler[list[int]]):
     """
 
     def __init__(self, length: int, size: int, seed: int, divisor: int = 1) -> None:
-        self.length, self.size, self.seed, self.epoch = length - length % size % divisor, size, seed, 0
-        self.all = length
+        self.all, self.length, self.size = length, length - length % size % divisor, size
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The Trainer says which epoch is next, also when it resumes."""
@@ -117,8 +117,7 @@ ASPECT = (3 / 4, 4 / 3)  # width over height of a crop before it is made square
 def find_images(source: Path) -> list[Path]:
     """The training images of a data folder, or every image file below a folder without annotation.
 
-    Raises:
-        InputError: there is none.
+    Raises InputError where there is none.
     """
     if (source / "annotation.json").is_file():
         return [image for study in load_annotation(source, "train") for image in study.images]
@@ -204,12 +203,9 @@ class PairCollator:
     ) -> None:
         self.bank = ImageBank(studies, recipe.image_size, None)
         self.reports = [clean_report(study.report, recipe.cleaning) for study in studies]
-        self.tokenizer, self.recipe, self.seed = tokenizer, recipe, seed
-        self.targets = (
-            torch.stack([mine_targets(study.report) for study in studies])
-            if recipe.observation_weight
-            else None
-        )
+        self.tokenizer, self.recipe, self.seed, self.targets = tokenizer, recipe, seed, None
+        if recipe.observation_weight:
+            self.targets = torch.stack([mine_targets(study.report) for study in studies])
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         images, study, frontal = [], [], []
@@ -227,12 +223,8 @@ class PairCollator:
             return_tensors="pt",
             padding_side="right",
         )
-        batch = {
-            "pixel_values": normalise(images),
-            "study": torch.tensor(study),
-            "input_ids": text.input_ids,
-            "attention_mask": text.attention_mask,
-        }
+        batch = {"pixel_values": normalise(images), "study": torch.tensor(study)}
+        batch |= {name: text[name] for name in ("input_ids", "attention_mask")}
         if self.targets is not None:
             batch |= {"frontal": torch.tensor(frontal), "targets": self.targets[indices]}
         return batch

@@ -47,7 +47,7 @@ class StudyCollator:
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         reports, data = [self.studies.reports[i] for i in indices], self.data
         text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
-        return self.images(indices) | vars(text)
+        return self.images(indices) | text.data
 
 
 class TokenCollator(StudyCollator):

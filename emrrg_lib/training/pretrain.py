@@ -140,11 +140,8 @@ def run_stage1(
     """Trains stage 1 on image files; returns `out/stage1.pth`, upstream's container.
 
     Args:
-        images: image files of any size.
-        encoder: sizes of the encoder; not used where `weights` gives them.
-        recipe: objective and budget.
-        out: folder for checkpoints, the file and `run.json`.
-        resume: go on from the newest checkpoint in `out`.
+        images: image files of any size. encoder: its sizes; not used where `weights` gives them.
+        out: folder for checkpoints, the file and `run.json`; `resume` goes on from the newest checkpoint.
         weights: a stage-1 file to start from (CXPMRG-Bench starts from ImageNet's).
 
     Raises:
@@ -152,9 +149,9 @@ def run_stage1(
     """
 
     def make() -> tuple[Stage1Model, int, Callable]:
-        model = load_stage1(weights) if weights else None
-        model = model or Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
-        if model.objective != recipe.objective:
+        if not weights:
+            model = Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
+        elif (model := load_stage1(weights)).objective != recipe.objective:
             raise InputError(
                 f"{weights} was trained with objective '{model.objective}', not "
                 f"'{recipe.objective}': choose the same"
@@ -226,7 +223,7 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
     tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        return vars(text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128))
+        return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
 
     def save(model: PreTrainedModel, epoch: int) -> None:
         with atomic_path(folder) as temporary:

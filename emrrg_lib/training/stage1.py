@@ -16,6 +16,7 @@ The decoder's queries read the encoder by cross-attention only, as in ARM.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,23 +79,15 @@ class CrossAttention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
-class Mlp(nn.Module):
-    """fc2(GELU(fc1 x)), four times as wide inside."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class DecoderBlock(nn.Module):
     """q ← q + CrossAttn(LN(q), LN(memory), mask); q ← q + MLP(LN(q)). Queries do not see each other."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attn2, self.mlp = CrossAttention(dim), Mlp(dim)
+        self.attn2 = CrossAttention(dim)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Linear(dim, 4 * dim), gelu=nn.GELU(), fc2=nn.Linear(4 * dim, dim))
+        )
         self.norm2_1, self.norm2_2, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
@@ -195,21 +188,18 @@ class Stage1Model(nn.Module):
         if objective == "eq2":
             self.norm_4 = nn.LayerNorm(d)
             self.dec_mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
-        else:
-            self._add_decoder(d, side, decoder_dim)
+            return
         if objective == "arg":
             self.register_buffer("order", cluster_order(side)[None], persistent=False)
             self.register_buffer("mask", cluster_mask((side // CLUSTER) ** 2 - 1))
-
-    def _add_decoder(self, d: int, side: int, dim: int) -> None:
         for k in range(1, TAPS + 1):
             self.add_module(f"norm_{k}", nn.LayerNorm(d))
-        self.enc2dec = nn.Linear(TAPS * d, TAPS * dim)
-        self.ar_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.dec_pos_embed = nn.Parameter(sincos_table(side, dim)[None], requires_grad=False)
-        self.dec_block = nn.ModuleList(DecoderBlock(dim) for _ in range(TAPS))
-        self.ar_norm = nn.LayerNorm(dim)
-        self.ar_pred = nn.Linear(dim, 3 * self.sizes.patch_size**2)
+        self.enc2dec = nn.Linear(TAPS * d, TAPS * decoder_dim)
+        self.ar_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
+        self.dec_pos_embed = nn.Parameter(sincos_table(side, decoder_dim)[None], requires_grad=False)
+        self.dec_block = nn.ModuleList(DecoderBlock(decoder_dim) for _ in range(TAPS))
+        self.ar_norm = nn.LayerNorm(decoder_dim)
+        self.ar_pred = nn.Linear(decoder_dim, 3 * config.patch_size**2)
         nn.init.trunc_normal_(self.ar_token, std=0.02)
         for layer in (self.enc2dec, self.ar_pred):
             nn.init.zeros_(layer.bias)
@@ -266,18 +256,17 @@ def save_stage1(model: Stage1Model, path: Path, epoch: int, settings: Mapping[st
     return Path(path)
 
 
-def load_stage1(source: str | Path, scan_backend: str = "auto") -> Stage1Model:
+def load_stage1(source: str | Path) -> Stage1Model:
     """Builds the stage-1 model that a file holds (upstream's or this kit's), to train it further.
 
-    Raises:
-        InputError: not readable, or not a stage-1 file.
+    Raises InputError where the file is not readable, or not a stage-1 file.
     """
     tensors = read_tensors(source)
     if "norm_4.weight" not in tensors:
         raise InputError(f"{source} is not a stage-1 file (it has no norm_4.weight); give one of stage 1")
     objective = "eq2" if "dec_mlp.0.weight" in tensors else "arg" if "mask" in tensors else "mae"
     dim = tensors["ar_token"].shape[-1] if "ar_token" in tensors else 0
-    model = Stage1Model(infer_config(tensors), objective, dim, scan_backend)
+    model = Stage1Model(infer_config(tensors), objective, dim)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

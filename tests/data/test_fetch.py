@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_archives import tar_bytes
 
+from emrrg_lib.cli import main
 from emrrg_lib.data import fetch
 from emrrg_lib.files import InputError
 
@@ -123,6 +124,47 @@ def test_a_stale_part_is_thrown_away(tmp_path, server):
 def test_a_damaged_file_put_there_by_hand_is_refused(tmp_path, server):
     (tmp_path / "NLMCXR_png.tgz").write_bytes(server.files["NLMCXR_png.tgz"][:1000])
     with pytest.raises(InputError, match="is damaged"):
+        fetch.fetch_iu_xray(tmp_path, server.url)
+
+
+@pytest.mark.parametrize("fault", ["away", "no space", "stopped", "busy"])
+def test_a_download_that_never_begins_leaves_no_folder(tmp_path, server, monkeypatch, fault):
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.setattr(server, "url", server.url.replace("/mirror", "") if fault == "busy" else server.url)
+    if fault == "away":
+        server.shutdown()
+        server.server_close()
+    elif fault == "no space":
+        monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: type("Disk", (), {"free": 10}))
+    elif fault == "busy":
+        server.faults[:] = ["busy"]
+    else:
+        monkeypatch.setattr(fetch.pooch, "create", lambda *a, **b: (_ for _ in ()).throw(KeyboardInterrupt))
+    for folder in (tmp_path / "new", tmp_path / "kept" / "a" / "b"):
+        server.faults[:] = ["busy"] if fault == "busy" else []
+        with pytest.raises((InputError, OSError, KeyboardInterrupt)):
+            fetch.fetch_iu_xray(folder, server.url)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+def test_the_command_asks_for_a_folder_and_names_it_with_the_size(tmp_path, server, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "fetch", "iu-xray"]) == 2
+    assert "about 1.5 GB: emrrg data fetch iu-xray --to openi" in capsys.readouterr().err
+    assert main(["data", "fetch", "mimic-cxr"]) == 2 and "physionet.org" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["data", "fetch", "iu-xray", "--to", "here", "--url", server.url]) == 0
+    assert f"IU X-ray: about 1.5 GB go to {tmp_path / 'here'}\n" in capsys.readouterr().out
+    assert _whole(tmp_path / "here", server)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"NLMCXR_png.tgz": 3}', "[" * 50_000, '{"NLMCXR_png.tgz": {}}']
+)
+def test_a_damaged_record_is_named(tmp_path, server, content):
+    (tmp_path / "downloads.json").write_text(content)
+    with pytest.raises(InputError, match="downloads.json is damaged: remove it"):
         fetch.fetch_iu_xray(tmp_path, server.url)
 
 

@@ -78,6 +78,55 @@ def test_twelve_bits_in_sixteen_use_the_whole_range(tmp_path):
     assert (flat == 0).all()
 
 
+def gradient(low=500, high=4095, side=64):
+    return np.linspace(low, high, side * side).astype(np.uint16).reshape(side, side)
+
+
+def spots(values, *marks):
+    """`values` with (place, value) marks; a place is a pixel or a block."""
+    values = values.copy()
+    for place, value in marks:
+        values[place] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [((5, 5), 65535)],
+        [((5, 5), 65535), ((60, 3), 65535), ((9, 40), 30000)],
+        [((slice(2, 8), slice(50, 60)), 65535)],  # a marker, 1.5 % of the picture
+        [((5, 5), 10000), ((6, 6), 20000), ((7, 7), 40000), ((8, 8), 65535)],
+    ],
+)
+@pytest.mark.parametrize("low, high", [(500, 4095), (0, 1023), (8000, 16383)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_hot_pixels_and_markers_do_not_make_the_rest_black(tmp_path, suffix, low, high, marks):
+    values = gradient(low, high)
+    marked = spots(
+        values, *[(place, value) for place, value in marks if value > 3 * high] or [((5, 5), 65535)]
+    )
+    found = np.asarray(load_picture(grey(tmp_path, marked, f"x.{suffix}"))).astype(int)
+    plain = np.asarray(load_picture(grey(tmp_path, values, f"y.{suffix}"))).astype(int)
+    np.testing.assert_array_equal(found, np.where(marked != values, 255, plain))
+
+
+def test_dead_pixels_do_not_make_the_rest_white(tmp_path):
+    values = gradient(40_000, 44_000)
+    found = np.asarray(load_picture(grey(tmp_path, spots(values, ((5, 5), 0), ((9, 9), 65535)))))
+    plain = np.asarray(load_picture(grey(tmp_path, values, "y.png")))
+    assert found[5, 5] == 0 and found[9, 9] == 255 and (found == plain).mean() > 0.999
+
+
+@pytest.mark.parametrize("low, high", [(0, 65535), (0, 255), (7, 8), (1000, 1000), (60_000, 65_535)])
+@pytest.mark.parametrize("side", [2, 16, 300])
+def test_gradients_keep_their_whole_range(tmp_path, low, high, side):
+    values = gradient(low, high, side)
+    found = np.asarray(load_picture(grey(tmp_path, values)))
+    expected = np.round((values.astype(float) - low) * (255.0 / max(high - low, 1)))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_values_that_fit_no_grey_scale_are_refused(tmp_path):
     path = grey(tmp_path, np.full((4, 4), 70_000, dtype=np.int32), "x.tif")
     with pytest.raises(InputError, match="outside 0..65535"):

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -215,6 +217,21 @@ def test_a_stopped_run_goes_on(tmp_path, openi, annotation, monkeypatch):
     rotten.write_bytes(b"rotten")
     prepare_iu_xray(openi, out, annotation)  # only what is not as it was written
     assert [path for path in pictures if path.stat().st_ino != pictures[path]] == [rotten]
+
+
+def test_what_a_kill_left_is_gone_after_the_next_start(tmp_path, openi, annotation):
+    """A kill inside the writing of an image, and one while the archives were unpacked."""
+    kill, start = "os.kill(os.getpid(), 9)", "import os, sys; from emrrg_lib.data import prepare\n"
+    for place in (
+        f"prepare.Manifest = lambda *_: {kill}",
+        f"prepare.shutil.copyfile = lambda source, target: (target.touch(), {kill})",
+    ):
+        stopped = f"{start}{place}\nprepare.prepare_iu_xray(*sys.argv[1:])"
+        command = [sys.executable, "-c", stopped, str(openi), str(tmp_path / "out"), str(annotation)]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+        assert list(tmp_path.rglob(".*.partial")) or list(tmp_path.rglob(".*unpacked"))
+    assert not prepare_iu_xray(openi, tmp_path / "out", annotation).missing
+    assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".partial", ".unpacked")]
 
 
 def test_bad_sources_leave_nothing(tmp_path, openi, annotation):

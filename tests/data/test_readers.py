@@ -81,7 +81,7 @@ def test_openi_in_every_form(tmp_path, form):
 
 
 def test_openi_reports_carry_sections_and_mesh(tmp_path):
-    report = openi_reports(pack(tmp_path / "NLMCXR_reports.tgz", REPORTS))[0]
+    report = openi_reports(pack(tmp_path / "NLMCXR_reports.tgz", REPORTS), [])[0]
     assert report.uid == "CXR1" and report.mesh == ("a/b", "c")
     assert report.sections == {"FINDINGS": "Clear lungs.", "IMPRESSION": "Fine."}
 
@@ -99,6 +99,22 @@ def test_a_file_that_is_no_report_is_named(tmp_path, content, words):
     (tmp_path / "7.xml").write_bytes(content)
     with pytest.raises(InputError, match=f"7.xml.*{words}"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_broken_report_does_not_stop_the_others(tmp_path, packed):
+    broken = {"4.xml": b"<eCitation><uId", "5.xml": b"", "6.xml": b'<?xml version="1.0" encoding="no"?><a/>'}
+    if packed:
+        pack(tmp_path / "NLMCXR_reports.tgz", REPORTS | broken)
+    else:
+        for name, content in (REPORTS | broken).items():
+            (tmp_path / name).write_bytes(content)
+        (tmp_path / "7.xml").mkdir()
+    dataset = read_dataset(tmp_path)
+    assert [study.id for study in dataset.studies] == ["CXR1_1_IM-0001", "CXR10_IM-0002"]
+    found = {p.item.split("/")[-1]: p.message for p in dataset.left_out if p.kind == "broken report"}
+    assert found.keys() == broken.keys() | (set() if packed else {"7.xml"})
+    assert all(name in message and "left out" in message for name, message in found.items())
 
 
 def test_damaged_and_empty_archives(tmp_path):
@@ -162,6 +178,17 @@ def test_kaggle(tmp_path):
         (b"uid,impression\n1,x\n", "no column 'findings'"),
         (b"", "cannot read .* as CSV"),
         (b'uid,findings\n1,"x\n', "cannot read .* as CSV"),
+        (b'uid,findings\n1,"a "b" c"\n', "cannot read .* as CSV.*line 2"),
+        (
+            b"uid,findings\n1,No effusion, no oedema.\n2,x\n3,y,z,\n",
+            "2 columns, but line 2 has 3, line 4 has 4",
+        ),
+        (b"uid,findings\n1,x,\n", "line 2 has 3 cells: put a cell that holds commas into quotes"),
+        (b'uid,findings\n1,"x\n\ny"\n\n2\n', "line 6 has 1 cells"),
+        (b"uid,findings\r\n1,x\r\n2,y,z\r\n", "line 3 has 3"),
+        (b"uid,findings,findings\n1,x,y\n", "two columns named 'findings'"),
+        (b"uid,findings,uid \n1,x,1\n", "two columns named 'uid'"),
+        (b"uid,findings\n1,x\0y\n", "NUL bytes in line 2|line contains NUL, line 2"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path, content, words):
@@ -170,6 +197,43 @@ def test_a_broken_table_is_named(tmp_path, content, words):
     with pytest.raises(InputError, match=f"indiana_reports.csv.*{words}|{words}.*") as caught:
         read_dataset(tmp_path)
     assert "indiana_reports.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1.0", " 1", "1.", "1.00 "])
+def test_numbers_that_a_spreadsheet_changed_still_match(tmp_path, number):
+    name = "1_IM-0001-3001.dcm.png"
+    for first, second in ((number, "1"), ("1", number)):
+        kaggle(tmp_path, f"{first},x,Clear.,y\n", f"{second},{name},Frontal\n")
+        (study,) = read_dataset(tmp_path).studies
+        assert (study.id, study.patient) == ("CXR1_1_IM-0001", "CXR1")
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "null", "N/A", "n/a.", "na", " - ", "#N/A", "<NA>"])
+def test_a_report_that_says_nothing_is_blank(tmp_path, text):
+    reports = f"1,x,{text},y\n2,x,No nan seen.,y\n"
+    images = "1,1_IM-0001-3001.dcm.png,Frontal\n2,2_IM-0002-3001.dcm.png,Frontal\n"
+    dataset = read_dataset(kaggle(tmp_path, reports, images))
+    assert [study.id for study in dataset.studies] == ["CXR2_IM-0002"]
+    assert [(p.kind, p.item) for p in dataset.left_out] == [("no findings section", "CXR1_1_IM-0001")]
+    assert findings_of(f"FINDINGS: {text}\nIMPRESSION: Fine.") == ""
+
+
+def test_quotes_newlines_and_blank_lines_of_a_table(tmp_path):
+    reports = '1,x,"Clear, ""normal"".\n\nNo, none.",y\r\n\n,,,\n'
+    (study,) = read_dataset(kaggle(tmp_path, reports, "1,images\\1_IM-0001-3001.dcm.png, frontal\n")).studies
+    assert study.report == 'Clear, "normal". No, none.' and study.views == ("frontal",)
+    assert study.images == (tmp_path / "images" / "1_IM-0001-3001.dcm.png",)
+
+
+def test_an_unknown_view_and_a_file_as_two_views_are_named(tmp_path):
+    images = "1,1_IM-1-1.dcm.png,Oblique\n1,1_IM-1-2.dcm.png,Frontal\n1,1_IM-1-2.dcm.png,Lateral\n"
+    dataset = read_dataset(kaggle(tmp_path, "1,x,Clear.,y\n", images), problems=(problems := []))
+    assert {(p.kind, p.item, p.unusable) for p in problems} == {
+        ("unknown view", "CXR1_1_IM-1", False),
+        ("image listed twice", "CXR1_1_IM-1", False),
+    }
+    assert any("'Oblique'" in p.message for p in problems) and any("1_IM-1-2" in p.message for p in problems)
+    assert dataset.left_out == () and "left out" not in dataset.caption
 
 
 def test_openi_and_kaggle_names_of_one_image_meet():
@@ -217,6 +281,18 @@ TEXT = """                                 FINAL REPORT
         ("FINDINGS: First.\nIMPRESSION: x\nADDENDUM: y\nFINDINGS: Second.", "Second."),
         ("FINDINGS: First.\nFINDINGS:\n\nIMPRESSION: x", "First."),
         ("The findings: are in the text.\nIMPRESSION: Fine.", ""),
+        ("FINDINGS (PA AND LATERAL):\n Clear.\nIMPRESSION: Fine.", "Clear."),
+        ("Findings [two views]: Clear.\nImpression (brief): Fine.", "Clear."),
+        ("FINDINGS - Clear.\nIMPRESSION - Fine.", "Clear."),
+        ("FINDINGS- Clear.\nIMPRESSION – Fine.", "Clear."),
+        ("Findings -Clear.\nImpression -Fine.", "Clear."),
+        ("FINDINGS (PORTABLE) -- Clear.\nCOMPARISON - None.", "Clear."),
+        ("COMPARISON: None. FINDINGS - Clear. IMPRESSION (FINAL): Fine.", "Clear."),
+        ("FINDINGS (AP)\n Clear - no change.\nIMPRESSION\nFine.", "Clear - no change."),
+        (
+            "FINDINGS: Fever, a\n history - as above - of a\n study-related finding.",
+            "Fever, a history - as above - of a study-related finding.",
+        ),
         ("IMPRESSION: Only this.", ""),
         ("Chest, PA: the lungs are clear.", ""),
         ("", ""),
@@ -286,6 +362,14 @@ def test_mimic_without_the_official_split(tmp_path):
     assert len({study.split for study in dataset.studies if study.patient == "10000032"}) == 1
 
 
+def test_mimic_numbers_that_a_spreadsheet_changed(tmp_path):
+    mimic(tmp_path, STUDIES)
+    for name in ("metadata", "split"):
+        path = tmp_path / f"mimic-cxr-2.0.0-{name}.csv"
+        path.write_text(path.read_text().replace("50414267", "50414267.0").replace("10000032", "10000032.0"))
+    assert [study.id for study in read_dataset(tmp_path).split("train")] == ["s50414267", "s53189527"]
+
+
 def test_a_mimic_path_that_leaves_the_folder(tmp_path):
     mimic(tmp_path, [("10000032", "../50414267", [("aa", "PA")], "train", None)])
     with pytest.raises(InputError, match=r"line 2: '../50414267' is not a study_id"):
@@ -322,6 +406,15 @@ def test_chexpert_plus(tmp_path, place, suffix):
     assert study.views == ("frontal", "lateral") and other.patient == "patient64541"
     assert [p.item for p in dataset.left_out] == ["patient00001/study2"]
     assert dataset.name == "CheXpert Plus" and "40463/5780/11562" in dataset.caption
+
+
+def test_chexpert_paths_written_on_windows_and_blank_findings(tmp_path):
+    rows = [(path.replace("/", "\\"), view, *rest) for path, view, *rest in ROWS[:2]]
+    rows.append(("train\\patient2\\study1\\view1_frontal.jpg", "Frontal", "patient2", "NaN"))
+    dataset = read_dataset(chexpert(tmp_path, rows))
+    (study,) = dataset.studies
+    assert study.id == "patient00001/study1" and study.images[0].name == "view1_frontal.png"
+    assert [p.item for p in dataset.left_out] == ["patient2/study1"]
 
 
 def test_a_chexpert_path_that_leaves_the_folder(tmp_path):

@@ -102,5 +102,5 @@ def test_the_rows_agree_with_presets_rules_and_printed_tables():
 
 def test_costs_take_views_and_studies_from_the_table():
     assert run_costs(preset("iu-xray")).data == "IU X-ray, 2,069 × 30"
-    with pytest.raises(InputError, match="'tiny' is none"):
+    with pytest.raises(InputError, match="'tiny' is not one of them"):
         run_costs(preset("tiny"))

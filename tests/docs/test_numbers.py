@@ -1,6 +1,5 @@
 """Every measured number of the README files is that of a committed file; the face stays one screen."""
 
-import inspect
 import json
 import re
 
@@ -198,9 +197,9 @@ def facts_of_the_benches():
 
 def facts_of_the_library():
     from emrrg_lib.run.costs import BANDWIDTH, GPU, PEAK, READING, UTILISATION
-    from emrrg_lib.training.engine import fit
+    from emrrg_lib.training.engine import Budget
 
-    small, large = inspect.signature(fit).parameters["betas"].default
+    small, large = Budget.betas
     yield f"one {GPU} with {PEAK / 1e12:.0f} TFLOP/s, of which training uses {100 * UTILISATION:.0f} %"
     yield f"and {BANDWIDTH / 1e12:.1f} TB/s, of which report writing uses {100 * READING:.0f} %"
     yield f"AdamW, β ({small}, {large}), cosine per step to 0"

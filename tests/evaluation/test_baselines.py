@@ -11,10 +11,9 @@ from emrrg_lib.evaluation.baselines import (
     constant_report,
     derangement,
     fit_linear_head,
-    most_frequent_report,
     nearest_neighbour,
-    random_reports,
     shuffled,
+    text_controls,
 )
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import InputError
@@ -48,10 +47,11 @@ def test_constant_report_is_fast_at_the_size_of_iu_xray():
 
 def test_most_frequent_and_random_reports():
     train = ["a b", "c d", "c d", "a b", "e"]
-    assert most_frequent_report(train) == "a b"
-    drawn = random_reports(train, 200, seed=1)
+    first, again, other = (text_controls(train, ["a b"], 200, seed) for seed in (1, 1, 2))
+    assert first["most frequent report"] == ["a b"] * 200
+    drawn = first["random training report"]
     assert len(drawn) == 200 and set(drawn) == set(train)
-    assert drawn == random_reports(train, 200, seed=1) != random_reports(train, 200, seed=2)
+    assert drawn == again["random training report"] != other["random training report"]
 
 
 @pytest.mark.parametrize("studies", [2, 3, 10, 101])
@@ -102,7 +102,7 @@ def test_bad_input_is_refused():
     with pytest.raises(InputError, match="empty"):
         constant_report([], ["a"])
     with pytest.raises(InputError, match="empty"):
-        most_frequent_report([])
+        text_controls([], ["a"], 1, 0)
     with pytest.raises(InputError, match="two studies"):
         shuffled(["a"], 0)
     with pytest.raises(InputError, match="cannot be compared"):

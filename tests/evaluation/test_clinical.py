@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from emrrg_lib.data.rehearse import HEADINGS, mesh_observations
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation.clinical import clinical_row, clinical_scores, label_codes
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
+from emrrg_lib.phantom.rehearse import HEADINGS, mesh_observations
 
 
 def labels_of(*names, uncertain=(), **_):

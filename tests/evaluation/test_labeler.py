@@ -11,10 +11,11 @@ import pytest
 from real_files import IU, real
 
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.rehearse import mesh_observations
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.clinical import label_codes, label_report
+from emrrg_lib.evaluation.clinical import label_codes
+from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
+from emrrg_lib.phantom.rehearse import mesh_observations
 
 FINDINGS = [name for name in OBSERVATIONS if name != "No Finding"]
 

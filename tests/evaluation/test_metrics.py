@@ -11,9 +11,9 @@ from emrrg_lib.evaluation.metrics import METRICS, Metric, columns, mean
 from emrrg_lib.evaluation.nlg import score_each, score_reports
 from emrrg_lib.evaluation.published import score_table
 from emrrg_lib.evaluation.score import compare_runs, evaluate_run
-from emrrg_lib.interpret import Example, SystemReport
 from emrrg_lib.interpret.ablation_figure import ablation_figure
 from emrrg_lib.interpret.page import write_report_page
+from emrrg_lib.interpret.page_example import Example, SystemReport
 
 pytestmark = [pytest.mark.usefixtures("no_java"), pytest.mark.filterwarnings("ignore:METEOR is not computed")]
 

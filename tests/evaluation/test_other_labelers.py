@@ -143,11 +143,27 @@ def test_csv_by_id_or_order_labels_references_and_reports(tmp_path, column):
     ("content", "message"),
     [
         (None, "cannot read"),
-        (b"\xff\xfe\x00broken", "cannot read"),
-        (b"", "no column 'No Finding'"),
+        (b"\xff\xfe\x00broken", "is not UTF-8"),
+        (b"", "it is empty"),
+        (b"id,Edema,Fracture\n", "no column 'No Finding', 'Enlarged .*'Support Devices': all 14"),
+        (("id,id," + ",".join(OBSERVATIONS) + "\n").encode(), "two columns named 'id'"),
+        (
+            ("id," + ",".join(OBSERVATIONS) + "\na" + ",1" * 15 + "\nb" + ",0" * 13).encode(),
+            "line 2 .*line 3 has 14",
+        ),
+        (
+            (
+                "text," + ",".join(OBSERVATIONS) + "\na,2" + ",1" * 13 + "\n\nb" + ",0" * 13 + ",maybe\n"
+            ).encode(),
+            "line 2: No Finding is '2', line 4: Support Devices is 'maybe'; labels are",
+        ),
+        (("id,edema," + ",".join(OBSERVATIONS) + "\n").encode(), "two columns for 'Edema'"),
+        (("id,airspace opacity," + ",".join(OBSERVATIONS) + "\n").encode(), "two columns for 'Lung Opacity'"),
+        (("text," + ",".join(OBSERVATIONS) + "\na,-" + ",1" * 13 + "\n").encode(), "No Finding is '-'"),
+        (("text," + ",".join(OBSERVATIONS) + "\na,inf" + ",1" * 13 + "\n").encode(), "No Finding is 'inf'"),
         (b"id,Edema\n", "no column"),
         (("id," + ",".join(OBSERVATIONS) + "\ns1,1\n").encode(), "line 2"),
-        (("id," + ",".join(OBSERVATIONS) + "\ns1" + ",7" * 14 + "\n").encode(), "lacks 2 of 3"),
+        (("id," + ",".join(OBSERVATIONS) + "\ns1" + ",1" * 14 + "\n").encode(), "lacks 2 of 3"),
         (("id," + ",".join(OBSERVATIONS) + ("\ns1" + "," * 14) * 2 + "\n").encode(), "twice"),
         ((",".join(OBSERVATIONS) + "\n" + "," * 13 + "\n").encode(), "1 rows for 3 studies"),
         (("text," + ",".join(OBSERVATIONS) + "\na" + ",yes" * 14 + "\n").encode(), "'yes'"),
@@ -159,6 +175,28 @@ def test_bad_csv_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         from_csv([path], IDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e0", 1), ("-1.00", -1), ("+1", 1), ("0.", 0), ("-0.0", 0), (" 1 ", 1), ("1E+00", 1)]
+    + [(text, None) for text in ("", " ", "NaN", "n/a", "None", "null")],
+)
+def test_numbers_and_blanks_however_they_are_written(tmp_path, text, value):
+    file = write(tmp_path / "a.csv", "report", [("clear", dict.fromkeys(OBSERVATIONS, text))])
+    (labels,) = from_csv([file], IDS).label(["clear"], "any")
+    assert labels == dict.fromkeys(OBSERVATIONS, value)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}.0", "s{}", " {}"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n" + "," * 14 + "\r\n"])
+def test_mimic_numbers_of_studies_and_blank_last_lines(tmp_path, spelling, end):
+    numbers = [50414267, 53189527, 56699142]
+    rows = [(spelling.format(number), {"Edema": str(k % 2)}) for k, number in enumerate(numbers)]
+    file = write(tmp_path / "a.csv", "study_id", rows[::-1])
+    file.write_bytes(file.read_bytes() + end.encode())
+    labels = from_csv([file], [f"s{number}" for number in numbers]).label(["x"] * 3, REFERENCES)
+    assert [row["Edema"] for row in labels] == [0, 1, 0]
 
 
 def test_a_third_file_needs_texts(tmp_path):

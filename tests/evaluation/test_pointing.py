@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.evaluation.naming import NAMING, naming_span, naming_tokens, sentence_tokens
 from emrrg_lib.evaluation.pointing import (
     MAPS,
+    NAMING,
     Case,
     choose_layer,
     dilate,
     hits,
+    naming_span,
+    naming_tokens,
     patch_mask,
     place_priors,
     pointing_game,
     pointing_tables,
+    sentence_tokens,
     token_map,
 )
 from emrrg_lib.files import InputError

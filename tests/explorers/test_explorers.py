@@ -21,7 +21,8 @@ from emrrg_lib.explorers import (
 from emrrg_lib.explorers.gate import changed_words
 from emrrg_lib.explorers.lora import RANKS, pooled
 from emrrg_lib.files import InputError
-from emrrg_lib.interpret import Picture, Trace
+from emrrg_lib.interpret import Picture
+from emrrg_lib.trace import Trace
 
 TOKENS = (" heart", " is", " en", "larged", ".", " no", " <b>", " eff", "usion", ".")
 BLIND = (" heart", " is", " normal", ".", " no", " <b>", " eff", "usion", ".")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from toy_trace import TOKENS, make_trace
 
-from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure, word_grid
+from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure
 from emrrg_lib.interpret.figures import running_mean
 from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
 from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, png_bytes
@@ -56,11 +56,9 @@ def test_figures_are_whole_and_described():
     figures = [
         gate_strip(trace),
         attention_overlay(views, trace, 6, 1, masks=masks),
-        attention_overlay(np.stack(views), trace, 0, -1, heads=[0, 1], smooth=False),
-        word_grid(views, trace, 0),
-        word_grid(views, trace, 0, words=[0, 1, 2, 3, 4]),
+        attention_overlay(np.stack(views), trace, 0, -1, heads=[0, 1]),
         study_figure(views, "The heart is enlarged.", REPORT, trace),
-        study_figure(views, None, REPORT, trace, layer=0),
+        study_figure(views, None, REPORT, trace),
         loss_curve([1, 2, 3], [3.0, 2.0, 1.5], [(2, 1.9)]),
     ]
     for figure in figures:

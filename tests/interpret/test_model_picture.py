@@ -9,12 +9,18 @@ from xml.etree import ElementTree
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from emrrg_lib.config import preset
-from emrrg_lib.interpret.model_picture import PARTS, ModelNumbers, model_picture
+from emrrg_lib.config import EMRRGConfig, EncoderConfig, LLMConfig, PartialLoRAConfig
+from emrrg_lib.interpret.model_picture import PARTS, model_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
-SMALL = {"image_size": 96, "patch_size": 8, "encoder_width": 128, "encoder_depth": 4, "lora_rank": 8}
-SMALL |= {"llm_name": "A <small> & open LLM", "llm_width": 192, "llm_depth": 4, "hybrid_layers": (1, 3)}
+SIZES = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4)
+
+
+def small(*hybrid_layers, llm_depth=4):
+    """The arguments for a small model."""
+    llm = LLMConfig(name="A <small> & open LLM", hybrid_layers=hybrid_layers)
+    config = EMRRGConfig(encoder=SIZES, partial_lora=PartialLoRAConfig(r=8), llm=llm)
+    return {"config": config, "llm_width": 192, "llm_depth": llm_depth}
 
 
 def drawing(*given, **how):
@@ -47,7 +53,7 @@ def test_lit_parts_stay_strong_and_the_others_turn_pale():
 
 
 def test_the_numbers_of_the_model_are_written_into_it():
-    shown = texts(drawing(SMALL))
+    shown = texts(drawing(**small(1, 3)))
     for expected in (
         "96 × 96 × 3",
         "144 patches of 8 × 8",
@@ -58,30 +64,30 @@ def test_the_numbers_of_the_model_are_written_into_it():
         "Language model with hybrid layers: A <small> & open LLM",
     ):
         assert expected in shown
-    assert "$" not in model_picture(SMALL).svg
+    assert "$" not in model_picture(**small(1, 3)).svg
 
 
 def test_decoder_layers_are_bars_and_hybrid_ones_carry_their_index():
-    (stack,) = drawing(SMALL).iterfind(f"{SVG}g[@data-parts='llm hybrid']")
+    (stack,) = drawing(**small(1, 3)).iterfind(f"{SVG}g[@data-parts='llm hybrid']")
     assert [bar.get("class") for bar in stack.iter(f"{SVG}rect")] == ["frozen", "trained"] * 2
     assert [label.text for label in stack.iter(f"{SVG}text")] == ["1", "3"]
-    many = drawing(SMALL | {"llm_depth": 80, "hybrid_layers": tuple(range(80))})
+    many = drawing(**small(*range(80), llm_depth=80))
     (stack,) = many.iterfind(f"{SVG}g[@data-parts='llm hybrid']")
     heights = [float(label.get("y")) for label in stack.iter(f"{SVG}text")]
     assert all(below - above > 10.8 for below, above in zip(heights, heights[1:], strict=False))
 
 
 def test_a_model_without_hybrid_layers_is_drawn_too():
-    assert drawing(SMALL | {"hybrid_layers": ()}).find(f".//{SVG}polygon").get("points") == ""
+    assert drawing(**small()).find(f".//{SVG}polygon").get("points") == ""
 
 
-def test_numbers_of_a_preset():
-    numbers = ModelNumbers.from_config(preset("iu-xray"), 2048, 24)
-    assert numbers == ModelNumbers(llm_name=numbers.llm_name) and numbers.hybrid_layers == (0, 6, 12, 18)
+def test_the_default_is_the_papers_model():
+    assert {"192 × 192 × 3", "145 × 768, position added", "Partial LoRA r 32"} <= set(texts(drawing()))
+    assert "Qwen1.5-1.8B with 24 layers, of which layers 0, 6, 12, 18" in model_picture().alt
 
 
 def test_title_and_description_say_what_is_drawn():
-    picture = model_picture(SMALL, lit="report")
+    picture = model_picture(**small(1, 3), lit="report")
     root = ElementTree.fromstring(picture.svg)
     title, description = root.find(f"{SVG}title").text, root.find(f"{SVG}desc").text
     assert root.get("role") == "img" and picture.alt == f"{title} {description}"
@@ -105,19 +111,6 @@ def test_jupyter_shows_it_as_an_image_with_its_text():
     assert data == {"image/svg+xml": picture.svg, "text/plain": picture.alt}
 
 
-@pytest.mark.parametrize(
-    ("given", "lit", "sentence"),
-    [(None, ["gates"], "no part"), ({"width": 3}, None, "no number")],
-)
-def test_unknown_names_are_refused(given, lit, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        model_picture(given, lit=lit)
-
-
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [({"image_size": 100, "patch_size": 16}, "multiple"), ({"hybrid_layers": (24,)}, "hybrid_layers")],
-)
-def test_numbers_that_do_not_fit_are_refused(given, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        ModelNumbers(**given)
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="no part"):
+        model_picture(lit=["gates"])

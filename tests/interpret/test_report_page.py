@@ -13,14 +13,19 @@ import pytest
 
 from emrrg_lib.config import preset
 from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.evaluation.metrics import metric
 from emrrg_lib.evaluation.pointing import Pointing
 from emrrg_lib.files import InputError, write_json
-from emrrg_lib.interpret import Example, Overlay, SystemReport, Trace, overlays_from_trace
 from emrrg_lib.interpret.page import write_report_page, write_run_page
-from emrrg_lib.interpret.page_example import compare_labels, mask_outline
-from emrrg_lib.interpret.page_tables import metric_name
+from emrrg_lib.interpret.page_example import (
+    Example,
+    SystemReport,
+    compare_labels,
+    mask_outline,
+)
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import write_config, write_predictions
+from emrrg_lib.trace import Trace
 
 VOID = {"meta", "img", "input", "br", "image", "use", "path"}
 REFERENCE = "The heart is enlarged. There is a small right pleural effusion <b> & more."
@@ -79,7 +84,7 @@ def make_example(index=0, side=96, **changes):
         "systems": [SystemReport("Generated", HYPOTHESIS, LABELS, {"Bleu_4": 0.1 * index, "ROUGE_L": None})],
         "labels": {"Cardiomegaly": 1, "Pleural Effusion": 1, "Pneumothorax": None},
         "trace": trace,
-        "overlays": overlays_from_trace(trace, masks={"Pleural Effusion": masks}),
+        "masks": {"Pleural Effusion": masks},
     }
     return Example(**{**fields, **changes})
 
@@ -194,7 +199,7 @@ def test_page_of_nothing_is_still_a_page(tmp_path):
     assert "<section" not in text
     Page(text)
     system = SystemReport("Generated", HYPOTHESIS)
-    bare = make_example(2, trace=None, overlays=(), systems=[system], labels=None)
+    bare = make_example(2, trace=None, systems=[system], labels=None)
     text = write(tmp_path / "s.html", [bare], {"rows": []})
     assert "<details" not in text and '<ul class="chips"' not in text
     Page(text)
@@ -208,9 +213,8 @@ def test_pages_stay_small(tmp_path):
 
 
 def test_failing_page_leaves_nothing(tmp_path):
-    wrong = Overlay("word", np.ones((1, 2, 2)))
     with pytest.raises(ValueError, match="1 views"):
-        write(tmp_path / "report.html", [make_example(overlays=[wrong])])
+        write(tmp_path / "report.html", [make_example(trace=make_trace(views=1))])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,7 +235,7 @@ def test_mask_outline_goes_around_the_mask():
     ],
 )
 def test_metric_names(key, expected):
-    assert metric_name(key) == expected
+    assert (metric(key).group, metric(key).label) == expected
 
 
 def pair(index=0):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +42,23 @@ def test_a_folder_replaces_the_old_folder_whole(tmp_path):
         (folder / "three").write_text("half")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["data"] and os.listdir(target) == ["two"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    program = "import os, sys; from emrrg_lib.files import atomic_path\n"
+    program += (
+        "with atomic_path(sys.argv[1]) as path: path.mkdir(); (path / 'x').touch(); os.kill(os.getpid(), 9)"
+    )
+    for name in ("a[1].txt", "b.txt"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=False)
+    left = next(tmp_path.glob(".a*.partial"))
+    alive = left.with_name(left.name.rsplit("-", 1)[0] + f"-{os.getppid()}.partial")
+    elsewhere = left.with_name(".a[1].txt.otherhost-1.partial")
+    for path in (alive, elsewhere):
+        path.write_text("")
+    write_text(tmp_path / "a[1].txt", "x")
+    kept = {path.name for path in tmp_path.glob(".*")}
+    assert kept == {alive.name, elsewhere.name, next(tmp_path.glob(".b*.partial")).name}
 
 
 def test_a_body_that_writes_nothing_is_an_error(tmp_path):

@@ -447,7 +447,7 @@ def prompt_batch(model, config, images):
         config.data.prompt,
         REPORTS,
         config.data.max_length,
-        config.llm.visual_in_prompt != "none",
+        config.llm.image_in_prompt,
     )
     mask = torch.tensor([[True, True], [True, True], [True, False]])
     return {

@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +23,7 @@ from emrrg_lib.phantom import KINDS, draw_study, reword, truth_of, write_phantom
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.dataset import render
 from emrrg_lib.phantom.film import project
-from emrrg_lib.phantom.habitus import rotation
-from emrrg_lib.phantom.shapes import Body, Scene, Tube, View, ellipsoid, rod
+from emrrg_lib.phantom.shapes import Body, Scene, Tube, View, ellipsoid, rod, rotation
 from emrrg_lib.phantom.wording import WORDS, compose
 
 SEED = 20_000
@@ -354,3 +358,35 @@ def test_bad_requests_are_named(tmp_path, bad):
     with pytest.raises(InputError):
         write_phantom(tmp_path / "set", **request)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_killed_drawing_leaves_no_process_and_the_next_one_no_file(tmp_path, number):
+    out = tmp_path / "set"
+    words = ["data", "phantom", "--studies", "5000", "--size", "32", "--workers", "2", "--out", str(out)]
+    main = subprocess.Popen([sys.executable, "-m", "emrrg_lib", *words], stderr=subprocess.DEVNULL)
+    _wait_until(lambda: list(tmp_path.glob(".set.*/images/*/1.png")))
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children").read_text().split()
+    assert len(children) >= 2
+    main.send_signal(number)
+    assert main.wait(60) != 0
+    _wait_until(lambda: not any(_runs(child) for child in children))
+    write_phantom(out, 1, 0, size=32, workers=1, splits=(1, 0, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def _runs(process: str) -> bool:
+    """Whether a process is there and has not ended; one that has ended may wait for its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_until(done, seconds=120):
+    for _ in range(10 * seconds):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for nothing")

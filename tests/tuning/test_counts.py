@@ -108,7 +108,7 @@ def test_the_commands_print_what_was_chosen(capsys):
     printed = capsys.readouterr().out
     assert "224 px" in printed and "r = 16" in printed and "D = 576" in printed
     assert cli.main(["ledger", "--preset", "tiny", "--encoder", "large"]) == 2
-    assert "preset 'tiny' has an encoder of its own" in capsys.readouterr().err
+    assert "preset 'tiny' has another kind of encoder" in capsys.readouterr().err
 
 
 def test_presets_are_the_papers():

@@ -89,7 +89,7 @@ def test_what_trains_gets_a_gradient_and_a_learning_rate(build, images, tokenize
         model.settings.data.prompt,
         ["the heart is enlarged .", "clear ."],
         12,
-        model.settings.llm.visual_in_prompt != "none",
+        model.settings.llm.image_in_prompt,
     )
     model(
         pixel_values=images(2),

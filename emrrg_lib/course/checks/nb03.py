@@ -97,11 +97,8 @@ def check_2(partial_lora: Callable) -> None:
         f"Rows {np.flatnonzero(moved).tolist()} change, expected [4, 5, 6]: the rows outside of the block "
         "have to stay as they are.",
     )
-    expect(
-        not np.allclose(yours, x @ delta.T / scale),
-        "Your update is twice too large: `scale`, here 0.5, is missing.",
-    )
-    expect_value(yours, x @ delta.T, "the update of the block is scale · x Aᵀ Bᵀ.")
+    slips = [(x @ delta.T / scale, "your update is twice too large: `scale`, here 0.5, is missing.")]
+    expect_value(yours, x @ delta.T, "the update of the block is scale · x Aᵀ Bᵀ.", slips)
 
 
 @exercise(3)
@@ -114,24 +111,18 @@ def check_3(best_pair: Callable) -> str:
     expect_shape(A, (2, 5), "A is (r, inputs); torch.linalg.svd returns V already transposed.")
     squares = np.linalg.eigvalsh((target.T @ target).numpy())[::-1]  # squared singular values
     found = np.linalg.svd((B @ A).numpy(), compute_uv=False)[:2]
-    expect(
-        not np.allclose(found, 1),
-        "Both singular values of B·A are 1: U and V alone give the directions, "
-        "the singular values say how far.",
-    )
-    expect(
-        not np.allclose(found, squares[:2]),
-        "The singular values of B·A are squared: they belong into B or into A, or their roots into both.",
-    )
-    expect(
-        not np.allclose(found, np.sqrt(squares[-2:])),
-        "You kept the smallest singular values; they come sorted, the largest first.",
-    )
-    expect_value(
-        torch.linalg.matrix_norm(target - B @ A),
-        np.sqrt(squares[2:].sum()),
-        "the distance to the target; the best pair keeps the r largest singular values.",
-    )
+    slips = [
+        ([1.0, 1.0], "Both singular values are 1: U and V give directions, the values say how far."),
+        (squares[:2], "yours are squared: they belong into B or into A, or their roots into both."),
+        (
+            np.sqrt(squares[-2:]),
+            "you kept the smallest singular values; they come largest first.",
+        ),
+    ]
+    cause, where = "the best pair keeps the r largest ones.", "Singular values of B·A"
+    expect_value(found, np.sqrt(squares[:2]), cause, slips, where)
+    distance = torch.linalg.matrix_norm(target - B @ A)
+    expect_value(distance, np.sqrt(squares[2:].sum()), "this is the distance to the target.")
     whole = call(best_pair, target.clone(), 5)
     expect_value(whole[0] @ whole[1], target, "with r = 5 nothing may be lost. Is 2 written into your code?")
     return "No pair of rank r comes closer (Eckart and Young, 1936)."

@@ -54,16 +54,13 @@ def check_2(cross_attention: Callable) -> str:
         "Where all patches say the same, every word has to fetch just that: do the weights of a word sum "
         "to 1 over the patches? The softmax runs over the last axis.",
     )
-    expect(
-        not torch.allclose(same, answers.repeat(3).repeat_interleave(4).expand(5, -1), atol=1e-4),
-        "Heads 0, 1, 2 share the first pair of keys and values, 3, 4, 5 the second; yours take turns. "
-        "That is `repeat`; grouped heads need `repeat_interleave`.",
+    turns = (
+        "heads 0, 1, 2 share the first pair of keys and values, 3, 4, 5 the second; yours take turns. "
+        "That is `repeat`; grouped heads need `repeat_interleave`."
     )
-    expect_value(
-        same,
-        by_torch(flat),
-        "join the heads of each word: the axis of the words has to come first (transpose, then flatten).",
-    )
+    slips = [(answers.repeat(3).repeat_interleave(4).expand(5, -1), turns)]
+    cause = "join the heads of each word: the axis of the words has to come first (transpose, then flatten)."
+    expect_value(same, by_torch(flat), cause, slips)
     yours = call(cross_attention, q, K, V)
     unscaled = "The scores are not divided by √h, h = 4: the softmax is too sharp."
     slips = [(by_torch(V, scale=1.0), unscaled)]

@@ -18,22 +18,18 @@ def _pair(answer: Callable, *given: object) -> tuple:
 @exercise(1)
 def check_1(place: Callable) -> str:
     """`place(k, studies, batch_size)` → (epoch, studies in the batch), counted with the kit's sampler."""
-    for studies, size, inside in ((12, 4, True), (11, 4, False)):
+    stages = (
+        (12, 4, "an epoch has studies / batch_size steps."),
+        (11, 4, "an epoch has one more batch for what is left over; round up."),
+    )
+    for studies, size, cause in stages:
         sizes = [len(batch) for batch in Batches(studies, size, seed=0)]
         for k in (0, 1, 2, 3, 5, 7):
             truth = k // len(sizes), sizes[k % len(sizes)]
             yours = _pair(place, k, studies, size)
             where = f"Step {k} of {studies} studies in batches of {size}: yours {yours}, expected {truth}: "
             expect(k > 0 or yours[0] != 1, where + "epochs count from 0.")
-            expect(
-                yours[0] == truth[0],
-                where
-                + (
-                    "an epoch has studies / batch_size steps."
-                    if inside
-                    else "an epoch has one more batch for what is left over; round up."
-                ),
-            )
+            expect(yours[0] == truth[0], where + cause)
             expect(yours[1] != size or truth[1] == size, where + "the last batch is only what is left over.")
             expect(yours[1] != 0, where + "no batch is empty: where nothing is left over, the last is full.")
             expect(yours[1] == truth[1], where + "all batches but the last of an epoch are full.")

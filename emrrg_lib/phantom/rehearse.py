@@ -24,7 +24,7 @@ from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.iu_xray import openi_reports
 from emrrg_lib.data.prepare import Manifest, file_record
 from emrrg_lib.data.study import Study
-from emrrg_lib.files import InputError, atomic_path, sha256, write_json
+from emrrg_lib.files import InputError, atomic_path, end_with_parent, sha256, write_json
 from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings
 
@@ -226,7 +226,7 @@ def _plan(
     studies: list[Study], annotation: Path, reports: str | Path
 ) -> dict[str, tuple[list[Wanted], list[str]]]:
     """Study -> its findings and the terms not drawn; InputError if the reports lack a study."""
-    terms = {report.study_id: report.mesh for report in openi_reports(reports)}
+    terms = {report.study_id: report.mesh for report in openi_reports(reports, [])}
     if unknown := [study.id for study in studies if study.id not in terms]:
         raise InputError(
             f"{len(unknown)} of {len(studies)} studies of {annotation}, first {unknown[0]}, are"
@@ -237,7 +237,7 @@ def _plan(
 
 def _draw_all(tasks: list, manifest: Manifest, seed: int, size: int, workers: int) -> None:
     draw = partial(_draw, folder=manifest.folder, seed=seed, size=size)
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         running = [pool.submit(draw, *task) for task in tasks]
         try:
             for future in tqdm(as_completed(running), total=len(running), desc="drawing", unit="study"):

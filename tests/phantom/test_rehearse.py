@@ -9,11 +9,11 @@ from PIL import Image
 from real_files import IU, real
 
 from emrrg_lib.cli import main
-from emrrg_lib.data.rehearse import rehearse_iu_xray, wanted_findings
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.files import InputError
 from emrrg_lib.phantom.catalogue import KINDS
 from emrrg_lib.phantom.dataset import draw_study, film_findings
+from emrrg_lib.phantom.rehearse import rehearse_iu_xray, wanted_findings
 
 TERMS = {1: ["normal"], 2: ["Pleural Effusion/left/large", "Scoliosis"], 3: ["Nodule/lung/upper lobe/right"]}
 IDS = [f"CXR{number}_IM-{number:04d}" for number in TERMS]
@@ -189,7 +189,7 @@ def test_every_study_of_the_real_annotation_has_a_plan():
     from emrrg_lib.data.iu_xray import openi_reports
 
     annotation = json.loads((IU / "annotation.json").read_text())
-    mesh = {report.study_id: report.mesh for report in openi_reports(IU / "NLMCXR_reports.tgz")}
+    mesh = {report.study_id: report.mesh for report in openi_reports(IU / "NLMCXR_reports.tgz", [])}
     plans = [wanted_findings(mesh[e["id"]])[0] for part in annotation.values() for e in part]
     kinds = [{kind for kind, _ in plan} for plan in plans]
     assert len(plans) == 2955 and 900 < sum(map(bool, kinds)) < 1200
