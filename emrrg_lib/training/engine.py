@@ -125,6 +125,7 @@ class KitTrainer(checkpoints.SealedTrainer):
         self._budget, self._groups, self._names = budget, groups, names
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
         self._drawn: list[int] = []  # studies of this step
+        self._epoch = 0  # at which the training begins
 
     def create_optimizer(self, model: nn.Module | None = None):
         if self.optimizer is None:
@@ -160,6 +161,7 @@ class KitTrainer(checkpoints.SealedTrainer):
             pin_memory=torch.cuda.is_available(),
             collate_fn=ShareCollator(self.data_collator, self.args.process_index, count),
         )
+        batches.set_epoch(self._epoch)  # before transformers 5.17 a resume in mid-epoch does not set it
         loader.set_epoch = batches.set_epoch  # the Trainer calls it
         return loader
 
@@ -216,7 +218,7 @@ class KitTrainer(checkpoints.SealedTrainer):
                 self.args.world_size,
             )
         self.add_callback(_Unlogged(self, **manifest["unlogged"]))
-        self._resumed = str(checkpoint)
+        self._resumed, self._epoch = str(checkpoint), int(state.epoch or 0)
         self.train(resume_from_checkpoint=str(checkpoint))
 
 
