@@ -35,7 +35,7 @@ COMMANDS = {
     "data check DATA --preset iu-xray": "the tokenizer of 'qwen1.5-1.8b' is not on this machine",
     "data check DATA --preset mimic-cxr": "the tokenizer of 'llama2-7b' is not on this machine",
     "data check DATA": "listed in",
-    "info --preset iu-xray": "Qwen",
+    "info --preset iu-xray": "qwen1.5-1.8b",
     "info --llm nosuch/model": "'nosuch/model' (it is not on this machine); download it with",
     "ledger --preset mimic-cxr": "",
     "train --preset r2gengpt --data DATA --out out": "'swin-base' (it is not on this machine)",
