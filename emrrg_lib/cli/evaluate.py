@@ -30,6 +30,24 @@ def register(subparsers) -> None:
     )
     _add_labeler(command)
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
+    _add_table(kinds)
+    command = add_command(
+        kinds,
+        "page",
+        page,
+        "emrrg evaluate page --run runs/demo",
+        "emrrg evaluate page --run runs/a --against runs/b",
+        writes="run",
+    )
+    add_run(command)
+    add_path(command, "--against", "a second run on the same studies, shown beside the first")
+    command = add_command(kinds, "compare", compare, "emrrg evaluate compare runs/a runs/b")
+    command.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder or predictions.jsonl")
+    _add_labeler(command)
+    _add_controls(kinds)
+
+
+def _add_table(kinds) -> None:
     command = add_command(
         kinds,
         "table",
@@ -51,19 +69,9 @@ def register(subparsers) -> None:
         default="text",
         help="how to print it (default: %(default)s)",
     )
-    command = add_command(
-        kinds,
-        "page",
-        page,
-        "emrrg evaluate page --run runs/demo",
-        "emrrg evaluate page --run runs/a --against runs/b",
-        writes="run",
-    )
-    add_run(command)
-    add_path(command, "--against", "a second run on the same studies, shown beside the first")
-    command = add_command(kinds, "compare", compare, "emrrg evaluate compare runs/a runs/b")
-    command.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder or predictions.jsonl")
-    _add_labeler(command)
+
+
+def _add_controls(kinds) -> None:
     command = add_command(
         kinds,
         "controls",

@@ -79,16 +79,14 @@ def run_ablation(
     """Trains and scores every row with every seed, and writes `results.csv`, `figure.png`, `run.json`.
 
     Args:
-        name: an ablation. config: the preset it starts from. data: as `read_dataset` takes it.
+        name: an ablation. only: names of rows; empty: all.
+        config: the preset it starts from. data: as `read_dataset` takes it.
         out: folder; finished jobs in it stay. seeds: how many, from the preset's upwards.
         values: settings of every row; `stage1.KEY=…` and `stage2.KEY=…` are those of pre-training.
-        only: names of rows; empty: all.
 
     Returns:
-        The table, and for each row that was left out the reason, such as missing weights.
-
-    Raises:
-        InputError: no such ablation or row, or data that cannot be read.
+        The table, and for each row that was left out the reason, such as missing weights. Raises InputError
+        for an ablation, row or setting that does not exist, and for data that cannot be read.
     """
     rows, started = read_rows(name, only), time.time()
     check_values(config, rows, values)  # a wrong one stops here, not in every row
@@ -96,7 +94,7 @@ def run_ablation(
     dataset.require_images(*SPLITS)
     constant = constant_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
-    refused: dict[str, str] = {}
+    refused = {}
     todo = [(row, config.train.seed + number) for row in rows for number in range(seeds)]
     for row, seed in tqdm(todo, desc=name, unit="job"):
         if row.row in refused:
@@ -109,20 +107,16 @@ def run_ablation(
         if processes().is_main_process:
             _write(name, rows, done, refused, _controls(constant, done), out)
     if processes().is_main_process:
-        write_json(
-            out / "run.json",
-            run_record(
-                f"ablation {name}",
-                started,
-                config=to_dict(config),
-                values=list(values),
-                seeds=seeds,
-                dataset=dataset.caption,
-                rows=[asdict(row) for row in rows],
-                left_out=refused,
-                job_minutes=round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1),
-            ),
-        )
+        facts = {
+            "config": to_dict(config),
+            "values": list(values),
+            "seeds": seeds,
+            "dataset": dataset.caption,
+            "rows": [asdict(row) for row in rows],
+            "left_out": refused,
+            "job_minutes": round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1),
+        }
+        write_json(out / "run.json", run_record(f"ablation {name}", started, **facts))
     processes().wait_for_everyone()
     return out / "results.csv", refused
 

@@ -80,6 +80,27 @@ class Budget(Settings):
         del values["save_steps"]
         return values | {"batch_size": self.batch_size * processes().num_processes}
 
+    def arguments(self, out: Path, bf16: bool) -> TrainingArguments:
+        """The same for the Trainer, which writes to `out`."""
+        return TrainingArguments(
+            output_dir=str(out),
+            max_steps=self.steps,
+            per_device_train_batch_size=self.batch_size,
+            gradient_accumulation_steps=self.accumulation,
+            average_tokens_across_devices=True,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            max_grad_norm=self.clip,
+            seed=self.seed,
+            logging_steps=max(1, min(50, self.steps // 20)),
+            save_steps=self.save_steps,
+            report_to=[],
+            remove_unused_columns=False,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=in_notebook(),
+        )
+
 
 class KitTrainer(checkpoints.SealedTrainer):
     """A Trainer that takes (parameters, learning rate) groups and keeps the model's own loss.
@@ -255,27 +276,9 @@ def fit(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
     plan = Budget(**budget)
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch_size,
-        gradient_accumulation_steps=plan.accumulation,
-        average_tokens_across_devices=True,
-        learning_rate=plan.learning_rate,
-        warmup_steps=plan.warmup_steps,
-        max_grad_norm=plan.clip,
-        seed=plan.seed,
-        logging_steps=max(1, min(50, plan.steps // 20)),
-        save_steps=plan.save_steps,
-        report_to=[],
-        remove_unused_columns=False,
-        bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=in_notebook(),
-    )
     trainer = KitTrainer(
         model=model,
-        args=arguments,
+        args=plan.arguments(out, bf16),
         train_dataset=dataset,
         data_collator=collate,
         budget=plan,

@@ -156,7 +156,8 @@ def run_finetune(
         _begin(out, config, resume)
     state.wait_for_everyone()
     keep = KeepBest(model, out, resume, lambda: score(model, validation))
-    history = _fit_parts(model, train, keep, resume)
+    data = studies_digest([*train.studies, *validation.studies])
+    history = _fit_parts(model, train, data, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
         write_json(
@@ -182,13 +183,14 @@ def _begin(out: Path, config: EMRRGConfig, resume: bool) -> None:
     write_config(out, config)
 
 
-def _fit_parts(model: EMRRG, train: StudySet, keep: KeepBest, resume: bool) -> list[dict[str, float]]:
-    """Trains the warm and the joint part; returns the loss curve of both."""
+def _fit_parts(
+    model: EMRRG, train: StudySet, data: str, keep: KeepBest, resume: bool
+) -> list[dict[str, float]]:
+    """Trains the warm and the joint part, `data` being the digest of both splits; their loss curve."""
     settings, history = model.settings.train, []
     drawn = Indices(
         len(train), [settings.abnormal_factor if is_abnormal(report) else 1 for report in train.reports]
     )
-    data = studies_digest([*train.studies, *keep.validation.studies])
     parts = (
         ("warm", settings.warm_steps, TokenCollator, 1.0),
         ("joint", settings.joint_steps(len(drawn)), StudyCollator, settings.joint_factor),

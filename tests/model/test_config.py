@@ -78,8 +78,11 @@ def test_a_config_cannot_be_changed():
 @pytest.mark.parametrize(
     "values, said",
     [
-        ({"encodr": {}}, "config has no setting 'encodr'; it has preset, encoder,"),
-        ({"encoder": {"size": 3}}, "config.encoder has no setting 'size'; it has image_size, patch_size"),
+        ({"encodr": {}}, "config has no setting 'encodr'; did you mean 'encoder'? it has preset, encoder,"),
+        (
+            {"encoder": {"size": 3}},
+            "config.encoder has no setting 'size'; did you mean 'patch_size'? it has image_size, patch_size",
+        ),
         ({"encoder": {"depth": "12"}}, "config.encoder.depth must be int, not '12'"),
         ({"encoder": {"depth": 12.0}}, "config.encoder.depth must be int, not 12.0"),
         ({"encoder": {"depth": True}}, "config.encoder.depth must be int, not True"),

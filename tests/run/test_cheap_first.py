@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 
 import pytest
 from small_runs import on_disk
@@ -13,7 +14,7 @@ from emrrg_lib.files import InputError
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run.demo import score_run
 from emrrg_lib.run.inference import generate_for_files, generate_split
-from emrrg_lib.run_folder import write_config, write_json, write_trained
+from emrrg_lib.run_folder import run_record, write_config, write_json, write_trained
 from emrrg_lib.training.ablation import run_ablation
 from emrrg_lib.training.finetune import run_finetune
 from emrrg_lib.vision.weights import ENCODER_FILES
@@ -35,7 +36,8 @@ def run(tmp_path, config, data):
     folder = tmp_path / "run"
     write_config(folder, config)
     write_trained(folder, EMRRG.from_preset(config))
-    write_json(folder / "run.json", {"data": str(data), "seed": 0})
+    record = run_record("stage 3", time.time(), data=str(data), seed=0)
+    write_json(folder / "run.json", record)
     return folder
 
 
