@@ -138,8 +138,7 @@ def prepare_iu_xray(
         workers: Threads; None takes one a core.
 
     Raises:
-        InputError: The source does not exist, an archive is damaged or means harm, the disk is too small,
-            or `folder` holds something else.
+        InputError: A missing source, a damaged or harmful archive, a small disk, a `folder` in other use.
     """
     source, folder, found = Path(source), Path(folder), []
     studies, pictures, missing = _plan(_listed(source, found), annotation, seed)

@@ -113,20 +113,12 @@ def install_hybrid_layers(
     _check_layers(layers, len(blocks))
     _use_hybrid_attention(llm)
     config = llm.config.get_text_config()
-    heads = config.num_attention_heads
     for index in layers:
         attention = blocks[index].self_attn
+        weight, heads = attention.o_proj.weight, config.num_attention_heads
         head_dim = getattr(attention, "head_dim", config.hidden_size // heads)
-        weight = attention.o_proj.weight
-        cross = GatedCrossAttention(
-            config.hidden_size,
-            heads,
-            config.num_key_value_heads,
-            head_dim,
-            blocks[index].input_layernorm,
-            gate_input,
-            gate,
-        )
+        sizes = (config.hidden_size, heads, config.num_key_value_heads, head_dim)
+        cross = GatedCrossAttention(*sizes, blocks[index].input_layernorm, gate_input, gate)
         if kv_init == "copied":
             _copy_keys_values(attention, cross)
         attention.cross_attention = cross.to(weight.device, weight.dtype)

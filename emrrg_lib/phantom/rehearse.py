@@ -196,8 +196,7 @@ def rehearse_iu_xray(
         {"studies", "drawn": {kind: findings}, "not_drawn": {MeSH term: times}}.
 
     Raises:
-        InputError: A file is missing or damaged, ids are not those of IU X-ray, or `folder` holds
-            something else.
+        InputError: A missing or damaged file, ids that are not those of IU X-ray, a `folder` in other use.
     """
     require_size(size)
     annotation, folder = Path(annotation), Path(folder)

@@ -67,6 +67,10 @@ class Job:
     out: Path
 
 
+def _minutes(done: Mapping[str, Sequence[Mapping]]) -> dict[str, float]:
+    return {"job_minutes": round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1)}
+
+
 def run_ablation(
     name: str,
     config: EMRRGConfig,
@@ -80,12 +84,11 @@ def run_ablation(
 
     Args:
         name: an ablation. only: names of rows; empty: all.
-        config: the preset it starts from. data: as `read_dataset` takes it.
-        out: folder; finished jobs in it stay. seeds: how many, from the preset's upwards.
+        config: the preset it starts from. seeds: how many, from its own upwards. data, out: its folders.
         values: settings of every row; `stage1.KEY=…` and `stage2.KEY=…` are those of pre-training.
 
     Returns:
-        The table, and for each row that was left out the reason, such as missing weights. Raises InputError
+        The table, and the reason for each row that was left out, such as missing weights. Raises InputError
         for an ablation, row or setting that does not exist, and for data that cannot be read.
     """
     rows, started = read_rows(name, only), time.time()
@@ -94,9 +97,9 @@ def run_ablation(
     dataset.require_images(*SPLITS)
     constant = constant_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
-    refused = {}
-    todo = [(row, config.train.seed + number) for row in rows for number in range(seeds)]
-    for row, seed in tqdm(todo, desc=name, unit="job"):
+    refused: dict[str, str] = {}
+    jobs = [(row, config.train.seed + number) for row in rows for number in range(seeds)]
+    for row, seed in tqdm(jobs, desc=name, unit="job"):
         if row.row in refused:
             continue
         try:
@@ -114,9 +117,8 @@ def run_ablation(
             "dataset": dataset.caption,
             "rows": [asdict(row) for row in rows],
             "left_out": refused,
-            "job_minutes": round(sum(job["minutes"] for jobs in done.values() for job in jobs), 1),
         }
-        write_json(out / "run.json", run_record(f"ablation {name}", started, **facts))
+        write_json(out / "run.json", run_record(f"ablation {name}", started, **facts, **_minutes(done)))
     processes().wait_for_everyone()
     return out / "results.csv", refused
 

@@ -160,18 +160,9 @@ def run_finetune(
     history = _fit_parts(model, train, data, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
-        write_json(
-            out / "run.json",
-            run_record(
-                "stage 3",
-                started,
-                seed=settings.seed,
-                config=to_dict(config),
-                data=str(data_dir),
-                history=history,
-                validation=keep.history,
-            ),
-        )
+        facts = {"seed": settings.seed, "config": to_dict(config), "data": str(data_dir)}
+        curves = {"history": history, "validation": keep.history}
+        write_json(out / "run.json", run_record("stage 3", started, **facts, **curves))
     state.wait_for_everyone()
     return out
 
