@@ -68,7 +68,7 @@ print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.na
 # them always are. The same list comes from `emrrg doctor` in a terminal.
 
 # %%
-checks = doctor.check()
+checks = doctor.check_machine()
 # Folders are shortened: a notebook that you hand on should not show where you keep
 # your files.
 print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
