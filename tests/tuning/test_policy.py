@@ -117,7 +117,9 @@ def test_without_hybrid_layers_the_visual_tokens_stand_in_the_prompt(small_confi
 
 
 def test_wrong_policies_are_refused(small_config):
-    with pytest.raises(InputError, match="unknown policy 'table7'; did you mean 'table6-.*choose from full, frozen"):
+    with pytest.raises(
+        InputError, match="unknown policy 'table7'; did you mean 'table6-.*choose from full, frozen"
+    ):
         apply_policy(small_config, "table7")
     with pytest.raises(InputError, match="policy 'table5-6' needs hybrid layers, but preset 'mambaxray"):
         apply_policy(preset("mambaxray-vl-base"), "table5-6")
