@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of the model's rooms twice: with the oldest packages that pyproject.toml allows (constraints-floor.txt)
+# Runs the tests of the model's rooms twice: with the oldest packages that pyproject.toml allows (.ci/constraints-floor.txt)
 # and with the newest that the index has. PYTHON names the interpreters, in quotes if there are several:
 #   make test-floor PYTHON="python3.10 python3.13"
 # An interpreter that is not there is named and left out. The environments stay in .venv-floor-X.Y and .venv-ceiling-X.Y.
@@ -19,7 +19,7 @@ for python in ${PYTHON:-python3}; do
     fi
     for end in floor ceiling; do
         venv=.venv-$end-$version pins="-c constraints.txt"
-        [ "$end" = ceiling ] || pins="$pins -c constraints-floor.txt"
+        [ "$end" = ceiling ] || pins="$pins -c .ci/constraints-floor.txt"
         say "Python $version, $end: $venv"
         [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
         if "$venv/bin/python" -m pip install -q --upgrade --upgrade-strategy eager $pins . pytest pytest-timeout &&

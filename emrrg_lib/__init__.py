@@ -21,19 +21,11 @@ The rooms of the library, each with its notebook and its section of the EMRRG pa
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 from emrrg_lib.files import set_environment
 
 __version__ = "0.1.0"
-
-# By default a waiting thread of OpenMP spins for milliseconds, which takes time from other programs and its
-# own team. `emrrg bench load` measures this value. The runtime reads it once, when torch is imported.
-QUIET_THREADS = {"GOMP_SPINCOUNT": "10000"}
-if "OMP_WAIT_POLICY" not in os.environ:  # the user's own choice stays
-    for _name, _value in QUIET_THREADS.items():
-        os.environ.setdefault(_name, _value)
 
 _MODULE_OF = {  # name → module of the package
     "EMRRG": "model",

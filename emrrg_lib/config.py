@@ -178,10 +178,12 @@ LARGE: dict[str, Any] = {"embed_dim": 1024, "depth": 24}  # NOTES A1
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
 TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 
-# Stage 3 of the paper (§4.2). It gives epochs, batch, rank, max_length and how often is validated. Open,
-# hence as released (NOTES B3): AdamW 1e-4, decay .01, cosine, no warm-up, no clipping (0 = off); open
-# there too: LoRA's scale (1) and the gate's rate (Adam moves α by at most the rate a step, and 3,100
-# steps of a falling 1e-3 let it reach 1.5; at 1e-4 it stays closed).
+# Stage 3 of the paper (§4.2). The paper gives epochs, batch, rank, max_length and the times of validation.
+# It leaves open what is taken from the release here (NOTES B3): AdamW's rate 1e-4, decay .01, no warm-up,
+# no clipping (0). This kit differs from the release in three things: images are jittered, β is (0.9, 0.98),
+# and the cosine falls every step, to 0. LoRA's scale (1) and the gate's rate are given nowhere. Adam moves
+# α by at most the rate in a step: 3,100 steps of a falling 1e-3 let it reach 1.5, and at 1e-4 the gate
+# stays closed.
 PAPER_TRAIN = TrainConfig(
     warm_steps=0,
     epochs=30,

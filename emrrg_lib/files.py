@@ -10,6 +10,7 @@ import json
 import logging
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import stat
@@ -21,6 +22,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import psutil
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -42,6 +45,9 @@ def terminate(number: int, frame: object) -> NoReturn:
 KIT = Path(__file__).resolve().parents[1]  # the checkout: notebooks, data, library
 TINY_DIR = KIT / "data" / "tiny"  # the weights that the kit brings
 ABLATIONS = KIT / "data" / "ablations"  # one table of rows an ablation
+# By default a waiting thread of OpenMP spins for milliseconds. That takes time from other programs and from
+# the threads it waits for. `emrrg bench load` measures the value; torch reads it once, when it is imported.
+QUIET_THREADS = {"GOMP_SPINCOUNT": "10000"}
 
 
 def cache_folder(name: str) -> Path:
@@ -84,7 +90,9 @@ def set_environment() -> None:
     Models come from this machine only: `hf download` fetches them, or HF_HUB_OFFLINE=0 lets the libraries do
     it. Numba keeps compiled kernels beside their modules, or else in a cache folder that can be written.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    chosen = {} if "OMP_WAIT_POLICY" in os.environ else QUIET_THREADS
+    for name, value in ({"HF_HUB_OFFLINE": "1"} | chosen).items():
+        os.environ.setdefault(name, value)
     named, kit = os.environ.get("NUMBA_CACHE_DIR"), Path(__file__).parent
     beside = [kit / room / "__pycache__" for room in ("vision/kernels", "phantom")]
     if not (named and can_write(Path(named))) and not all(map(can_write, beside)):
@@ -102,10 +110,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = f".{path.name}.{zlib.crc32(os.uname().nodename.encode()):08x}-"
+    start = f".{path.name}.{zlib.crc32(platform.node().encode()):08x}-"
     for left in path.parent.glob(f"{glob.escape(start)}*.partial"):
         pid = left.name[len(start) :].partition(".")[0]
-        if pid.isdigit() and not _runs(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             _remove(left)
     temporary = path.with_name(f"{start}{os.getpid()}.partial")
     try:
@@ -122,16 +130,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        pass
-    return True
 
 
 def end_with_parent() -> None:

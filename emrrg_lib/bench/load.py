@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emrrg_lib import QUIET_THREADS
+from emrrg_lib.files import QUIET_THREADS
 
 SETTINGS: dict[str, dict[str, str]] = {  # name → environment of the process
     "as shipped": {},

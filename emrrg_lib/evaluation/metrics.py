@@ -40,7 +40,6 @@ class NlgStatistics:
         rouge: (N,) ROUGE-L of each study.
         cider: (N,) CIDEr of each study, document frequencies from the references of all N.
         meteor: (N, 23) alignment statistics, or None where METEOR cannot be computed.
-        meteor_missing: the reason, "" when METEOR is there.
     """
 
     references: Sequence[str]
@@ -52,7 +51,6 @@ class NlgStatistics:
     rouge: np.ndarray
     cider: np.ndarray
     meteor: np.ndarray | None
-    meteor_missing: str = ""
 
 
 Weights = np.ndarray | None

@@ -68,7 +68,6 @@ def nlg_statistics(
     counts = BleuScorer(n=4)
     for reference, hypothesis in pairs:
         counts += (hypothesis, [reference])
-    rows, missing = _meteor(references, hypotheses) if meteor else (None, "not asked for")
     return NlgStatistics(
         references=references,
         hypotheses=hypotheses,
@@ -78,8 +77,7 @@ def nlg_statistics(
         reference_words=np.array([lengths[0] for lengths, _ in counts.crefs], dtype=np.float64),
         rouge=np.array([_rouge(*(text.split(" ") for text in pair)) for pair in pairs]),
         cider=_cider(references, hypotheses),
-        meteor=rows,
-        meteor_missing=missing,
+        meteor=_meteor(references, hypotheses) if meteor else None,
     )
 
 
@@ -115,15 +113,15 @@ def _cider(references: list[str], hypotheses: list[str]) -> np.ndarray:
 
 def meteor_available(references: Sequence[str], hypotheses: Sequence[str]) -> bool:
     """Asks for METEOR of many texts in one run of Java; whether it can be computed. Warns where not."""
-    return _meteor(references, hypotheses)[0] is not None
+    return _meteor(references, hypotheses) is not None
 
 
-def _meteor(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[np.ndarray | None, str]:
+def _meteor(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray | None:
     try:
-        return alignment_statistics(references, hypotheses), ""
+        return alignment_statistics(references, hypotheses)
     except MeteorUnavailable as error:
         _warn_once(str(error))
-        return None, str(error)
+        return None
 
 
 @cache

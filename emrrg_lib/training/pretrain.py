@@ -1,7 +1,7 @@
 """Recipes and runs of stage 1, stage 2 and the language model; together they make `data/tiny/`.
 
-The recipes `base` and `large` have the released numbers (NOTES B1, B2). The weights in `data/tiny/` come
-from images and reports of a phantom seed that nothing else uses; masks and true labels are not read.
+The weights in `data/tiny/` come from images and reports of a phantom seed that nothing else uses; masks and
+true labels are not read. NOTES B1 and B2 have the released recipes; `Stage1Config` takes ARM's batch of 256.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_torch_is_pinned_only_in_the_constraints():
 
 
 def test_the_floor_pins_the_lowest_release_of_every_package_but_torch():
-    lines = (KIT / "constraints-floor.txt").read_text(encoding="utf-8").splitlines()
+    lines = (KIT / ".ci/constraints-floor.txt").read_text(encoding="utf-8").splitlines()
     pins = [line.partition(";")[0].split("==") for line in lines if not line.startswith("#")]
     pins = dict(reversed(pins))  # the first of two is that of the older Pythons
     lows = {}
@@ -180,7 +180,7 @@ printf '{writes}' > "$last/bin/python"; chmod +x "$last/bin/python" """
     assert done.returncode == 0 and "[floor and ceiling] no-such-python is not here: left out" in said
     assert said[-1].endswith("passed on Python: 3.90 (floor) 3.90 (ceiling) 3.91 (floor) 3.91 (ceiling)")
     calls = (fresh / "calls.txt").read_text()
-    assert calls.count("-c constraints.txt -c constraints-floor.txt .") == 2
+    assert calls.count("-c constraints.txt -c .ci/constraints-floor.txt .") == 2
     rooms = " ".join(f"tests/{room}" for room in ("vision", "language", "tuning", "model", "training"))
     assert calls.count(f"-m pytest -q {rooms}") == 4
     done = make(fresh, "PYTHON=no-such-python", "test-floor")
