@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -66,7 +70,7 @@ def _generate_batch(
     try:
         states, mask = model.encode(pixel_values, view_mask)
         prompt = _prompt(model, len(states))
-        with model.mixed_precision():
+        with model.mixed_precision(), _free_cores(model.device):
             output = model.llm.generate(
                 **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
                 **asdict(chosen) | {"min_new_tokens": chosen.min_new_tokens or None},
@@ -85,6 +89,37 @@ def _generate_batch(
         for i, row in enumerate(rows)
     )
     return list(zip(texts, traces, strict=True))
+
+
+@contextmanager
+def _free_cores(device: torch.device) -> Iterator[None]:
+    """Within it torch takes no more threads than other programs have left cores since the last look.
+
+    A step of generation is short. A thread that has to wait for its core makes all others wait at each of
+    its many small products. The texts do not depend on it; the number that the user has set is kept.
+    """
+    before, busy = torch.get_num_threads(), _LAST_LOOK[:]
+    _LAST_LOOK[:] = _look()
+    if device.type != "cpu" or before == 1 or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    wall, others = (now - then for now, then in zip(_LAST_LOOK, busy, strict=True))
+    free = (os.cpu_count() or 1) - others / max(wall, 1e-3)
+    torch.set_num_threads(max(1, min(before, round(free))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _look() -> tuple[float, float]:
+    """The time, and the processor seconds that other programs have used, since some start."""
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    used = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0)
+    return time.monotonic(), used - own.user - own.system
+
+
+_LAST_LOOK = list(_look())
 
 
 def write_reports(

@@ -15,7 +15,16 @@ from emrrg_lib.settings import MOST
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that suggests the close one of the words that an argument may be."""
+    """A parser that suggests the close one of the words that an argument or an option may be."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does; an unknown option is told with the close one of the command."""
+        options, rest = super().parse_known_args(args, namespace)
+        for word in rest:
+            name = word.partition("=")[0]
+            if name.startswith("--") and (hint := close_name(name, self._option_string_actions)):
+                self.error(f"unrecognized arguments: {word}; {hint.strip()}")
+        return options, rest
 
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"invalid choice: '?([^']*?)'? \(choose from (.*)\)", message):

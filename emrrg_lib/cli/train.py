@@ -107,14 +107,19 @@ def _add_pretrain(subparsers) -> None:
     second.add_argument(
         "--text-encoder", metavar="NAME", help=f"tiny, minilm, a hub id or a folder ({RECIPES})"
     )
+    language = add_command(
+        group, "lm", pretrain_lm, "emrrg pretrain lm --data iu --steps 600 --out runs/iu-lm"
+    )
     for command, data in ((first, "data folder, or any folder of images"), (second, "data folder")):
         command.add_argument(
             "--size", choices=list(ENCODERS), default="tiny", help="encoder and recipe (default: tiny)"
         )
-        add_path(command, "--data", data, required=True)
         add_path(command, "--weights", "checkpoint to start from", "FILE")
-        add_number(command, "--steps", RECIPES)
         add_number(command, "--batch-size", RECIPES)
+        add_path(command, "--data", data, required=True)
+    add_path(language, "--data", "data folder; its training reports are read", required=True)
+    for command in (first, second, language):
+        add_number(command, "--steps", RECIPES)
         add_out(command, None, "folder to write")
         add_seed(command)
         add_resume(command)
@@ -140,6 +145,22 @@ def pretrain_tiny(options: Namespace) -> int:
         stage2=_with_options(pretrain.STAGE2_TINY, steps=options.stage2_steps),
     )
     print(f"Wrote {pretrain.pretrain_tiny(options.out, config, options.resume)}")
+    return 0
+
+
+def pretrain_lm(options: Namespace) -> int:
+    """Tokenizer and tiny language model from the training reports of a data folder."""
+    from emrrg_lib.data.annotation import load_annotation
+    from emrrg_lib.data.cleaning import clean_report
+    from emrrg_lib.training import pretrain
+
+    refuse_taken(options.out, options.resume)
+    studies = load_annotation(options.data, "train")
+    config = _with_options(pretrain.PretrainConfig(), lm_steps=options.steps, seed=options.seed)
+    reports = [clean_report(study.report, "iu_xray") for study in studies]
+    made_from = f"text of the {len(reports)} training reports of {options.data.name}"
+    folder = pretrain.pretrain_lm(reports, config, options.out, options.resume, made_from)
+    print(f"Wrote {folder}; next: emrrg train --llm {folder}")
     return 0
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from emrrg_lib.data.study import OBSERVATIONS, is_blank, listed, plain_id, read_lines
 from emrrg_lib.evaluation.labeler import VERSION, label_report
 from emrrg_lib.files import InputError
+from emrrg_lib.vision.weights import read_tensors
 
 REFERENCES, MODEL = "references", "model (beam search)"
 Labels = dict[str, "int | None"]
@@ -98,14 +99,13 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
             "folder and name it with --bert"
         ) from error
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)["model_state_dict"]
         state = {
             name.removeprefix("module."): tensor
-            for name, tensor in state.items()
+            for name, tensor in read_tensors(weights).items()
             if not name.endswith("position_ids")
         }  # a buffer that newer BERTs do not save
         model.load_state_dict(state)
-    except Exception as error:  # torch has many kinds; the first line of any says enough
+    except RuntimeError as error:  # names or shapes
         raise InputError(
             f"{weights} is not a CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
         ) from error

@@ -1,7 +1,7 @@
 """Recipes and runs of stage 1, stage 2 and the language model; together they make `data/tiny/`.
 
-The weights in `data/tiny/` come from images and reports of a phantom seed that nothing else uses; masks and
-true labels are not read. NOTES B1 and B2 have the released recipes; `Stage1Config` takes ARM's batch of 256.
+`data/tiny/` comes from images and reports of a phantom seed that nothing else uses, not from masks or true
+labels. NOTES B1 and B2 have the released recipes; `Stage1Config` takes ARM's batch of 256.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ STAGE1_TINY = Stage1Config(
     crop_scale=(0.6, 1.0),
     flip=False,
 )
-# Normal reports are near duplicates of each other, so CLIP's loss alone is too weak at this size; a
-# schedule that decays from the start leaves the hard findings unlearnt.
+# Normal reports are near duplicates, so CLIP's loss alone is too weak; an early decay loses hard findings.
 STAGE2_TINY = Stage2Config(
     image_size=96,
     text_encoder="tiny",
@@ -64,6 +63,7 @@ STAGE2_TINY = Stage2Config(
     lateral_share=0.2,
     observation_weight=10.0,
 )
+PHANTOM_TEXT = "text of PhantomCXR reports (train split of the pre-training seed)"
 STAGE1 = {"tiny": STAGE1_TINY, "base": Stage1Config(), "large": Stage1Config()}  # by names of ENCODERS
 STAGE2 = {"tiny": STAGE2_TINY, "base": Stage2Config(), "large": Stage2Config()}
 
@@ -100,8 +100,7 @@ def _pretrain(
         what, config, facts: what `run.json` says about the run.
         make: gives the model, the number of samples and the collator; called with the seed set.
         save: writes the model's weights into `folder`; gets the number of finished epochs too.
-        batch_size: over all processes. fitting: options of `fit`.
-        checkpoints: default: `folder/checkpoints`.
+        batch_size: over all processes. checkpoints: default: `folder/checkpoints`. fitting: for `fit`.
     """
     started = time.time()
     torch.manual_seed(seed)
@@ -152,10 +151,7 @@ def run_stage1(
         if not weights:
             model = Stage1Model(encoder, recipe.objective, recipe.decoder_dim)
         elif (model := load_stage1(weights)).objective != recipe.objective:
-            raise InputError(
-                f"{weights} was trained with objective '{model.objective}', not "
-                f"'{recipe.objective}': choose the same"
-            )
+            raise InputError(f"{weights} was trained with objective '{model.objective}': choose the same")
         return model, len(images), CropCollator(images, model.sizes.image_size, recipe, seed)
 
     _pretrain(
@@ -220,7 +216,9 @@ def run_stage2(
     return out / "stage2.pth"
 
 
-def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: bool) -> Path:
+def pretrain_lm(
+    reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
+) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
     tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
@@ -239,7 +237,7 @@ def pretrain_lm(reports: list[str], config: PretrainConfig, out: Path, resume: b
         save,
         folder,
         config,
-        {"made_from": "text of PhantomCXR reports (train split of the pre-training seed)"},
+        {"made_from": made_from},
         checkpoints=out / "work" / "lm",
         data=data_digest(reports),
         seed=config.seed,

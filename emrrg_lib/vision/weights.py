@@ -104,9 +104,10 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
 
 
 def _tensors(loaded: Any, source: object) -> dict[str, Tensor]:
-    """The tensors under names; upstream's container `model` and Lightning's `state_dict` are opened."""
+    """The tensors under names; upstream's `model`, Lightning's and CheXbert's containers are opened."""
     inner = loaded if isinstance(loaded, Mapping) else {}
-    inner = next((inner[k] for k in ("model", "state_dict") if isinstance(inner.get(k), Mapping)), inner)
+    names = ("model", "state_dict", "model_state_dict")
+    inner = next((inner[k] for k in names if isinstance(inner.get(k), Mapping)), inner)
     if tensors := {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, Tensor)}:
         return tensors
     raise InputError(f"{source} holds no tensors under names; give an encoder checkpoint")

@@ -110,6 +110,9 @@ def test_a_group_alone_prints_its_help(words, capsys):
         (["generate", "--run", "x", "--data", "d", "--out", "o", "--split", "tset"], "test"),
         (["info", "--encoder", "lrage"], "large"),
         (["pretrain", "stage1", "--objective", "mea"], "mae"),
+        (["data", "phantom", "--out", "x", "--studies", "9", "--sise", "9"], "--size"),
+        (["train", "--data", "x", "--out", "y", "--presett=tiny"], "--preset"),
+        (["demo", "--stuides", "20"], "--studies"),
     ],
 )
 def test_a_misspelt_word_suggests_the_close_one(words, close, capsys):

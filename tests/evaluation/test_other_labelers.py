@@ -1,5 +1,6 @@
 """Labelers beside the rules: CheXbert's format with a tiny random BERT, and CSV files made elsewhere."""
 
+import argparse
 import csv
 
 import pytest
@@ -47,7 +48,8 @@ def checkpoint(bert, tmp_path):
         state[f"module.linear_heads.{number}.bias"] = torch.arange(classes).roll(number).float()
     state["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
     path = tmp_path / "chexbert.pth"
-    torch.save({"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}}, path)
+    more = {"epoch": 3, "optimizer_state_dict": {"state": {}}, "options": argparse.Namespace(lr=2e-5)}
+    torch.save({"model_state_dict": state} | more, path)
     return path, state
 
 
@@ -100,7 +102,7 @@ def test_a_wrong_checkpoint_or_folder_is_one_sentence(bert, checkpoint, tmp_path
     with pytest.raises(InputError, match="not a CheXbert checkpoint"):
         chexbert(path, bert)
     path.write_bytes(b"not a pickle")
-    with pytest.raises(InputError, match="not a CheXbert checkpoint"):
+    with pytest.raises(InputError, match="not a PyTorch checkpoint"):
         chexbert(path, bert)
 
 

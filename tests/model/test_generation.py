@@ -1,10 +1,14 @@
 """Report generation against a hand-written loop, and the trace against the layers' own numbers."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from emrrg_lib.bench.load import busy_processes
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import pixels
 from emrrg_lib.files import InputError
@@ -34,6 +38,25 @@ def greedy_loop(model, pixels, view_mask, steps):
 
 def decoded(model, row):
     return model.tokenizer.decode(row, skip_special_tokens=True).strip()
+
+
+def test_beside_busy_programs_one_thread_writes_the_same_texts(make_model, images, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    model, pixels, before = make_model(), images(2), torch.get_num_threads()
+    threads = []
+    model.llm.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(2)
+        alone = model.generate(pixels, BOTH, max_new_tokens=6)
+        with busy_processes(os.cpu_count()):
+            time.sleep(2)  # they start
+            model.generate(pixels, BOTH, max_new_tokens=1)  # a look
+            time.sleep(1)
+            threads.clear()
+            assert model.generate(pixels, BOTH, max_new_tokens=6) == alone
+        assert set(threads) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_greedy_equals_a_hand_written_loop_without_cache(make_model, images):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import os
 import subprocess
@@ -18,8 +19,10 @@ from two_towers import Towers, loss_and_gradients
 from emrrg_lib.cli import main
 from emrrg_lib.config import TINY_ENCODER
 from emrrg_lib.data.annotation import load_annotation
+from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import KIT, InputError
+from emrrg_lib.language.llm import load_llm
 from emrrg_lib.training.batches import PairCollator, mine_targets
 from emrrg_lib.training.pretrain import STAGE1_TINY, STAGE2_TINY, PretrainConfig, pretrain_tiny, run_stage2
 from emrrg_lib.training.stage2 import (
@@ -248,6 +251,21 @@ def test_the_commands_lead_from_stage_1_to_stage_2(phantom_dir, tmp_path):
         )
         == 2
     )
+
+
+def test_a_language_model_of_a_data_sets_own_reports(phantom_dir, tmp_path, capsys):
+    words = ["pretrain", "lm", "--data", str(phantom_dir), "--steps", "2", "--out", str(tmp_path / "lm")]
+    assert main(words) == 0
+    folder = tmp_path / "lm" / "report_lm"
+    assert f"emrrg train --llm {folder}" in capsys.readouterr().out
+    record = json.loads((folder / "run.json").read_text())
+    train = load_annotation(phantom_dir, "train")
+    assert record["made_from"] == f"text of the {len(train)} training reports of {phantom_dir.name}"
+    llm, tokenizer = load_llm(str(folder))
+    text = clean_report(train[0].report, "iu_xray")
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).split() == text.split()
+    assert llm.config.vocab_size == len(tokenizer)
+    assert main(words) == 2 and "other files" in capsys.readouterr().err
 
 
 @pytest.mark.slow
