@@ -49,7 +49,7 @@ _MODULE_OF = {  # name → module of the package
     "load_partial_lora": "tuning.partial_lora",
     "load_vision_encoder": "vision.weights",
     "pixels": "data.study_set",
-    "preset": "config",
+    "preset": "presets",
     "read_dataset": "data.sources",
     "save_vision_encoder": "vision.weights",
     "score_reports": "evaluation.nlg",

@@ -1,19 +1,20 @@
-"""Every size and default of the kit, in frozen dataclasses and named presets; they are nowhere else."""
+"""Every size and default of the kit in frozen dataclasses; `presets.py` has their named values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from emrrg_lib.files import InputError, close_name
+from emrrg_lib.files import InputError
 from emrrg_lib.settings import Count, NotNegative, Positive, Rate, Settings, Share, Whole, assign
 
 PROMPT = "Generate a comprehensive and detailed diagnosis report for this chest X-ray image."  # §3.5
 Cleaning = Literal["iu_xray", "mimic_cxr", "none"]  # data/cleaning.py
 Objective = Literal["arg", "eq2", "mae"]  # of stage 1, training/stage1.py
-Schedule = Literal["hold", "cosine"]  # hold: rise, constant, fall over the last 30 %
+# hold: rise, constant, fall over the last 30 %; cosine: each step, to 0; cosine-epoch: each epoch, to 1 %
+Schedule = Literal["hold", "cosine", "cosine-epoch"]
 GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normalised hidden state (Fig. 2)
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
@@ -92,6 +93,7 @@ class DataConfig(Settings):
     views: Literal["concat", "mean"] = "concat"
     max_views: Annotated[int, 1, 64, "all views of a study are in memory at once"] = 2
     prompt: str = PROMPT
+    augment: bool = True  # training images are shifted by up to 4 px and change their tone a little
     references: Literal["full", "emrrg"] = "full"  # emrrg: cut to max_length before scoring (NOTES E26)
 
     @property
@@ -119,6 +121,7 @@ class TrainConfig(Settings):
     joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps
     schedule: Schedule = "hold"
+    betas: tuple[Rate, Rate] = (0.9, 0.98)  # of AdamW
     weight_decay: NotNegative = 0.01
     warmup_steps: Whole = 20
     clip: NotNegative = 1.0
@@ -176,122 +179,6 @@ class EMRRGConfig(Settings):
 TINY_ENCODER = EncoderConfig(image_size=96, patch_size=8, embed_dim=128, depth=4, drop_path=0.0)
 LARGE: dict[str, Any] = {"embed_dim": 1024, "depth": 24}  # NOTES A1
 ENCODERS = {"tiny": TINY_ENCODER, "base": EncoderConfig(), "large": EncoderConfig(**LARGE)}
-TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
-
-# Stage 3 of the paper (§4.2). The paper gives epochs, batch, rank, max_length and the times of validation.
-# It leaves open what is taken from the release here (NOTES B3): AdamW's rate 1e-4, decay .01, no warm-up,
-# no clipping (0). This kit differs from the release in three things: images are jittered, β is (0.9, 0.98),
-# and the cosine falls every step, to 0. LoRA's scale (1) and the gate's rate are given nowhere. Adam moves
-# α by at most the rate in a step: 3,100 steps of a falling 1e-3 let it reach 1.5, and at 1e-4 the gate
-# stays closed.
-PAPER_TRAIN = TrainConfig(
-    warm_steps=0,
-    epochs=30,
-    batch_size=20,
-    abnormal_factor=1,
-    learning_rate=1e-4,
-    joint_factor=1.0,
-    gate_learning_rate=1e-3,
-    schedule="cosine",
-    warmup_steps=0,
-    clip=0.0,
-    gradient_checkpointing=True,
-    validations=30,
-    validation_studies=0,
-)  # every epoch, on the whole split
-IU_XRAY = EMRRGConfig(
-    preset="iu-xray",
-    encoder_weights="mambaxray-vl-base",
-    llm=LLMConfig(
-        name="qwen1.5-1.8b",
-        dtype="bfloat16",  # §4.2: Qwen1.5-1.8B; the release: Llama-2-chat
-        hybrid_layers=(0, 6, 12, 18),  # the paper's (0, 8, 16, 24) does not fit 24 layers
-        visual_in_prompt="all",
-    ),  # §3.4: all hidden states self-attend, text cross-attends
-    data=DataConfig(max_length=60, views="mean"),  # views averaged as released (NOTES E40)
-    train=PAPER_TRAIN,
-    generation=GenerationConfig(max_new_tokens=100),
-)  # beams: the paper gives none; R2GenGPT's 3
-MIMIC_CXR = replace(
-    IU_XRAY,
-    preset="mimic-cxr",
-    llm=replace(IU_XRAY.llm, name="llama2-7b", hybrid_layers=(0, 8, 16, 24)),
-    data=DataConfig(cleaning="mimic_cxr", max_length=100, views="mean"),
-    train=replace(PAPER_TRAIN, epochs=6, batch_size=18, validations=12),  # every half epoch
-    generation=GenerationConfig(max_new_tokens=120),
-)
-# The seeds' other systems (CXPMRG-Bench, R2GenGPT): encoder tuned whole, LLM frozen, visual tokens in the
-# prompt, no hybrid layers; settings of their CheXpert Plus script (NOTES B3).
-MAMBAXRAY_VL = replace(
-    MIMIC_CXR,
-    preset="mambaxray-vl-base",
-    encoder=EncoderConfig(image_size=224),
-    encoder_tuning="full",
-    llm=LLMConfig(name="llama2-7b-chat", dtype="bfloat16", hybrid_layers=(), visual_in_prompt="all"),
-    train=replace(MIMIC_CXR.train, epochs=11, batch_size=6, validations=22),
-    generation=GenerationConfig(3, 120, 80, 2.0, 2.0),
-)
-
-PRESETS: dict[str, EMRRGConfig] = {
-    "tiny": TINY,
-    # a real pre-trained small LLM; its own words are English prose, the phantom's reports are learnt
-    "laptop": replace(
-        TINY,
-        preset="laptop",
-        data=DataConfig(max_length=72),
-        llm=LLMConfig(name="smollm2-135m", dtype="bfloat16", hybrid_layers=(0, 8, 16, 24)),
-        train=replace(TINY.train, warm_steps=1200, steps=60, batch_size=4),
-    ),
-    "iu-xray": IU_XRAY,
-    "mimic-cxr": MIMIC_CXR,
-    "chexpert-plus": replace(MIMIC_CXR, preset="chexpert-plus"),  # cleaned by MIMIC's rule (NOTES E35)
-    "mambaxray-vl-base": MAMBAXRAY_VL,
-    "mambaxray-vl-large": replace(
-        MAMBAXRAY_VL,
-        preset="mambaxray-vl-large",
-        encoder_weights="mambaxray-vl-large",
-        encoder=replace(MAMBAXRAY_VL.encoder, **LARGE),
-    ),
-    "r2gengpt": replace(
-        MAMBAXRAY_VL,
-        preset="r2gengpt",
-        encoder=EncoderConfig(kind="hf", image_size=224),
-        encoder_weights="swin-base",
-    ),
-}
-
-
-def large_encoder(config: EMRRGConfig) -> EMRRGConfig:
-    """The same system with the large encoder (`--encoder large`)."""
-    return replace(config, encoder=replace(config.encoder, **LARGE), encoder_weights="mambaxray-vl-large")
-
-
-def released_code(config: EMRRGConfig) -> EMRRGConfig:
-    """The release's settings in place of the paper's (`--released-code`; NOTES B3, E).
-
-    224 px, rank 16, Llama-2-chat in the prompt's way with no hybrid layer, IU: beam 5 and 40–100 new
-    tokens, MIMIC and CheXpert: beam 3 and 80–120, both penalties 2, references cut to `max_length`.
-    Its bugs (adapters on the wrong tensor, frozen; one mixer for all blocks) are not re-made.
-    """
-    iu = config.data.cleaning == "iu_xray"
-    return replace(
-        config,
-        encoder=replace(config.encoder, image_size=224),
-        partial_lora=replace(config.partial_lora, r=16),
-        llm=MAMBAXRAY_VL.llm,
-        data=replace(config.data, views="mean", references="emrrg", prompt=RELEASED_PROMPT),
-        train=replace(config.train, epochs=21 if iu else 5, batch_size=4 if iu else 6),
-        generation=GenerationConfig(5, 100, 40, 2.0, 2.0) if iu else GenerationConfig(3, 120, 80, 2.0, 2.0),
-    )
-
-
-def preset(name: str) -> EMRRGConfig:
-    """Returns the named preset. Raises InputError for an unknown name, with the close ones."""
-    if name not in PRESETS:
-        raise InputError(
-            f"unknown preset '{name}': {close_name(name, PRESETS)}there are {', '.join(PRESETS)}"
-        )
-    return PRESETS[name]
 
 
 def with_values(config: EMRRGConfig, assignments: Sequence[str]) -> EMRRGConfig:

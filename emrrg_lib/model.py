@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 
 from emrrg_lib import generation
 from emrrg_lib.choices import check_choices
-from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import InputError
 from emrrg_lib.language.frozen import fit_for_cpu, without_dropout
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, load_llm, require_llm
 from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
+from emrrg_lib.presets import preset
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
 from emrrg_lib.vision.mamba import drop_cls

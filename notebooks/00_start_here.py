@@ -199,8 +199,8 @@ print(model_map(settings))
 # device "meta" keeps shapes only), and its parameters are counted.
 
 # %%
-from emrrg_lib.config import PRESETS
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import PRESETS
 from emrrg_lib.tuning.policy import ledger
 
 sizes = []

@@ -35,8 +35,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from emrrg_lib.config import preset
 from emrrg_lib.course.notebook import glossary, picture_of
+from emrrg_lib.presets import preset
 
 settings = preset(PROFILE)
 picture_of(settings, lit=("image", "patches", "tokens"))
@@ -352,7 +352,7 @@ map_grid(
 # %%
 import pandas as pd
 
-from emrrg_lib.config import PRESETS
+from emrrg_lib.presets import PRESETS
 
 rows = [("paper, §3.2", 192, 16, 1024), ("released code, base", 224, 16, 768)]
 rows += [

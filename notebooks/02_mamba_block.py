@@ -34,8 +34,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from emrrg_lib.config import preset
 from emrrg_lib.course.notebook import glossary, picture_of
+from emrrg_lib.presets import preset
 
 torch.set_grad_enabled(False)  # this notebook trains nothing
 settings = preset(PROFILE)

@@ -579,7 +579,7 @@ bill.map("{:,}".format).join(pd.Series(table_6, name="Table 6: BLEU-4"))
 # First the preset of the paper's IU X-ray model, counted without loading a weight.
 
 # %%
-from emrrg_lib.config import preset
+from emrrg_lib.presets import preset
 from emrrg_lib.run.costs import describe_ledger
 
 print(describe_ledger(preset("iu-xray")))

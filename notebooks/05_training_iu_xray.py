@@ -37,7 +37,7 @@ import torch
 from IPython.utils.capture import capture_output
 from torch import nn
 
-from emrrg_lib.config import preset, with_values
+from emrrg_lib.config import with_values
 from emrrg_lib.course.notebook import (
     glossary,
     no_bars,
@@ -48,6 +48,7 @@ from emrrg_lib.course.notebook import (
 from emrrg_lib.files import KIT
 from emrrg_lib.interpret import Picture, loss_curve
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import preset
 
 # on a GPU machine, with the data in the kit's folder iu_xray: "iu-xray"
 PROFILE = "tiny"
@@ -336,7 +337,7 @@ assert torch.allclose(ours.line.weight, real.line.weight, atol=1e-6)
 # gate (α, w_g, b_g) therefore has its own group and rate.
 
 # %%
-from emrrg_lib.training.engine import SCHEDULES
+from emrrg_lib.training.schedules import SCHEDULES
 from emrrg_lib.tuning.policy import learning_rate_groups
 
 with torch.device("meta"):  # shapes only: the preset is counted without its weights

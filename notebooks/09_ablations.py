@@ -39,12 +39,12 @@ import torch
 from IPython.display import HTML, display
 from IPython.utils.capture import capture_output
 
-from emrrg_lib.config import preset
 from emrrg_lib.course.notebook import glossary, picture_of, scratch_folder
 from emrrg_lib.files import KIT
 from emrrg_lib.interpret import Picture
 from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import preset
 from emrrg_lib.settings import to_dict
 
 PROFILE = "tiny"  # on a GPU machine: "laptop", a real small language model

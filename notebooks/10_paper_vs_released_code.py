@@ -726,7 +726,7 @@ counted_picture(rows)
 # Beside it is the number that the method *as written* trains, from the kit's ledger:
 
 # %%
-from emrrg_lib.config import preset
+from emrrg_lib.presets import preset
 from emrrg_lib.tuning.policy import ledger, published_counts
 
 width, depth, rank = 768, 12, 32

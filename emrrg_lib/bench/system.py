@@ -20,11 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from emrrg_lib.bench import compare, interleaved
-from emrrg_lib.config import preset
 from emrrg_lib.language.hybrid_decoder import hybrid_modules
-from emrrg_lib.language.llm import NAMED, load_llm
+from emrrg_lib.language.llm import load_llm
+from emrrg_lib.language.named import NAMED
 from emrrg_lib.language.prompt import IGNORE, position_ids, text_batch
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import peak_memory_gib
 from emrrg_lib.vision.weights import build_encoder
 

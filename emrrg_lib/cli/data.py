@@ -72,8 +72,8 @@ def _add_check(kinds) -> None:
 
 def check_folder(options: Namespace) -> int:
     """Read every report and image of a data set; exit code 1 if any cannot be used."""
-    from emrrg_lib.config import preset
     from emrrg_lib.data.check import check_data, write_list
+    from emrrg_lib.presets import preset
 
     config = preset(options.preset)
     found = check_data(options.data, config, _token_counter(config.llm.name), options.seed)
@@ -89,7 +89,7 @@ def _token_counter(name: str):
     from transformers import AutoTokenizer
 
     from emrrg_lib.files import cache_folder
-    from emrrg_lib.language.llm import NAMED
+    from emrrg_lib.language.named import NAMED
 
     kept = cache_folder(name)
     source = kept if (kept / "config.json").is_file() else NAMED[name].source if name in NAMED else name

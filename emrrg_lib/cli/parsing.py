@@ -182,7 +182,7 @@ def chosen_system(options: argparse.Namespace):
     """The EMRRGConfig that the options of `add_system` ask for."""
     from dataclasses import replace
 
-    from emrrg_lib.config import large_encoder, preset, released_code
+    from emrrg_lib.presets import large_encoder, preset, released_code
     from emrrg_lib.tuning.policy import apply_policy
 
     config = preset(options.preset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -221,7 +222,8 @@ def ablate(options: Namespace) -> int:
 
     The same command goes on after a stop. The exit code is 1 if a row was left out.
     """
-    from emrrg_lib.config import preset
+    from emrrg_lib.config import with_values
+    from emrrg_lib.presets import preset
     from emrrg_lib.training.ablation import run_ablation
     from emrrg_lib.training.ablation_rows import check_values, read_rows, require_some_weights
 
@@ -229,6 +231,14 @@ def ablate(options: Namespace) -> int:
     rows = read_rows(options.name, options.rows)
     check_values(config, rows, options.values)  # before anything is drawn
     require_some_weights(config, rows, options.values)
+    if {row.paper_table for row in rows} & {"emrrg_table5", "emrrg_table6"}:
+        llm = with_values(config, [word for word in options.values if word.startswith("llm.")]).llm.name
+        if llm != "llama2-7b":
+            print(
+                f"note: the LLM here is '{llm}'; the paper's rows beside it are of Llama-2-7B: take --preset "
+                "mimic-cxr or chexpert-plus",
+                file=sys.stderr,
+            )
     data = options.data or _phantom(out / "data", options.studies, config)
     table, refused = run_ablation(
         options.name, config, data, out, options.seeds, options.values, options.rows

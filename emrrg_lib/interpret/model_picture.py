@@ -18,7 +18,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.presets import preset
 
 _DRAWING = Path(__file__).with_name("model_picture.svg")
 _SVG = "http://www.w3.org/2000/svg"

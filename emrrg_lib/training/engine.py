@@ -26,6 +26,7 @@ from emrrg_lib.run_folder import read_json
 from emrrg_lib.settings import Count, NotNegative, Rate, Settings, Whole
 from emrrg_lib.training import checkpoints
 from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, study_names
+from emrrg_lib.training.schedules import SCHEDULES
 from emrrg_lib.training.watch import (
     LossCurve,
     StopOnSignal,
@@ -36,26 +37,6 @@ from emrrg_lib.training.watch import (
 )
 
 log = logging.getLogger("emrrg_lib.training")
-
-
-def hold_rise_fall(step: int, warmup: int, steps: int, fall: float = 0.3) -> float:
-    """Learning-rate factor: linear rise, constant, then a linear fall over the last `fall` of the run.
-
-    A schedule that decays from the start leaves the hard findings unlearnt.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return min(1.0, max(0.0, (steps - step) / max(1.0, fall * steps)))
-
-
-def cosine(step: int, warmup: int, steps: int) -> float:
-    """Learning-rate factor: linear rise, then half a cosine down to 0 (NOTES B1)."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup)))) / 2
-
-
-SCHEDULES = {"hold": hold_rise_fall, "cosine": cosine}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +121,10 @@ class KitTrainer(checkpoints.SealedTrainer):
         if self.lr_scheduler is None:
             factor = SCHEDULES[self._budget.schedule]
             warmup = self.args.get_warmup_steps(num_training_steps)
+            studies = self.facts["batch_size"] * self._budget.accumulation  # of a step, over all processes
+            epoch = math.ceil(len(self.train_dataset) / studies)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: factor(step, warmup, num_training_steps)
+                optimizer or self.optimizer, lambda step: factor(step, warmup, num_training_steps, epoch)
             )
         return self.lr_scheduler
 

@@ -33,7 +33,7 @@ ENCODE_BATCH = 16
 
 
 class StudyCollator:
-    """Study indices → one training batch of the model, images jittered."""
+    """Study indices → one training batch of the model, its images jittered where `data.augment` says so."""
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         self.studies, self.seed = studies, seed
@@ -42,7 +42,8 @@ class StudyCollator:
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """The image side of the batch."""
-        pixels, mask = self.studies.images(indices, random_streams(self.seed, indices))
+        streams = random_streams(self.seed, indices) if self.data.augment else None
+        pixels, mask = self.studies.images(indices, streams)
         return {"pixel_values": pixels, "view_mask": mask}
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -203,6 +204,7 @@ def _fit_parts(
             weight_decay=settings.weight_decay,
             clip=settings.clip,
             schedule=settings.schedule,
+            betas=settings.betas,
             seed=settings.seed,
             save_steps=settings.save_steps,
             resume=resume,

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.config import preset  # noqa: E402
 from emrrg_lib.course.build import NOTEBOOKS  # noqa: E402
+from emrrg_lib.presets import preset  # noqa: E402
 
 
 def test_the_numbers_of_the_text_are_those_of_the_preset():

@@ -6,12 +6,12 @@ import re
 import pytest
 
 from emrrg_lib.cli import main
-from emrrg_lib.config import PRESETS, preset
 from emrrg_lib.data.cleaning import RULES
 from emrrg_lib.data.sources import SOURCES, Layout, Source, read_dataset, source_named, source_of_preset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.published import FOLDER, published, score_table
 from emrrg_lib.files import InputError
+from emrrg_lib.presets import PRESETS, preset
 from emrrg_lib.run.costs import run_costs
 
 

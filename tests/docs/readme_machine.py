@@ -105,8 +105,8 @@ TINY_LM = re.compile(r"llm\.(?!.*cross_attention)")
 def presets():
     import torch
 
-    from emrrg_lib.config import preset
     from emrrg_lib.model import EMRRG
+    from emrrg_lib.presets import preset
 
     rows = []
     for names, llm in SHOWN.items():

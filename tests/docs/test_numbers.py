@@ -8,8 +8,8 @@ from readme_cells import DATA, read_json, score
 from readme_machine import bench
 from readme_tables import ABLATIONS, PLACE, READMES, TABLES, training_studies, trainings
 
-from emrrg_lib.config import preset
 from emrrg_lib.files import KIT
+from emrrg_lib.presets import preset
 
 FACE, LIBRARY, TINY, RESULTS = (
     KIT / folder / "README.md" for folder in (".", "emrrg_lib", "data/tiny", "data/results")
@@ -197,12 +197,10 @@ def facts_of_the_benches():
 
 def facts_of_the_library():
     from emrrg_lib.run.costs import BANDWIDTH, GPU, PEAK, READING, UTILISATION
-    from emrrg_lib.training.engine import Budget
 
-    small, large = Budget.betas
     yield f"one {GPU} with {PEAK / 1e12:.0f} TFLOP/s, of which training uses {100 * UTILISATION:.0f} %"
     yield f"and {BANDWIDTH / 1e12:.1f} TB/s, of which report writing uses {100 * READING:.0f} %"
-    yield f"AdamW, β ({small}, {large}), cosine per step to 0"
+    yield f"`tiny` and `laptop`: β₂ = {preset('tiny').train.betas[1]}"
     yield "(274 of the 590 test reports of IU are)"  # counted by tests/data/test_check.py where IU is at hand
     yield f"`iu-xray` {', '.join(map(str, preset('iu-xray').llm.hybrid_layers))}"
     yield f"Llama {', '.join(map(str, preset('mimic-cxr').llm.hybrid_layers))}"

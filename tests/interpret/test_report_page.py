@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from emrrg_lib.config import preset
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.evaluation.metrics import metric
 from emrrg_lib.evaluation.pointing import Pointing
@@ -24,6 +23,7 @@ from emrrg_lib.interpret.page_example import (
     mask_outline,
 )
 from emrrg_lib.phantom import write_phantom
+from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import trace_file, write_config, write_predictions
 from emrrg_lib.trace import Trace
 

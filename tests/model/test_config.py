@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import typing
+from dataclasses import replace
 
 import pytest
 
 from emrrg_lib import cli
 from emrrg_lib.config import (
-    PRESETS,
     DataConfig,
     EMRRGConfig,
     EncoderConfig,
@@ -16,17 +16,16 @@ from emrrg_lib.config import (
     LLMConfig,
     PartialLoRAConfig,
     TrainConfig,
-    preset,
-    replace,
     with_values,
 )
 from emrrg_lib.data.cleaning import RULES
 from emrrg_lib.files import InputError
+from emrrg_lib.presets import PRESETS, preset, released_code
 from emrrg_lib.settings import from_dict, to_dict
 from emrrg_lib.training.ablation_rows import recipe
-from emrrg_lib.training.engine import SCHEDULES
 from emrrg_lib.training.finetune import run_finetune
 from emrrg_lib.training.pretrain import STAGE1_TINY
+from emrrg_lib.training.schedules import SCHEDULES
 from emrrg_lib.training.stage1 import Stage1Config
 from emrrg_lib.training.stage2 import Stage2Config
 
@@ -100,7 +99,10 @@ def test_a_config_cannot_be_changed():
         ({"train": {"learning_rate": float("nan")}}, "config.train.learning_rate must be finite, not nan"),
         ({"train": {"clip": float("inf")}}, "config.train.clip must be finite, not inf"),
         ({"train": {"seed": 2**32}}, "config.train.seed must be between 0 and 4294967295, not 4294967296"),
-        ({"train": {"schedule": "flat"}}, "config.train.schedule must be hold or cosine, not 'flat'"),
+        (
+            {"train": {"schedule": "flat"}},
+            "config.train.schedule must be hold or cosine or cosine-epoch, not 'flat'",
+        ),
         ({"llm": {"gate": ["none"]}}, "config.llm.gate must be dynamic+warm-up or dynamic or"),
         ({"encoder": {"drop_path": 1.5}}, "config.encoder.drop_path must be between 0 and 0.9999, not 1.5"),
         ({"generation": {"min_new_tokens": 9, "max_new_tokens": 8}}, "min_new_tokens, 9, must not exceed"),
@@ -244,3 +246,87 @@ def test_an_unknown_preset_names_the_close_one():
         preset("tinny")
     with pytest.raises(InputError, match="unknown preset 'qqqq': there are tiny"):
         preset("qqqq")
+
+
+# NOTES B3, row by row: what the scripts of the release set. Columns: IU, MIMIC, CheXpert Plus.
+SCRIPTS = {
+    "freeze_vm": (True, False, False),
+    "LoRA rank": (16, 16, 16),
+    "batch × devices": (4, 6, 12),
+    "epochs": (21, 5, 11),
+    "LLM": ("llama2-7b-chat",) * 3,
+    "max_length": (60, 100, 100),
+    "beams": (5, 3, 3),
+    "fewest, most new tokens": ((40, 100), (80, 120), (80, 120)),
+    "penalties, repetition and length": ((2.0, 2.0),) * 3,
+    "input": (224, 224, 224),
+    "hybrid layers": ((), (), ()),
+}
+# ... and CXPMRG-Bench's scripts; the presets of MambaXray-VL and R2GenGPT are for IU and CheXpert Plus
+CXPMRG = SCRIPTS | {
+    "freeze_vm": (False, False, False),
+    "LoRA rank": (None, None, None),
+    "batch × devices": (6, 6, 6),
+    "epochs": (31, 5, 11),
+    "LLM": ("qwen1.5-1.8b-chat", "llama2-7b-chat", "llama2-7b-chat"),
+}
+VALIDATIONS = {"iu-xray": 21, "mimic-cxr": 10, "chexpert-plus": 11}
+
+
+def told(config, row):
+    """What a configuration says to a row of NOTES B3."""
+    generation = config.generation
+    return {
+        "freeze_vm": config.encoder_tuning == "frozen",
+        "LoRA rank": None if config.encoder_tuning == "full" and not config.partial_lora.r == 16 else 16,
+        "batch × devices": config.train.batch_size * config.train.accumulation,
+        "epochs": config.train.epochs,
+        "LLM": config.llm.name,
+        "max_length": config.data.max_length,
+        "beams": generation.num_beams,
+        "fewest, most new tokens": (generation.min_new_tokens, generation.max_new_tokens),
+        "penalties, repetition and length": (generation.repetition_penalty, generation.length_penalty),
+        "input": config.encoder.image_size,
+        "hybrid layers": config.llm.hybrid_layers,
+    }[row]
+
+
+@pytest.mark.parametrize("row", SCRIPTS)
+@pytest.mark.parametrize("column, name", list(enumerate(VALIDATIONS)))
+def test_released_code_is_the_script_of_the_data_set(row, column, name):
+    assert told(released_code(preset(name)), row) == SCRIPTS[row][column]
+
+
+@pytest.mark.parametrize("row", [row for row in SCRIPTS if row != "LoRA rank"])
+@pytest.mark.parametrize("size", ["mambaxray-vl-base", "mambaxray-vl-large", "r2gengpt"])
+@pytest.mark.parametrize("column, place", [(0, "-iu"), (2, "")])
+def test_the_other_systems_have_the_settings_of_their_scripts(row, size, column, place):
+    config = preset(size + place)
+    assert told(config, row) == told(released_code(config), row) == CXPMRG[row][column]
+    assert config.preset == size + place and config.data.views == "mean"
+    assert (config.encoder.kind == "hf") == (size == "r2gengpt")
+    assert config.encoder_weights == {"r2gengpt": "swin-base"}.get(size, size)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("tiny", "laptop")])
+def test_what_all_scripts_set_and_the_paper_leaves_open(name):
+    for config in (preset(name), released_code(preset(name))):
+        train = config.train
+        assert (train.learning_rate, train.weight_decay, train.betas) == (1e-4, 0.01, (0.9, 0.999))
+        assert (train.schedule, train.warmup_steps, train.warm_steps, train.clip) == ("cosine-epoch", 0, 0, 0)
+        assert not config.data.augment and train.abnormal_factor == 1 and config.llm.dtype == "bfloat16"
+    assert config.train.seed == 42 and config.data.references == "emrrg"
+
+
+@pytest.mark.parametrize("name, times", VALIDATIONS.items())
+def test_released_code_validates_as_often_as_its_script(name, times):
+    """IU's script validates every two batches, by mistake (NOTES E31); here it is once an epoch."""
+    assert released_code(preset(name)).train.validations == times
+
+
+@pytest.mark.parametrize("name", ["iu-xray", "mimic-cxr", "chexpert-plus"])
+def test_the_papers_own_values_stay(name):
+    config, iu = preset(name), name == "iu-xray"
+    assert (config.train.epochs, config.train.batch_size) == ((30, 20) if iu else (6, 18))
+    assert (config.partial_lora.r, config.encoder.image_size) == (32, 192)
+    assert config.llm.name == ("qwen1.5-1.8b" if iu else "llama2-7b")

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emrrg_lib.bench import measure, system
 from emrrg_lib.cli import main
-from emrrg_lib.config import preset
 from emrrg_lib.files import InputError
+from emrrg_lib.presets import preset
 from emrrg_lib.run.costs import PROMPT_TOKENS, forward_flops, run_costs
 
 

@@ -13,9 +13,10 @@ from small_config import SMALL, SMALL_ENCODER
 from small_runs import config_file
 
 from emrrg_lib import cli
-from emrrg_lib.config import PRESETS, EMRRGConfig, TrainConfig
+from emrrg_lib.config import EMRRGConfig, TrainConfig
 from emrrg_lib.files import TINY_DIR
 from emrrg_lib.language.llm import tiny_lm
+from emrrg_lib.presets import PRESETS
 from emrrg_lib.run_folder import METRICS, RECORD, TRAINED_WITH, read_json, trace_file
 from emrrg_lib.settings import from_dict
 from emrrg_lib.vision.mamba import VisionMamba

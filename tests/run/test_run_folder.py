@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emrrg_lib.config import preset
 from emrrg_lib.files import InputError
+from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import (
     read_config,
     read_json,

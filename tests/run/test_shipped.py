@@ -4,9 +4,9 @@ import json
 
 from real_files import IU, real
 
-from emrrg_lib.config import preset
 from emrrg_lib.files import TINY_DIR
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import preset
 from emrrg_lib.run.costs import describe_map
 from emrrg_lib.run.inference import PHANTOM_ONLY, generate_for_files
 from emrrg_lib.tuning.policy import ledger

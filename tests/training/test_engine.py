@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.training import engine, watch
 from emrrg_lib.training.checkpoints import WEIGHTS
-from emrrg_lib.training.engine import cosine, fit, hold_rise_fall, loss_history, split_decay
+from emrrg_lib.training.engine import fit, loss_history, split_decay
+from emrrg_lib.training.schedules import cosine, cosine_by_epoch, hold_rise_fall
 
 
 class Toy(nn.Module):
@@ -161,6 +162,18 @@ def test_cosine_rises_and_falls_to_zero():
     factors = [cosine(step, 5, 105) for step in range(106)]
     assert factors[:5] == pytest.approx([(step + 1) / 6 for step in range(5)])
     assert (factors[5], factors[55], factors[105]) == pytest.approx((1.0, 0.5, 0.0))
+
+
+@pytest.mark.parametrize("epochs, epoch", [(5, 7), (31, 3), (1, 10)])
+def test_cosine_by_epoch_is_torchs_own_with_the_release_settings(epochs, epoch):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=1e-6)
+    for step in range(epochs * epoch):
+        rate = 1e-4 * cosine_by_epoch(step, 0, epochs * epoch, epoch)
+        assert rate == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+        if (step + 1) % epoch == 0:
+            optimizer.step()
+            theirs.step()
 
 
 def test_the_curve_is_saved_and_redrawn_in_a_notebook(tmp_path, monkeypatch):

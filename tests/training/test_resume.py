@@ -17,9 +17,10 @@ from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib import cli
-from emrrg_lib.config import PRESETS, TrainConfig
+from emrrg_lib.config import TrainConfig
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, Terminated
+from emrrg_lib.presets import PRESETS
 from emrrg_lib.training import checkpoints, engine
 from emrrg_lib.training.engine import fit
 from emrrg_lib.training.watch import memory_explained

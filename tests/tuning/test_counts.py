@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from emrrg_lib import cli
-from emrrg_lib.config import PRESETS, large_encoder, preset, released_code
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import PRESETS, large_encoder, preset, released_code
 from emrrg_lib.tuning.policy import apply_policy, ledger, published_counts
 
 
@@ -106,7 +106,7 @@ def test_the_commands_print_what_was_chosen(capsys):
     assert "d = 1024; encoder full" in printed and "hybrid layers []" in printed
     assert cli.main(["ledger", "--preset", "iu-xray", "--released-code", "--llm", "smollm2-135m"]) == 0
     printed = capsys.readouterr().out
-    assert "224 px" in printed and "r = 16" in printed and "D = 576" in printed
+    assert "224 px" in printed and "encoder frozen" in printed and "D = 576" in printed
     assert cli.main(["ledger", "--preset", "tiny", "--encoder", "large"]) == 2
     assert "preset 'tiny' has another kind of encoder" in capsys.readouterr().err
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from emrrg_lib.config import preset
 from emrrg_lib.files import InputError
 from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.presets import preset
 from emrrg_lib.tuning.policy import POLICIES, apply_policy, learning_rate_groups
 
 D, N, R, HIDDEN, RANK = 16, 16, 1, 32, 2  # of the small model: two blocks, two LLM layers

@@ -11,9 +11,9 @@ from statistics import NormalDist, mean
 import numpy as np
 import pandas as pd
 
-from emrrg_lib.config import preset
 from emrrg_lib.course.checks import Mistake, call, exercise, expect, expect_value
 from emrrg_lib.files import InputError
+from emrrg_lib.presets import preset
 from emrrg_lib.training.ablation_rows import Row, row_config
 
 
