@@ -43,6 +43,7 @@ LOSS_POINT = {"step": float, "loss": float}
 RECORD = {"dataset?": str, "history?": list[LOSS_POINT]}  # run.json of any training
 TRAINED_RECORD = RECORD | {  # of stage 3; `data` is the path of its data set
     "data": str,
+    "dataset?": str,  # its caption
     "seed": Seed,
     "minutes": float,
     "peak_memory_gib": float,

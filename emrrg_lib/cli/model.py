@@ -56,26 +56,37 @@ def _add_generate(subparsers) -> None:
         generate,
         "emrrg generate --run runs/demo --images frontal.png lateral.png",
         "emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom",
+        "emrrg generate --run runs/demo --images pictures --out runs/demo_on_pictures",
         writes="out",
     )
     add_run(command)
     studies = command.add_mutually_exclusive_group(required=True)
-    add_path(studies, "--images", "the views of one study, frontal first", "FILE", nargs="+")
+    add_path(
+        studies,
+        "--images",
+        "the views of one study, frontal first; or a folder: each image",
+        nargs="+",
+    )
     add_path(studies, "--data", "data folder, in any layout the kit reads")
     command.add_argument(
         "--split", choices=SPLITS, default="test", help="with --data: which studies (default: test)"
     )
-    add_path(command, "--out", "with --data: folder for predictions.jsonl")
+    add_path(command, "--out", "with --data or a folder of images: folder for predictions.jsonl")
     command.add_argument("--greedy", action="store_true", help="greedy decoding, no beam search")
 
 
 def generate(options: Namespace) -> int:
-    """Write a report for X-ray files, or for every study of a split."""
-    run = run_folder(options.run)
-    if options.data and not options.out:
-        raise InputError("say where to write the reports of the split: --out DIR")
-    from emrrg_lib.run.inference import generate_for_files, generate_split
+    """Write a report for X-ray files, for each image of a folder, or for every study of a split."""
+    run, folders = run_folder(options.run), [path for path in options.images or () if path.is_dir()]
+    if (options.data or folders) and not options.out:
+        raise InputError("say where to write the reports: --out DIR")
+    if folders and len(options.images) > 1:
+        raise InputError(f"name the views of one study, or one folder: {folders[0]} is a folder")
+    from emrrg_lib.run.inference import generate_folder, generate_for_files, generate_split
 
+    if folders:
+        print("Wrote", generate_folder(run, folders[0], options.out, options.greedy))
+        return 0
     if options.data:
         print("Wrote", generate_split(run, options.data, options.split, options.out, options.greedy))
         return 0

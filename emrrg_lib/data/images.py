@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from emrrg_lib.data.dicom import is_dicom, read_dicom
 from emrrg_lib.data.study import VIEWS, Study, in_parallel
 from emrrg_lib.files import InputError, atomic_path, cache_folder
 
@@ -61,6 +62,8 @@ def load_picture(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no image file at {path}: check the path")
+    if is_dicom(path):
+        return _scaled(read_dicom(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # judged by MAX_PIXELS
@@ -73,7 +76,7 @@ def load_picture(path: str | Path) -> Image.Image:
         raise InputError(f"{path} is too large: more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise InputError(
-            f"{path} is not an image this kit reads ({', '.join(FORMATS)}); convert DICOM to PNG first"
+            f"{path} is not an image this kit reads ({', '.join(FORMATS)}); convert it to PNG first"
         ) from None
     except _BAD_FILE as error:
         raise InputError(f"{path} is a damaged image file ({error}); fetch it again") from error
@@ -96,10 +99,15 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(f"{path} has values outside 0..65535; save it with 8 or 16 bits")
-        low, high = grey_range(values)
-        scaled = np.round((values - low) * (255.0 / max(high - low, 1)))
-        return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+        return _scaled(values)
     return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def _scaled(values: np.ndarray) -> Image.Image:
+    """Whole numbers (H, W) → mode "L": the ends of their `grey_range` become 0 and 255."""
+    low, high = grey_range(values)
+    scaled = np.round((values - low) * (255.0 / max(high - low, 1)))
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
 def grey_range(values: np.ndarray) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from emrrg_lib.data.annotation import load_annotation, report_problems
 from emrrg_lib.data.chexpert_plus import TABLE, read_chexpert_plus
 from emrrg_lib.data.iu_xray import ARCHIVE, PROJECTIONS, REPORTS, UNPACKED, read_kaggle, read_openi
 from emrrg_lib.data.mimic_cxr import METADATA, read_mimic_cxr
+from emrrg_lib.data.own_table import TABLE as OWN_TABLE
+from emrrg_lib.data.own_table import read_own_table
 from emrrg_lib.data.study import Problem, Study, counts, shared_images, split_by_patient
 from emrrg_lib.files import InputError
 
@@ -146,6 +148,7 @@ def read_annotation(file: Path, problems: list[Problem]) -> list[Study]:
 ANNOTATION = Layout(
     ("annotation.json", "*annotation*.json"), read_annotation, "annotation.json with images/ (R2Gen)"
 )
+OWN = Layout((OWN_TABLE,), read_own_table, f"{OWN_TABLE} with the columns image and report (own data)")
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
     if reader is read_annotation:
         rule = "the annotation's split"
     elif all(study.split for study in studies):
-        rule = "the official split"
+        rule = "the table's own split" if reader is read_own_table else "the official split"
     else:
         studies, rule = split_by_patient(studies, seed), f"seeded 7:1:2 split by patient (seed {seed})"
     found += shared_images(studies)
@@ -228,7 +231,7 @@ def _find_layout(path: Path) -> tuple[Path, Reader]:
         return path, read_annotation
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     # the user's annotation wins, then the last row: patterns of the first, such as *.xml, fit more
-    layouts = [ANNOTATION, *(layout for source in reversed(SOURCES) for layout in source.layouts)]
+    layouts = [ANNOTATION, OWN, *(layout for source in reversed(SOURCES) for layout in source.layouts)]
     for layout in layouts:
         for pattern in layout.patterns:
             fitting = [file for file in files if file.match(pattern)]
@@ -236,8 +239,9 @@ def _find_layout(path: Path) -> tuple[Path, Reader]:
                 raise InputError(f"{path} holds {len(fitting)} annotations: name the one to read")
             if fitting:
                 return fitting[0], layout.reader
-    known = [layout.says for source in SOURCES for layout in source.layouts]
-    needs = ", or ".join([ANNOTATION.says, *known])
+    if path.is_file() and path.suffix == ".csv":  # of any name; a wrong header is told
+        return path, read_own_table
+    needs = ", or ".join(layout.says for layout in layouts)
     raise InputError(f"{path} is in no layout this kit reads: it needs {needs}")
 
 

@@ -10,24 +10,21 @@ from peft import PeftModel
 from torch import nn
 
 from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pixels
 from emrrg_lib.files import InputError, atomic_path, processes
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_config, read_trained, write_predictions
+from emrrg_lib.run_folder import TRAINED_RECORD, read_config, read_json, read_trained, write_predictions
+from emrrg_lib.training.batches import find_images
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import set_trainable
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import load_encoder, save_vision_encoder
 
-PHANTOM_ONLY = (
-    "(note: the tiny model has seen PhantomCXR only; on a real X-ray its report means "
-    "nothing. Not for clinical use.)"
-)
-
 
 def generate_for_files(run: Path, images: Sequence[Path], greedy: bool = False) -> list[str]:
-    """The report of one study from its image files, then a note where the model knows phantoms only.
+    """The report of one study from its image files, then a note about what the model has seen.
 
     Raises:
         InputError: an image that cannot be read, more views than the model takes, or no run.
@@ -35,7 +32,28 @@ def generate_for_files(run: Path, images: Sequence[Path], greedy: bool = False) 
     config = read_config(run)
     batch = pixels([images], config)  # read first: a wrong file is refused before the model is loaded
     texts = EMRRG.from_run(run).generate(*batch, **_beams(greedy))
-    return texts + ([PHANTOM_ONLY] if config.preset == "tiny" else [])
+    return [*texts, seen(run)]
+
+
+def seen(run: Path) -> str:
+    """A note in brackets: the data that the model of a run was trained on, and what follows from that."""
+    record = read_json(run / "run.json", TRAINED_RECORD)
+    data = record.get("dataset", record["data"])
+    drawn = "SYNTHETIC" in data or read_config(run).preset == "tiny" and "dataset" not in record
+    what = "on a real X-ray its report means nothing. " if drawn else ""
+    return f"(note: the model was trained on {data}; {what}Not for clinical use.)"
+
+
+def generate_folder(run: Path, folder: Path, out: Path, greedy: bool = False) -> Path:
+    """Writes `out/predictions.jsonl`: id (the path in the folder) and report of each image file below it.
+
+    There are no references, so nothing can be scored. Raises InputError: see `generate_split`.
+    """
+    if (folder / "annotation.json").is_file():
+        raise InputError(f"{folder} is a data folder: name it with --data")
+    files = find_images(folder)
+    studies = [Study(file.relative_to(folder).as_posix(), (file,), "", "test") for file in files]
+    return _write_split(run, studies, out, greedy)
 
 
 def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = False, seed: int = 0) -> Path:
@@ -49,23 +67,28 @@ def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = 
     Raises:
         InputError: no run, data that cannot be read, or no study in that split.
     """
-    state = processes()
-    config, dataset = read_config(run), read_dataset(data, seed)
+    dataset = read_dataset(data, seed)
     dataset.require_images(split)
+    return _write_split(run, dataset.split(split), out, greedy)
+
+
+def _write_split(run: Path, studies: Sequence[Study], out: Path, greedy: bool) -> Path:
+    """Writes the predictions of these studies; those without a report of their own have no `reference`."""
+    state, config = processes(), read_config(run)
     model = EMRRG.from_run(run).to(state.device)
     with state.main_process_first():  # which fills the cache of images
-        studies = StudySet(dataset.split(split), config)
-    texts = write_reports(model, studies, **_beams(greedy))
+        split = StudySet(studies, config)
+    texts = write_reports(model, split, **_beams(greedy))
     if state.is_main_process:
-        write_predictions(
-            out,
-            (
-                {"id": study.id, "reference": reference, "hypothesis": text}
-                for study, reference, text in zip(studies.studies, studies.reports, texts, strict=True)
-            ),
-        )
+        rows = zip(studies, split.reports, texts, strict=True)
+        write_predictions(out, (_prediction(*row) for row in rows))
     state.wait_for_everyone()
     return out / "predictions.jsonl"
+
+
+def _prediction(study: Study, reference: str, text: str) -> dict[str, str]:
+    known = {"reference": reference} if study.report else {}
+    return {"id": study.id, **known, "hypothesis": text}
 
 
 def _beams(greedy: bool) -> dict[str, int]:

@@ -110,7 +110,7 @@ def study_names(numbers: Sequence[int], names: Sequence[str] | None) -> str:
     return ", ".join(names[n] if names else f"number {n}" for n in numbers)
 
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".jp2", ".webp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".jp2", ".webp", ".dcm"}
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop before it is made square
 
 

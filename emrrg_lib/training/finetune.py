@@ -161,7 +161,8 @@ def run_finetune(
     history = _fit_parts(model, train, data, keep, resume)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
-        facts = {"seed": settings.seed, "config": to_dict(config), "data": str(data_dir)}
+        facts = {"seed": settings.seed, "config": to_dict(config)}
+        facts |= {"data": str(data_dir), "dataset": dataset.caption}
         curves = {"history": history, "validation": keep.history}
         write_json(out / "run.json", run_record("stage 3", started, **facts, **curves))
     state.wait_for_everyone()

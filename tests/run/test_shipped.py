@@ -8,7 +8,7 @@ from emrrg_lib.files import TINY_DIR
 from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
 from emrrg_lib.run.costs import describe_map
-from emrrg_lib.run.inference import PHANTOM_ONLY, generate_for_files
+from emrrg_lib.run.inference import generate_for_files
 from emrrg_lib.tuning.policy import ledger
 
 RUN = TINY_DIR / "run"
@@ -46,5 +46,5 @@ def test_seeds_of_pretraining_and_demo_differ():
 def test_real_x_rays_get_a_report_and_a_warning():
     images = sorted((IU / "images").glob("CXR1000_*.jpg"))[:2]
     report, note = generate_for_files(RUN, images, greedy=True)
-    assert report.endswith(".") and note == PHANTOM_ONLY
+    assert report.endswith(".") and "on a real X-ray its report means nothing" in note
     assert generate_for_files(RUN, images[:1], greedy=True)[0]

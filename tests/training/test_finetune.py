@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_runs import on_disk
 
+from emrrg_lib import cli
 from emrrg_lib.config import TrainConfig, with_values
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import StudySet
@@ -204,7 +205,11 @@ def test_run_writes_a_report_for_image_files_and_refuses_others(tmp_path, config
     run = run_finetune(config, phantom_dir, tmp_path / "run")
     study = read_dataset(phantom_dir).split("test")[0]
     both = generate_for_files(run, study.images)
-    assert len(both) == 1 and isinstance(both[0], str)
+    assert len(both) == 2 and isinstance(both[0], str)
+    assert both[1].startswith(
+        "(note: the model was trained on SYNTHETIC images: PhantomCXR, the annotation's"
+    )
+    assert "means nothing" in both[1] and "Not for clinical use" in both[1]
     assert generate_for_files(run, study.images[:1], greedy=True) == generate_for_files(
         run, study.images[:1], greedy=True
     )
@@ -215,6 +220,26 @@ def test_run_writes_a_report_for_image_files_and_refuses_others(tmp_path, config
         generate_for_files(run, [tmp_path / "text.png"])
     with pytest.raises(InputError, match="config.json"):
         generate_for_files(tmp_path / "nowhere", study.images)
+
+
+def test_every_image_of_a_folder_gets_a_report(tmp_path, config, phantom_dir, capsys):
+    run = run_finetune(config, phantom_dir, tmp_path / "run")
+    pictures = tmp_path / "pictures"
+    for number, study in enumerate(read_dataset(phantom_dir).split("test")):
+        (pictures / "ward").mkdir(parents=True, exist_ok=True)
+        shutil.copy(study.images[0], pictures / "ward" / f"{number}.png")
+    words = ["generate", "--run", str(run), "--greedy", "--images", str(pictures)]
+    assert cli.main(words) == 2 and "--out DIR" in capsys.readouterr().err
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["ward/0.png", "ward/1.png"]
+    assert all(set(row) == {"id", "hypothesis"} for row in rows)
+    alone = generate_for_files(run, [pictures / "ward" / "1.png"], greedy=True)
+    assert rows[1]["hypothesis"] == alone[0]
+    assert cli.main([*words, str(pictures / "ward" / "1.png"), "--out", str(tmp_path / "x")]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert cli.main([*words[:-1], str(phantom_dir), "--out", str(tmp_path / "x")]) == 2
+    assert "name it with --data" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 def test_a_run_and_its_base_weights_are_all_that_generating_needs(tmp_path, config, phantom_dir):
