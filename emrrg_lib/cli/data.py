@@ -180,6 +180,7 @@ def _add_rehearse(kinds) -> None:
     add_path(command, "--reports", text, "PATH", required=True)
     add_out(command, None, "folder to write; called again, it goes on", "--to")
     add_number(command, "--size", "side in pixels", 224, low=32)
+    add_number(command, "--limit", "only the first N studies of each split")
     add_number(command, "--workers", "processes that draw", 2, high=1024)
     add_seed(command)
 
@@ -190,7 +191,13 @@ def rehearse(options: Namespace) -> int:
     from emrrg_lib.phantom.rehearse import rehearse_iu_xray
 
     done = rehearse_iu_xray(
-        options.annotation, options.reports, options.out, options.size, options.seed, options.workers
+        options.annotation,
+        options.reports,
+        options.out,
+        options.size,
+        options.seed,
+        options.workers,
+        options.limit,
     )
     print(f"{options.out}: {read_dataset(options.out).caption}")
     drawn = ", ".join(f"{kind} {count}" for kind, count in done["drawn"].items())

@@ -26,10 +26,17 @@ def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
     command = add_command(
-        subparsers, "export", export, "emrrg export --run runs/demo --out encoder.safetensors"
+        subparsers,
+        "export",
+        export,
+        "emrrg export --run runs/demo --out encoder.safetensors",
+        "emrrg export --run runs/demo --hub-folder upload",
+        writes="out",
     )
     add_run(command)
-    add_path(command, "--out", ".safetensors or .pth", "FILE", required=True)
+    forms = command.add_mutually_exclusive_group(required=True)
+    add_path(forms, "--out", "the encoder: .safetensors or .pth", "FILE")
+    add_path(forms, "--hub-folder", "trained tensors, configuration and card; nothing is uploaded")
     for name, function in (("info", info), ("ledger", ledger)):
         command = add_command(
             subparsers,
@@ -96,9 +103,13 @@ def generate(options: Namespace) -> int:
 
 
 def export(options: Namespace) -> int:
-    """Write a run's encoder, Partial LoRA merged in, as one plain file."""
+    """Write a run's encoder, Partial LoRA merged in, as one plain file; or a folder for a model hub."""
+    from emrrg_lib.run.card import export_hub_folder
     from emrrg_lib.run.inference import export_encoder
 
+    if options.hub_folder:
+        print(f"Wrote {export_hub_folder(run_folder(options.run), options.hub_folder)}; nothing is uploaded")
+        return 0
     print(f"Wrote {export_encoder(run_folder(options.run), options.out)}")
     return 0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from emrrg_lib.config import ENCODERS
-from emrrg_lib.files import InputError, close_name
+from emrrg_lib.files import InputError, close_name, first_line
 from emrrg_lib.settings import MOST
 
 
@@ -96,7 +97,7 @@ def add_number(
 
 
 def add_path(
-    command: argparse.ArgumentParser, name: str, text: str, metavar: str = "DIR", **more: Any
+    command: argparse._ActionsContainer, name: str, text: str, metavar: str = "DIR", **more: Any
 ) -> None:
     """An option for a file or folder; with a default it is added to the help."""
     note = " (default: %(default)s)" if more.get("default") else ""
@@ -125,7 +126,7 @@ def add_run(command: argparse.ArgumentParser, required: bool = True) -> None:
     add_path(command, "--run", "run folder, such as runs/demo", required=required)
 
 
-def add_preset(command: argparse.ArgumentParser, text: str = "preset of config.py") -> None:
+def add_preset(command: argparse._ActionsContainer, text: str = "preset of config.py") -> None:
     """`--preset`."""
     command.add_argument("--preset", default="tiny", help=f"{text} (default: tiny)")
 
@@ -162,7 +163,9 @@ def refuse_taken(out: Path, resume: bool) -> None:
 
 def add_system(command: argparse.ArgumentParser) -> None:
     """The options that choose a system: preset, policy, encoder size and weights, LLM, released settings."""
-    add_preset(command)
+    whole = command.add_mutually_exclusive_group()
+    add_preset(whole)
+    add_path(whole, "--config", "a run's config.json, or the same as YAML; in place of a preset", "FILE")
     command.add_argument(
         "--policy",
         metavar="NAME",
@@ -178,6 +181,40 @@ def add_system(command: argparse.ArgumentParser) -> None:
     )
 
 
+def config_file(path: Path):
+    """The EMRRGConfig of a JSON or YAML file; prints on stderr where it differs from its preset.
+
+    Raises:
+        InputError: no such file, no JSON or YAML object, or a setting that does not exist.
+    """
+    import yaml
+
+    from emrrg_lib.config import EMRRGConfig
+    from emrrg_lib.presets import PRESETS
+    from emrrg_lib.settings import differences, from_dict, to_dict
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}; give JSON or YAML") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings: give an object such as that of a run's config.json")
+    base = PRESETS.get(str(values.get("preset", "tiny")))
+    values = merged(to_dict(base), values) if base else values
+    config = from_dict(values, EMRRGConfig, str(path))
+    lines = differences(to_dict(base), to_dict(config)) if base else []
+    what = "\n  ".join(lines) or "nothing"
+    print(f"{path}, other than preset '{config.preset}':\n  {what}", file=sys.stderr)
+    return config
+
+
+def merged(base: dict, values: dict) -> dict:
+    """`base` with `values`, object by object: what a file leaves out stays."""
+    objects = (key for key, value in values.items() if isinstance(value, dict))
+    deeper = [key for key in objects if isinstance(base.get(key), dict)]
+    return base | values | {key: merged(base[key], values[key]) for key in deeper}
+
+
 def chosen_system(options: argparse.Namespace):
     """The EMRRGConfig that the options of `add_system` ask for."""
     from dataclasses import replace
@@ -185,7 +222,7 @@ def chosen_system(options: argparse.Namespace):
     from emrrg_lib.presets import large_encoder, preset, released_code
     from emrrg_lib.tuning.policy import apply_policy
 
-    config = preset(options.preset)
+    config = config_file(options.config) if options.config else preset(options.preset)
     if options.encoder and (config.encoder.kind, config.encoder.patch_size) != ("mamba", 16):
         raise InputError(
             f"preset '{config.preset}' has another kind of encoder; --encoder goes with the paper "

@@ -43,12 +43,20 @@ def register(subparsers) -> None:
         train,
         "emrrg train --data phantom --out runs/mine",
         "emrrg train --data phantom --out runs/mine --resume",
+        "emrrg train --config runs/mine/config.json --data phantom --out runs/again --report-to tensorboard",
         "torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine",
     )
     add_system(command)
     add_path(command, "--data", "annotation.json + images/", required=True)
     add_values(command, "settings of config.py, such as train.batch_size=4 train.accumulation=2")
     add_out(command, None, "run folder to write")
+    command.add_argument(
+        "--report-to",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the Trainer's loggers, as tensorboard",
+    )
     add_resume(command)
     _add_pretrain(subparsers)
     _add_ablate(subparsers)
@@ -70,7 +78,7 @@ def train(options: Namespace) -> int:
 
     config = with_values(chosen_system(options), options.values)
     refuse_taken(options.out, options.resume)
-    run = run_finetune(config, options.data, options.out, options.resume)
+    run = run_finetune(config, options.data, options.out, options.resume, report_to=options.report_to)
     print(f"Wrote {run}; next: emrrg evaluate --run {run}")
     return 0
 

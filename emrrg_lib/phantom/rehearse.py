@@ -10,6 +10,7 @@ accuracy: the indexers tagged what a report mentions as present or likely, and h
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.archives import escapes
 from emrrg_lib.data.iu_xray import openi_reports
 from emrrg_lib.data.prepare import Manifest, file_record
-from emrrg_lib.data.study import Study
+from emrrg_lib.data.study import SPLITS, Study
 from emrrg_lib.files import InputError, atomic_path, end_with_parent, sha256, write_json
 from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings, require_size
@@ -178,6 +179,7 @@ def rehearse_iu_xray(
     size: int = 224,
     seed: int = 0,
     workers: int = 2,
+    limit: int | None = None,
 ) -> dict:
     """Writes the annotation's data set with drawn images; called again, it goes on where it stopped.
 
@@ -191,6 +193,7 @@ def rehearse_iu_xray(
         size: Pixels a side.
         seed: Seed of patients, noise and whatever a term leaves open.
         workers: Processes; the images do not depend on it.
+        limit: Only the first so many studies of each split.
 
     Returns:
         {"studies", "drawn": {kind: findings}, "not_drawn": {MeSH term: times}}.
@@ -200,12 +203,15 @@ def rehearse_iu_xray(
     """
     require_size(size)
     annotation, folder = Path(annotation), Path(folder)
-    studies = load_annotation(annotation, check_images=False)
+    studies = [
+        study for split in SPLITS for study in load_annotation(annotation, split, check_images=False)[:limit]
+    ]
     plans = _plan(studies, annotation, reports)
     drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()
     not_drawn = Counter(term for _, left_out in plans.values() for term in left_out).most_common()
     summary = {"studies": len(studies), "drawn": dict(drawn), "not_drawn": dict(not_drawn)}
     settings = {"size": size, "seed": seed, "annotation": sha256(annotation)}
+    settings |= {"limit": limit} if limit else {}
     settings = {"command": "emrrg data rehearse iu-xray", **settings}
     manifest = Manifest(folder, settings)
     what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
@@ -217,8 +223,12 @@ def rehearse_iu_xray(
         if not all(map(manifest.has, names)):
             tasks.append((index, plans[study.id][0], names))
     _draw_all(tasks, manifest, seed, size, workers)
-    with atomic_path(folder / "annotation.json") as temporary:
-        shutil.copyfile(annotation, temporary)
+    if limit:
+        whole = json.loads(annotation.read_text(encoding="utf-8"))
+        write_json(folder / "annotation.json", {split: whole[split][:limit] for split in SPLITS})
+    else:
+        with atomic_path(folder / "annotation.json") as temporary:
+            shutil.copyfile(annotation, temporary)
     manifest.finish()
     return summary
 

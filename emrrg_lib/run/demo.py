@@ -17,6 +17,7 @@ from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import preset
+from emrrg_lib.run.card import write_card
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune
@@ -59,7 +60,7 @@ def run_demo(
 
 
 def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
-    """Writes predictions (where there are none yet), metrics.json and report.html of a trained run.
+    """Writes predictions (where there are none yet), metrics.json, report.html and the card of a trained run.
 
     `references` and `labeler` are those of `evaluate_run`.
 
@@ -74,6 +75,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
     if state.is_main_process:
         evaluate_run(run, references, labeler)
         write_run_page(run)
+        write_card(run)
     state.wait_for_everyone()
     return run / "report.html"
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
 
 from emrrg_lib.config import Schedule
@@ -61,7 +62,7 @@ class Budget(Settings):
         del values["save_steps"]
         return values | {"batch_size": self.batch_size * processes().num_processes}
 
-    def arguments(self, out: Path, bf16: bool) -> TrainingArguments:
+    def arguments(self, out: Path, bf16: bool, report_to: Sequence[str] = ()) -> TrainingArguments:
         """The same for the Trainer, which writes to `out`."""
         return TrainingArguments(
             output_dir=str(out),
@@ -75,11 +76,21 @@ class Budget(Settings):
             seed=self.seed,
             logging_steps=max(1, min(50, self.steps // 20)),
             save_steps=self.save_steps,
-            report_to=[],
+            report_to=list(report_to),
             remove_unused_columns=False,
             bf16=bf16,
             use_cpu=not torch.cuda.is_available(),
             disable_tqdm=in_notebook(),
+        )
+
+
+def require_loggers(names: Sequence[str]) -> None:
+    """Raises InputError for a logger of the Trainer that is unknown or not installed."""
+    installed = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in installed]:
+        raise InputError(
+            f"cannot report to '{missing[0]}': it is not installed here or not known to the Trainer; "
+            f"there are: {', '.join(installed) or 'none; try `pip install tensorboard`'}"
         )
 
 
@@ -240,6 +251,7 @@ def fit(
     data: str = "",
     callbacks: Sequence[TrainerCallback] = (),
     bf16: bool = False,
+    report_to: Sequence[str] = (),
     **budget: Any,
 ) -> KitTrainer:
     """Trains with checkpoints and `loss.csv` in `out`; returns the trainer.
@@ -250,6 +262,7 @@ def fit(
         resume: go on from the newest whole checkpoint in `out`, if there is one.
         names: of the studies, for messages. data: their `data_digest`; a resumed run must have the same.
         bf16: the forward pass in bfloat16 where autocast allows it; weights stay float32.
+        report_to: the Trainer's loggers, such as tensorboard or wandb.
         budget: fields of `Budget`; `steps`, `batch_size` and `learning_rate` are needed.
 
     Raises:
@@ -261,7 +274,7 @@ def fit(
     plan = Budget(**budget)
     trainer = KitTrainer(
         model=model,
-        args=plan.arguments(out, bf16),
+        args=plan.arguments(out, bf16, report_to),
         train_dataset=dataset,
         data_collator=collate,
         budget=plan,

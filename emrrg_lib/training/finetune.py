@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record,
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import per_process, random_streams
 from emrrg_lib.training.checkpoints import refuse_changes, studies_digest
-from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.engine import fit, loss_history, require_loggers
 from emrrg_lib.tuning.policy import learning_rate_groups
 
 ENCODE_BATCH = 16
@@ -129,6 +129,7 @@ def run_finetune(
     out: Path,
     resume: bool = False,
     score: Callable[[EMRRG, StudySet], float] = validation_score,
+    report_to: Sequence[str] = (),
 ) -> Path:
     """Trains on the `train` split of `data_dir` and writes the run folder `out`.
 
@@ -136,6 +137,7 @@ def run_finetune(
 
     Args:
         score: of a model on the validation split; the weights with the highest one are kept.
+        report_to: loggers of the Trainer beside loss.csv, such as tensorboard.
 
     Raises:
         InputError: data that cannot be read, weights that are missing, a resume with another
@@ -143,6 +145,7 @@ def run_finetune(
     """
     started, settings, state = time.time(), config.train, processes()
     check_choices(config)
+    require_loggers(report_to)
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
     require_weights(config)  # the cheap checks come first: images are decoded once all else is there
@@ -158,7 +161,7 @@ def run_finetune(
     state.wait_for_everyone()
     keep = KeepBest(model, out, resume, lambda: score(model, validation))
     data = studies_digest([*train.studies, *validation.studies])
-    history = _fit_parts(model, train, data, keep, resume)
+    history = _fit_parts(model, train, data, keep, resume, report_to)
     if state.is_main_process:
         write_trained(out, model, "last.safetensors")
         facts = {"seed": settings.seed, "config": to_dict(config)}
@@ -177,7 +180,7 @@ def _begin(out: Path, config: EMRRGConfig, resume: bool) -> None:
 
 
 def _fit_parts(
-    model: EMRRG, train: StudySet, data: str, keep: KeepBest, resume: bool
+    model: EMRRG, train: StudySet, data: str, keep: KeepBest, resume: bool, report_to: Sequence[str]
 ) -> list[dict[str, float]]:
     """Trains the warm and the joint part, `data` being the digest of both splits; their loss curve."""
     settings, history = model.settings.train, []
@@ -211,6 +214,7 @@ def _fit_parts(
             resume=resume,
             names=[study.id for study in train.studies],
             data=data,
+            report_to=report_to,
             callbacks=[keep],
             groups=partial(
                 learning_rate_groups,

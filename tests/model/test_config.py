@@ -6,6 +6,7 @@ import typing
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from emrrg_lib import cli
 from emrrg_lib.config import (
@@ -19,7 +20,7 @@ from emrrg_lib.config import (
     with_values,
 )
 from emrrg_lib.data.cleaning import RULES
-from emrrg_lib.files import InputError
+from emrrg_lib.files import TINY_DIR, InputError
 from emrrg_lib.presets import PRESETS, preset, released_code
 from emrrg_lib.settings import from_dict, to_dict
 from emrrg_lib.training.ablation_rows import recipe
@@ -330,3 +331,44 @@ def test_the_papers_own_values_stay(name):
     assert (config.train.epochs, config.train.batch_size) == ((30, 20) if iu else (6, 18))
     assert (config.partial_lora.r, config.encoder.image_size) == (32, 192)
     assert config.llm.name == ("qwen1.5-1.8b" if iu else "llama2-7b")
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_file_takes_the_place_of_a_preset_and_its_differences_are_printed(form, tmp_path, capsys):
+    values = {"preset": "tiny", "train": {"learning_rate": 0.001}, "llm": {"hybrid_layers": [0, 2]}}
+    path = tmp_path / f"mine.{form}"
+    path.write_text(json.dumps(values) if form == "json" else yaml.safe_dump(values))
+    assert cli.main(["info", "--config", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert "hybrid layers [0, 2]" in printed.out and "128" in printed.out  # the rest is the preset's
+    assert "train.learning_rate: 0.003 -> 0.001" in printed.err
+    assert "llm.hybrid_layers: (0, 1, 2, 3) -> (0, 2)" in printed.err
+
+
+def test_a_runs_own_configuration_is_its_preset_again(tmp_path, capsys):
+    assert cli.main(["info", "--config", str(TINY_DIR / "run" / "config.json")]) == 0
+    assert "other than preset 'tiny':" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[1, 2]", "holds no settings"),
+        ("a: [", "cannot read"),
+        ('{"train": {"steps": -1}}', "train.steps must be at least 0"),
+        ('{"trian": {}}', "did you mean 'train'?"),
+        ('{"preset": ["tiny"]}', "preset must be str"),
+        ("!!python/object/apply:os.system ['true']", "cannot read"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_one_sentence(text, said, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert cli.main(["info", "--config", str(tmp_path / "mine.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_a_preset_and_a_file_together_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["info", "--preset", "iu-xray", "--config", "x.json"])
+    assert stop.value.code == 2 and "not allowed with" in capsys.readouterr().err

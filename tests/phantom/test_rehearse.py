@@ -147,6 +147,17 @@ def test_rehearsal_goes_on_and_is_the_same_with_more_workers(tmp_path, annotatio
         assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
 
 
+def test_a_limit_takes_the_first_studies_of_each_split(tmp_path, annotation, reports):
+    whole = json.loads(annotation.read_text())
+    rehearse_iu_xray(annotation, reports, tmp_path / "few", size=32, workers=1, limit=1)
+    few = json.loads((tmp_path / "few" / "annotation.json").read_text())
+    assert {split: rows for split, rows in few.items() if rows} == {
+        split: rows[:1] for split, rows in whole.items() if rows
+    }
+    with pytest.raises(InputError):  # the folder was begun with a limit
+        rehearse_iu_xray(annotation, reports, tmp_path / "few", size=32, workers=1)
+
+
 def test_bad_input_is_one_sentence(tmp_path, annotation, reports, capsys):
     words = ["data", "rehearse", "iu-xray", "--annotation", str(annotation), "--to", str(tmp_path / "out")]
     assert main([*words, "--reports", str(tmp_path / "none.tgz")]) == 2

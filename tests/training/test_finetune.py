@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_runs import on_disk
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from emrrg_lib import cli
 from emrrg_lib.config import TrainConfig, with_values
@@ -220,6 +222,25 @@ def test_run_writes_a_report_for_image_files_and_refuses_others(tmp_path, config
         generate_for_files(run, [tmp_path / "text.png"])
     with pytest.raises(InputError, match="config.json"):
         generate_for_files(tmp_path / "nowhere", study.images)
+
+
+def test_the_trainers_loggers_are_asked_and_an_unknown_one_is_refused(
+    tmp_path, config, phantom_dir, monkeypatch
+):
+    with pytest.raises(InputError, match="cannot report to 'nosuch'"):
+        run_finetune(config, phantom_dir, tmp_path / "none", report_to=["nosuch"])
+    assert not (tmp_path / "none").exists()
+    logged = []
+
+    class Logger(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logged.append(logs)
+
+    name = "emrrg_lib.training.engine.get_available_reporting_integrations"
+    monkeypatch.setattr(name, lambda: ["tensorboard"])
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Logger)
+    run_finetune(config, phantom_dir, tmp_path / "run", report_to=["tensorboard"])
+    assert any("loss" in entry for entry in logged)
 
 
 def test_every_image_of_a_folder_gets_a_report(tmp_path, config, phantom_dir, capsys):
