@@ -15,7 +15,9 @@ def check_choices(config: EMRRGConfig, llm: PreTrainedConfig | None = None) -> N
     Args:
         llm: the language model's architecture; None looks for it by its name, without its weights.
     """
-    if not config.llm.hybrid_layers and config.llm.visual_in_prompt == "none":
+    if config.llm.from_scratch and (config.llm.hybrid_layers or config.llm.tuning == "lora"):
+        raise InputError(f"'{config.llm.name}' trains whole: leave out hybrid_layers and the LLM's LoRA")
+    if not config.llm.takes_visual_states and config.llm.visual_in_prompt == "none":
         raise InputError("the image cannot reach the LLM: choose hybrid_layers, or visual_in_prompt all")
     lora, width = config.encoder_tuning == "lora", config.encoder.embed_dim
     if config.encoder.kind == "hf" and lora:

@@ -19,6 +19,7 @@ GateInput = Literal["S", "H"]  # S: self-attention output (released); H: normali
 # Eq. 2 | Eq. 2 without α | α alone | X' is added without a gate
 Gate = Literal["dynamic+warm-up", "dynamic", "static", "none"]
 EncoderTuning = Literal["lora", "full", "frozen"]  # lora: Partial LoRA
+DECODERS = ("transformer", "r2gen")  # in place of an LLM, language/classic.py
 KVInit = Literal["new", "copied"]  # W_k, W_v of the cross-attention: random, or the layer's own
 Pixels = Annotated[int, 1, 2048, "all (image_size / patch_size)² tokens of an image are in memory at once"]
 Size = Annotated[int, 1, 16_384, "no encoder is that large"]
@@ -77,6 +78,16 @@ class LLMConfig(Settings):
     visual_in_prompt: Literal["none", "pooled", "all"] = "none"  # pooled: means of 2 × 2 patches
     tuning: Literal["frozen", "lora"] = "frozen"  # lora: peft, on q_proj and v_proj
     lora_r: Rank = 16  # NOTES F: r = 16 on q and v of Llama-2
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is a decoder of `language/classic.py`, which trains whole and attends to the image."""
+        return self.name.removesuffix("-tiny") in DECODERS
+
+    @property
+    def takes_visual_states(self) -> bool:
+        """Whether its layers attend to the visual states: hybrid layers, or a decoder from scratch."""
+        return bool(self.hybrid_layers) or self.from_scratch
 
     @property
     def image_in_prompt(self) -> bool:

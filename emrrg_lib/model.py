@@ -64,7 +64,7 @@ class EMRRG(nn.Module):
         if config.data.views == "concat":
             self.view_embedding = nn.Embedding(config.data.max_views, hidden)
             nn.init.normal_(self.view_embedding.weight, std=0.02)
-        self.llm: Any = without_dropout(llm)
+        self.llm: Any = llm if config.llm.from_scratch else without_dropout(llm)
         if config.llm.hybrid_layers:
             install_hybrid_layers(
                 self.llm, config.llm.hybrid_layers, config.llm.gate_input, config.llm.kv_init, config.llm.gate
@@ -207,7 +207,7 @@ class EMRRG(nn.Module):
             input_ids, attention_mask: (B, n), beginning with the prompt. states, mask: see `encode`.
 
         Returns:
-            inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, with hybrid layers,
+            inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, where layers attend to the image,
             visual_states, visual_mask, text_mask; the P visual tokens follow <Img> (NOTES G).
         """
         embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
@@ -218,7 +218,7 @@ class EMRRG(nn.Module):
             "inputs_embeds": torch.cat([embeds[:, :slot], shown, embeds[:, slot:]], dim=1),
             "attention_mask": torch.cat([text_mask[:, :slot], shown_mask, text_mask[:, slot:]], dim=1).long(),
         }
-        if self.settings.llm.hybrid_layers:
+        if self.settings.llm.takes_visual_states:
             off = torch.zeros_like(shown_mask)
             inputs |= {
                 "visual_states": states,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from emrrg_lib.config import ENCODERS
+from emrrg_lib.config import DECODERS, ENCODERS, LLMConfig
 from emrrg_lib.files import InputError, close_name, first_line
 from emrrg_lib.settings import MOST
 
@@ -175,7 +175,11 @@ def add_system(command: argparse.ArgumentParser) -> None:
     sizes = [name for name in ENCODERS if name != "tiny"]
     command.add_argument("--encoder", choices=sizes, help="size of a paper preset's encoder")
     command.add_argument("--encoder-weights", metavar="FILE", help="checkpoint of the encoder")
-    command.add_argument("--llm", metavar="NAME", help="a named LLM, a hub id, a folder or a .gguf file")
+    words = command.add_mutually_exclusive_group()
+    words.add_argument("--llm", metavar="NAME", help="a named LLM, a hub id, a folder or a .gguf file")
+    words.add_argument(
+        "--decoder", choices=DECODERS, help="in place of an LLM: a decoder that trains from scratch"
+    )
     command.add_argument(
         "--released-code", action="store_true", help="the released code's settings in place of the paper's"
     )
@@ -238,4 +242,7 @@ def chosen_system(options: argparse.Namespace):
         config = replace(config, encoder_weights=options.encoder_weights)
     if options.llm:
         config = replace(config, llm=replace(config.llm, name=options.llm))
+    if options.decoder:
+        size = "" if config.encoder.patch_size == 16 else "-tiny"
+        config = replace(config, llm=LLMConfig(name=options.decoder + size, hybrid_layers=()))
     return config

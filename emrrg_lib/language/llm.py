@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from emrrg_lib.files import InputError, atomic_path, cache_folder, first_line
+from emrrg_lib.language.classic import ClassicConfig
 from emrrg_lib.language.named import NAMED, TINY
 from emrrg_lib.language.prompt import text_ids
 
@@ -37,6 +38,8 @@ def load_llm(
     name: str, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Loads a causal LM and its tokenizer, in eval mode; code from the hub is never run.
+
+    A decoder of `language/classic.py` gets random weights, in float32.
 
     Args:
         name: an entry of `NAMED`, a folder in the Hugging Face layout, a hub id, or a `.gguf` file, which
@@ -48,7 +51,10 @@ def load_llm(
             where to put it; or its tokenizer has no end symbol.
     """
     with _explained(name):
-        llm, tokenizer = _read_llm(_find(name), dtype)
+        if name in NAMED and NAMED[name].kind == ClassicConfig.model_type:  # has a tokenizer, no weights
+            llm, tokenizer = build_llm(name), AutoTokenizer.from_pretrained(NAMED[name].source)
+        else:
+            llm, tokenizer = _read_llm(_find(name), dtype)
     prepare_tokenizer(tokenizer)
     # some models bring sampling and penalties, but the config alone chooses how reports are written
     llm.generation_config = GenerationConfig(

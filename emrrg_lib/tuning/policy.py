@@ -48,7 +48,10 @@ PARTS = {
     "projector, view embedding": Part(
         "§3.4", r"^(projector|view_embedding)", "(B, M + 1, d) → (B, V(M + 1), D)"
     ),
-    "LLM": Part("§3.4", r"^llm\.(?!.*(cross_attention|lora_))", "(B, n) → (B, n, vocabulary)", "never"),
+    "LLM": Part(
+        "§3.4", r"^llm\.(?!.*(cross_attention|lora_)|classic\.)", "(B, n) → (B, n, vocabulary)", "never"
+    ),
+    "decoder from scratch": Part("Table 1, R2Gen", r"^llm\.classic\.", "(B, n) → (B, n, vocabulary)"),
     "LoRA of the LLM": Part("Table 5, 6", r"^llm\..*lora_[AB]", "q_proj and v_proj, rank r"),
     "cross-attention W_k, W_v": Part(
         "§3.4, Eq. 1", r"cross_attention\.[kv]_proj", "(B, n, D), (B, V(M + 1), D)"
