@@ -185,18 +185,21 @@ def _example(
         labels=first.get("labels") or label_report(first["reference"]),
         trace=Trace.load(trace) if trace.is_file() else None,
         layer=layer,
-        masks=_masks(study, size),
+        masks=finding_masks(study, size),
     )
 
 
-def _masks(study: Study, size: int) -> dict[str, np.ndarray]:
-    """Observation → (view, size, size) bool, the union of its findings' masks."""
+def finding_masks(study: Any, size: int) -> dict[str, np.ndarray]:
+    """Observation → (view, H, W) bool, the union of its findings' masks; those in files at size × size."""
     masks: dict[str, np.ndarray] = {}
-    for finding in study.findings or ():
-        if finding.get("label") and any(finding["masks"]):
-            drawn = [
-                np.zeros((size, size), bool) if path is None else load_mask(path, size)
-                for path in finding["masks"]
-            ]
-            masks[finding["label"]] = masks.get(finding["label"], False) | np.stack(drawn)
+    for finding in getattr(study, "findings", None) or ():
+        given = finding["masks"]
+        if isinstance(given, np.ndarray):
+            drawn = given
+        else:
+            drawn = np.stack(
+                [np.zeros((size, size), bool) if path is None else load_mask(path, size) for path in given]
+            )
+        if finding.get("label") and drawn.any():
+            masks[finding["label"]] = masks.get(finding["label"], False) | drawn
     return masks

@@ -91,10 +91,10 @@ def figure_picture(figure: Picture) -> dict[str, Any]:
     return {"source": source, "width": int(figure.get_figwidth() * 100), "alt": figure.alt}
 
 
-def xray_picture(image: np.ndarray, name: str, alt: str) -> dict[str, Any]:
-    """An X-ray for an inline <svg>; other pictures of the page reuse it by its name."""
+def xray_picture(image: np.ndarray, name: str, alt: str, most: int = LARGEST_SIDE) -> dict[str, Any]:
+    """An X-ray of at most `most` pixels a side for a page; its other pictures reuse it by its name."""
     grey = grey_image(image)
-    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
+    scale = min(1.0, most / max(grey.shape))
     width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
     grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS))
     return {"name": name, "source": _uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
