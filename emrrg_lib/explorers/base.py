@@ -21,12 +21,13 @@ from emrrg_lib.interpret.style import HEAT_STOPS, Picture
 MOST_BYTES = 2_000_000  # of the arrays of one explorer, as JSON
 XRAY_SIDE = 448  # pixels of an X-ray in a view
 _HERE = Path(__file__).parent
-MODULE = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("view.js", "kinds.js"))
+_PARTS = ("view.js", "words_gate.js", "scan_lora.js")  # of one ES module
+MODULE = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _PARTS)
 STYLE = (_HERE / "view.css").read_text(encoding="utf-8")
 
 
 class View(anywidget.AnyWidget):
-    """The live view; `view.js` and `kinds.js` draw it.
+    """The live view, which the JavaScript files of this folder draw.
 
     Attributes:
         data: the arrays of the explorer. request: what the view asks of the kernel, with its `number`.
@@ -57,7 +58,7 @@ class Explorer(ABC):
     """One explorer.
 
     Attributes:
-        title, explains: its head. kind: the function of `kinds.js` that draws it.
+        title, explains: its head. kind: the function of the ES module that draws it.
     """
 
     title: str

@@ -49,7 +49,7 @@ class GateExplorer(Explorer):
         return self._written[layer, scale]
 
     def reply(self, layer: int, scale: int) -> dict[str, Any]:
-        """The report of one choice: words [text, start, stop, new?], old words that are gone, gates, heads."""
+        """The report of one choice: words [text, start, stop, new?], old words gone, gates, heads."""
         trace = self.written(layer, scale)
         new, gone = changed_words(self.trace, trace), changed_words(trace, self.trace)
         return {

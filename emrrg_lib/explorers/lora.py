@@ -81,6 +81,7 @@ class LoraExplorer(Explorer):
             "targets": [self._target(target) for target in self.targets],
             "ranks": self.ranks,
             "loss": self._loss_rows(),
+            "matters": MATTERS,
             "verdict": self.verdict(),
         }
 
@@ -113,7 +114,7 @@ class LoraExplorer(Explorer):
             change = np.asarray(losses) - base
             half = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else 0.0
             ends = rounded(np.array([change.mean(), change.mean() - half, change.mean() + half]))
-            rows.append({"name": name, "loss": rounded(np.mean(losses)), "change": ends})
+            rows.append({"name": name, "loss": float(np.mean(losses)), "change": ends})
         return rows
 
     def verdict(self) -> str:
@@ -126,8 +127,8 @@ class LoraExplorer(Explorer):
         told += f" (95 % interval {low:+.4f} to {high:+.4f}, {studies} studies). "
         if abs(change) < MATTERS or low <= 0 <= high:
             return told + (
-                "So they do nothing here: the encoder had seen such images before. Adapters matter where "
-                "the images change; notebook 03 tunes them on such images."
+                "So they do nothing here. Adapters matter where the images differ from those that the "
+                "encoder has seen; notebook 03 tunes them on such images."
             )
         return told + ("So they matter here." if change > 0 else "So they do harm here.")
 

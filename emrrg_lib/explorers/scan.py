@@ -46,7 +46,7 @@ class ScanExplorer(Explorer):
     title = "Four scans over one image"
     explains = (
         "Left: the path of one scan; the warmer a patch, the more of it the state still holds. Right: how "
-        "the block's output changes without this direction. Below: how the state responds at each step."
+        "the block's output changes without this direction. The curve: how the state responds at each step."
     )
     kind = "scan"
 

@@ -1,4 +1,4 @@
-// The parts of every explorer. view.js and kinds.js are two halves of one ES module; nothing is fetched.
+// The parts of every explorer. The JavaScript files of this folder, one after the other, are one ES module.
 
 const SVG = new Set(["svg", "path", "rect", "circle", "line", "title"]);
 
@@ -114,7 +114,7 @@ const twice = (path) => ["under", "line"].map((kind) => h("path", { class: kind,
 // The colour scale with words for its ends.
 const scaleBar = (stops) => {
   const low = h("span"), high = h("span");
-  const node = h("div", { class: "scale" }, low, h("i", { style: `background: linear-gradient(to right, ${stops.join(", ")})` }), high);
+  const node = h("div", { class: "scale" }, low, h("i", { style: `background-image: linear-gradient(to right, ${stops.join(", ")})` }), high);
   const set = (from, to) => ([low.textContent, high.textContent] = [from, to]);
   return { node, set };
 };
@@ -142,5 +142,5 @@ const frame = (data) => {
     tell(text);
     told.classList.add("failed");
   };
-  return { root, controls, body, tell, fail };
+  return { root, controls, body, told, tell, fail };
 };

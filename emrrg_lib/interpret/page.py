@@ -27,6 +27,7 @@ from emrrg_lib.interpret.page_example import (
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
 from emrrg_lib.run_folder import (
     TRAINED_RECORD,
+    explorer_file,
     read_config,
     read_json,
     read_metrics,
@@ -173,7 +174,7 @@ def _example(
     study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
-    first, trace = rows[0][1], trace_file(run, study.id)
+    first, trace, explorer = rows[0][1], trace_file(run, study.id), explorer_file(run, study.id)
     return Example(
         id=study.id,
         images=[read_view(path, size) for path in study.images],
@@ -186,6 +187,7 @@ def _example(
         trace=Trace.load(trace) if trace.is_file() else None,
         layer=layer,
         masks=finding_masks(study, size),
+        explorer=explorer.relative_to(run).as_posix() if explorer.is_file() else "",
     )
 
 

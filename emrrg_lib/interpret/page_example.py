@@ -61,6 +61,7 @@ class Example:
         trace: the record of the first system's report, for its gate strip and the maps of three words.
         layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
         masks: observation → (view, H, W) bool, its true place, drawn where a sentence affirms the finding.
+        explorer: link to the page of its explorers.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Example:
     trace: Trace | None = None
     layer: int | None = None
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    explorer: str = ""
 
 
 def render(template: str, *folders: Path, **values: Any) -> str:
@@ -180,6 +182,7 @@ def example_card(index: int, example: Example) -> dict[str, Any]:
         "systems": systems,
         "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
         "overlays": overlays,
+        "explorer": example.explorer,
         "outlined": any(overlay["outlined"] for overlay in overlays),
     }
 

@@ -120,7 +120,7 @@ def scan_of(model: EMRRG, batch: tuple[Tensor, Tensor], image: np.ndarray) -> Sc
 
 @torch.no_grad()
 def scan_arrays(mixer: MambaMixer, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Memory (G, L, L), see `scan_memory`, and the output of each direction (G, L, d) for tokens (1, L, d)."""
+    """Memory (G, L, L), see `scan_memory`, and each direction's output (G, L, d), of tokens (1, L, d)."""
     _, features = mixer(tokens, return_features=True)
     memory, outputs = [], []
     for number, suffix in enumerate(mixer.suffixes):
