@@ -50,7 +50,7 @@ kinds.scan = (data, { controls, body, told: sentence, tell }) => {
     legend.textContent = `Step 1 to ${length}, 0 to 100 %. Line: share of the old that is kept. Bars: ${at.scale ? `size of what the token brings, up to ${short(tall)}` : "share of the new token in what is held"}.`;
     walk.set(at.step);
     setStep(at.step, `step ${at.step + 1}`);
-    setPatch(patchOf.get(order()[at.step]) ?? 0, told(at.step));
+    setPatch(patchOf.get(order()[at.step]) ?? 0, `step ${at.step + 1}: ${place(patchOf.get(order()[at.step]))}`);
     tell(told(at.step), chosen);
   };
   const pick = (change, chosen = true) => {

@@ -2,7 +2,8 @@
 
 const SVG = new Set(["svg", "path", "rect", "circle", "line", "title"]);
 
-// A node with attributes; a name that begins with "on" is a listener.
+// A node with attributes; a name that begins with "on" is a listener. Where the focus is, the shortcuts of
+// JupyterLab and Notebook must rest: they would take the arrow keys for the cells.
 const h = (name, given = {}, ...children) => {
   const node = SVG.has(name)
     ? document.createElementNS("http://www.w3.org/2000/svg", name)
@@ -11,6 +12,7 @@ const h = (name, given = {}, ...children) => {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (value !== false && value !== undefined) node.setAttribute(key, value);
   }
+  if (["input", "select", "button"].includes(name)) node.dataset.lmSuppressShortcuts = "true";
   node.append(...children.flat());
   return node;
 };
@@ -36,7 +38,7 @@ const picker = (node, { label, count, columns = 1, find, hover, set }) => {
   let at = 0;
   const many = () => (typeof count === "function" ? count() : count);
   const across = () => (typeof columns === "function" ? columns() : columns);
-  for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 1 }))
+  for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 1, "data-lm-suppress-shortcuts": "true" }))
     node.setAttribute(name, value);
   node.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across(), ArrowDown: across(), Home: -many(), End: many() };
@@ -127,7 +129,7 @@ const heatStops = (heat) => [0, 0.2, 0.4, 0.6, 0.8, 1].map((share) => {
 const frame = (data) => {
   const told = h("p", { class: "told" }), aloud = h("p", { class: "quiet", role: "status", "aria-live": "polite" });
   const controls = h("div", { class: "controls" }), body = h("div", { class: "body" });
-  const root = h("div", { class: "emrrg", "data-lm-suppress-shortcuts": "true" },
+  const root = h("div", { class: "emrrg" },
     h("h2", {}, data.title), h("p", { class: "explains" }, data.explains), controls, body, told, aloud);
   let tallest = 0, width = 0;
   const tell = (text, chosen = true) => {
