@@ -119,14 +119,17 @@ class Still:
         return f"{self.title}. {self.alt}"
 
 
-def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "") -> str:
+def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "", stills: bool = True) -> str:
     """One page of explorers that needs nothing else: no network, no kernel.
+
+    Args:
+        explorers: shown one below the other. title, note: head of the page. stills: fold the still below each.
 
     Raises:
         InputError: the arrays of an explorer are larger than 2 MB.
     """
     data = [explorer.whole(live=False) for explorer in explorers]
-    stills = [Still(explorer)._repr_html_() for explorer in explorers]
+    below = [Still(explorer)._repr_html_() if stills else "" for explorer in explorers]
     page = {"title": title, "note": note, "module": MODULE, "style": STYLE}
     for part in data:
         # the length as Python prints it is nearly that of the JSON
@@ -135,7 +138,7 @@ def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "") -> 
                 f"the page of “{part['title']}” would have {size / 1e6:.1f} MB, more than 2: give it a "
                 "shorter report or fewer matrices"
             )
-    return render("page.html", _HERE, **page, parts=list(zip(data, stills, strict=True)))
+    return render("page.html", _HERE, **page, parts=list(zip(data, below, strict=True)))
 
 
 def packed(values: np.ndarray) -> str:

@@ -25,7 +25,7 @@ kinds.scan = (data, { controls, body, told: sentence, tell }) => {
     let recent = 0;
     for (let source = step - seen + 1; source <= step; source++) recent += keptAt(step, source) * read(source);
     return `${data.names[at.direction]}, step ${step + 1} of ${length}: ${place(patchOf.get(order()[step]))}. The state keeps ${percent(row[2])} of the old; the token makes ` +
-      `${percent(row[1] / row[0])} of what it holds now, the last ${seen} tokens ${percent(recent / row[0])}. Without this direction the block's output changes by ${percent(data.share[at.direction])}.`;
+      `${percent(row[1] / row[0])} of what it holds now, and the last ${seen} tokens make ${percent(recent / row[0])}. Without this direction the block's output changes by ${percent(data.share[at.direction])}.`;
   };
   const draw = (chosen = true) => {
     const peak = Math.max(...data.read[at.direction], 1e-12), values = new Map();

@@ -32,7 +32,7 @@ class WordExplorer(Explorer):
 
     title = "Where words look"
     explains = (
-        "Point at a word: the map shows where it looks. Point at a patch of the X-ray: the darker a "
+        "Point at a word: the map shows where it looks. Point at a patch of the X-ray: the stronger a "
         "word's ground, the more it looks there. A click keeps the choice."
     )
     kind = "words"

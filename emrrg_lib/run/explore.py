@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,7 @@ def explorers_of(model: EMRRG, case: Any, others: Sequence[Any] = ()) -> list[Ex
                 return model.generate(*batch, trace=True)[1][0]
 
         trace = regenerate({})
-        words = [WordExplorer(images, trace, finding_masks(case, XRAY_SIDE))] if trace.words() else []
-        found += [*words, GateExplorer(trace, regenerate)]
+        found += [*_words_of(trace, images, case), GateExplorer(trace, regenerate)]
     if isinstance(encoder, VisionMamba):
         targets = lora_targets(encoder)
         losses = adapter_losses(model, others) if others and isinstance(model.encoder, PeftModel) else None
@@ -101,6 +100,17 @@ def explorers_of(model: EMRRG, case: Any, others: Sequence[Any] = ()) -> list[Ex
     if not found:
         raise InputError("this model has neither hybrid layers nor a Mamba encoder: nothing to explore")
     return found
+
+
+def _words_of(trace: Trace, images: Sequence[np.ndarray], case: Any) -> list[WordExplorer]:
+    """The word explorer of the views that both have, or none for a report without words.
+
+    A trace has a place for a view that the study lacks; a model of `mean` views has one map for all views.
+    """
+    views = min(trace.views, len(images))
+    trace = replace(trace, attention=trace.attention[:, :, :, :views])
+    masks = finding_masks(case, XRAY_SIDE)
+    return [WordExplorer(images[:views], trace, masks)] if trace.words() else []
 
 
 @torch.no_grad()
@@ -271,7 +281,8 @@ def _study_of(run: Path, wanted: str, size: int) -> tuple[Any, Sequence[Any], st
 def write_example_pages(run: Path) -> None:
     """Writes for each example of report.html that has a trace a page of its words and gates.
 
-    A page that is newer than its trace stays: `write_explorers` may have written a whole one.
+    The stills of these pages are in report.html. A page that is newer than its trace stays:
+    `write_explorers` may have written a whole one.
     """
     record = read_json(run / "run.json", TRAINED_RECORD)
     wanted = {row["id"] for row in read_predictions(run)[:EXAMPLES] if trace_file(run, row["id"]).is_file()}
@@ -281,9 +292,7 @@ def write_example_pages(run: Path) -> None:
         if page.is_file() and page.stat().st_mtime >= source.stat().st_mtime:
             continue
         trace = Trace.load(source)
-        views = [read_view(path, XRAY_SIDE) for path in study.images[: trace.views]]
-        if trace.words():
-            words = WordExplorer(views, trace, finding_masks(study, XRAY_SIDE))
-            title = f"Explorers of {study.id}"
-            note = "Scans, Partial LoRA and gates that write anew: `emrrg explore`."
-            write_text(page, explorer_html([words, GateExplorer(trace)], title, note))
+        views = [read_view(path, XRAY_SIDE) for path in chosen_views(study, trace.views)]
+        found = [*_words_of(trace, views, study), GateExplorer(trace)]
+        note = "Scans, Partial LoRA and gates that write anew: `emrrg explore`."
+        write_text(page, explorer_html(found, f"Explorers of {study.id}", note, stills=False))
