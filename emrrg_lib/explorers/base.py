@@ -18,7 +18,7 @@ from emrrg_lib.files import InputError, write_text
 from emrrg_lib.interpret.page_example import figure_picture, render
 from emrrg_lib.interpret.style import HEAT_STOPS, Picture
 
-MOST_BYTES = 2_000_000  # of the arrays of one explorer, as JSON
+MOST_BYTES = 3_000_000  # of the arrays of one explorer, as JSON
 XRAY_SIDE = 448  # pixels of an X-ray in a view
 _HERE = Path(__file__).parent
 _PARTS = ("view.js", "words_gate.js", "scan_lora.js")  # of one ES module
@@ -123,10 +123,10 @@ def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "", sti
     """One page of explorers that needs nothing else: no network, no kernel.
 
     Args:
-        explorers: shown one below the other. title, note: head of the page. stills: fold the still below each.
+        explorers: shown one below the other. title, note: its head. stills: a folded still below each.
 
     Raises:
-        InputError: the arrays of an explorer are larger than 2 MB.
+        InputError: the arrays of an explorer are larger than 3 MB.
     """
     data = [explorer.whole(live=False) for explorer in explorers]
     below = [Still(explorer)._repr_html_() if stills else "" for explorer in explorers]
@@ -135,7 +135,7 @@ def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "", sti
         # the length as Python prints it is nearly that of the JSON
         if (size := len(str(part))) > MOST_BYTES:
             raise InputError(
-                f"the page of “{part['title']}” would have {size / 1e6:.1f} MB, more than 2: give it a "
+                f"the page of “{part['title']}” would have {size / 1e6:.1f} MB, more than 3: give it a "
                 "shorter report or fewer matrices"
             )
     return render("page.html", _HERE, **page, parts=list(zip(data, below, strict=True)))

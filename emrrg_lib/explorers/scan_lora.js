@@ -60,16 +60,21 @@ kinds.scan = (data, { controls, body, told: sentence, tell }) => {
   const play = h("button", { type: "button", onclick: () => play.turn(timer === null) }, "▶ Play");
   play.turn = (on) => {
     clearInterval(timer);
-    timer = on ? setInterval(() => (at.step < length - 1 ? pick({ step: at.step + 1 }, false) : play.turn(false)), 120) : null;
+    timer = on ? setInterval(play.next, 120) : null;
     play.textContent = on ? "⏸ Pause" : "▶ Play";
-    if (on && at.step === length - 1) pick({ step: 0 }, false);
     if (!on) tell(told(at.step));
+  };
+  play.next = () => { // along all four paths, one after the other
+    if (at.step < length - 1) return pick({ step: at.step + 1 }, false);
+    directions.querySelector("select").value = (at.direction + 1) % data.names.length;
+    return pick({ step: 0, direction: (at.direction + 1) % data.names.length }, false);
   };
   const walk = slider("Step", data.orders[0].map((_, step) => `step ${step + 1}`), at.step, (step) => pick({ step }));
   const sizes = [...data.size].sort((a, b) => a - b);
   const middle = `Sizes of the output's tokens: ${short(sizes[sizes.length >> 1])} in the middle, ${short(sizes.at(-1))} at most.`;
+  const directions = choose("Direction", data.names, 0, (direction) => pick({ direction }));
   controls.append(
-    choose("Direction", data.names, 0, (direction) => pick({ direction })),
+    directions,
     choose("Scale", ["each token by itself", "absolute"], 0, (scale) => pick({ scale })), play, walk.node);
   const stepOf = (patch) => order().findIndex((token) => patchOf.get(token) === patch);
   const ofPatch = (patch) => {

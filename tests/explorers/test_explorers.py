@@ -122,7 +122,7 @@ def test_the_still_is_folded_below_the_live_view(kind, monkeypatch):
 
 def test_a_page_above_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "MOST_BYTES", 1000)
-    with pytest.raises(InputError, match="more than 2"):
+    with pytest.raises(InputError, match="more than 3"):
         make("lora").html(tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
