@@ -1,6 +1,6 @@
 // The parts of every explorer. The JavaScript files of this folder, one after the other, are one ES module.
 
-const SVG = new Set(["svg", "path", "rect", "circle", "line", "title"]);
+const SVG = new Set(["svg", "path", "rect", "circle", "line"]), RESTING = "data-lm-suppress-shortcuts";
 
 // A node with attributes; a name that begins with "on" is a listener. Where the focus is, the shortcuts of
 // JupyterLab and Notebook must rest: they would take the arrow keys for the cells.
@@ -12,7 +12,7 @@ const h = (name, given = {}, ...children) => {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else if (value !== false && value !== undefined) node.setAttribute(key, value);
   }
-  if (["input", "select", "button"].includes(name)) node.dataset.lmSuppressShortcuts = "true";
+  if (["input", "select", "button"].includes(name)) node.setAttribute(RESTING, "true");
   node.append(...children.flat());
   return node;
 };
@@ -38,8 +38,8 @@ const picker = (node, { label, count, columns = 1, find, hover, set }) => {
   let at = 0;
   const many = () => (typeof count === "function" ? count() : count);
   const across = () => (typeof columns === "function" ? columns() : columns);
-  for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 1, "data-lm-suppress-shortcuts": "true" }))
-    node.setAttribute(name, value);
+  const given = { role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 1, [RESTING]: "true" };
+  for (const [name, value] of Object.entries(given)) node.setAttribute(name, value);
   node.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across(), ArrowDown: across(), Home: -many(), End: many() };
     if (!(event.key in moves)) return;
@@ -116,7 +116,8 @@ const twice = (path) => ["under", "line"].map((kind) => h("path", { class: kind,
 // The colour scale with words for its ends.
 const scaleBar = (stops) => {
   const low = h("span"), high = h("span");
-  const node = h("div", { class: "scale" }, low, h("i", { style: `background-image: linear-gradient(to right, ${stops.join(", ")})` }), high);
+  const ramp = h("i", { style: `background-image: linear-gradient(to right, ${stops.join(", ")})` });
+  const node = h("div", { class: "scale" }, low, ramp, high);
   const set = (from, to) => ([low.textContent, high.textContent] = [from, to]);
   return { node, set };
 };

@@ -21,17 +21,18 @@ kinds.words = (data, { controls, body, told, tell }) => {
   };
   const draw = (over = {}, chosen = false) => {
     const { word, patch } = { ...at, ...over };
-    const strongest = [...Array(all).keys()].reduce((best, place) => (look(word, place) > look(word, best) ? place : best), 0);
+    const map = maps.subarray(row(word) * all, (row(word) + 1) * all), strongest = map.indexOf(Math.max(...map));
     stages.forEach((view, number) => {
-      let share = 0;
-      for (let place = 0; place < cells; place++) share += look(word, number * cells + place);
-      view.paint((place) => maps[row(word) * all + number * cells + place] / 255, true);
+      const own = map.subarray(number * cells, (number + 1) * cells);
+      const share = (own.reduce((sum, value) => sum + value, 0) / 255) * data.peaks[row(word)];
+      view.paint((place) => own[place] / 255, true);
       const mask = at.outline ? outlines[at.outline - 1][number] : "";
       const here = Math.floor(patch / cells) === number ? view.frame(patch % cells, "line") : [];
       view.over.replaceChildren(...(mask ? [h("path", { class: "mask", d: mask })] : []), ...here);
       view.note.textContent = `${data.names[number]}: ${percent(share)} of the attention`;
     });
-    bar.set("0", `${percent(data.peaks[row(word)], 1)} of the attention on one patch, the most of “${data.words[word]}”`);
+    const peak = percent(data.peaks[row(word)], 1);
+    bar.set("0", `${peak} of the attention on one patch, the most of “${data.words[word]}”`);
     const looks = data.words.map((_, other) => look(other, patch)), most = Math.max(...looks, 1e-9);
     spans.forEach((span, other) => {
       span.style.setProperty("--share", `${Math.round((100 * looks[other]) / most)}`);
@@ -39,10 +40,14 @@ kinds.words = (data, { controls, body, told, tell }) => {
     });
     const best = [...looks.keys()].sort((a, b) => looks[b] - looks[a]).slice(0, 3);
     const askers = best.map((other) => `“${data.words[other]}” ${percent(looks[other], 1)}`).join(", ");
-    tell(`“${data.words[word]}” looks most in ${region(strongest)}. The framed patch, ${named(patch)}, is looked at most by ${askers}.`, chosen);
+    const told = `“${data.words[word]}” looks most in ${region(strongest)}. `;
+    tell(`${told}The framed patch, ${named(patch)}, is looked at most by ${askers}.`, chosen);
     if (!chosen) return;
     setWord(word, data.words[word]);
-    setPatch.forEach((set, view) => set(Math.floor(patch / cells) === view ? patch % cells : 0, `${named(view * cells + (patch % cells))}: ${askers}`));
+    setPatch.forEach((set, view) => {
+      const here = Math.floor(patch / cells) === view ? patch % cells : 0;
+      set(here, named(view * cells + here));
+    });
   };
   const pick = (change) => draw({}, Object.assign(at, change) && true);
   const spans = data.words.map((word, place) => h("span", { "data-place": place }, word));
@@ -59,8 +64,9 @@ kinds.words = (data, { controls, body, told, tell }) => {
   controls.append(
     choose("Layer", data.layers, at.layer, (layer) => pick({ layer })),
     choose("Head", data.heads, 0, (head) => pick({ head })),
-    ...(outlines.length ? [choose("Outline", ["nothing", ...Object.keys(data.outlines)], 0, (outline) => pick({ outline }))] : []),
   );
+  const choices = ["nothing", ...Object.keys(data.outlines)];
+  if (outlines.length) controls.append(choose("Outline", choices, 0, (outline) => pick({ outline })));
   body.append(h("div", { class: "sides" },
     h("div", {}, h("div", { class: "stages" }, stages.map((view) => view.figure)), bar.node),
     h("div", {}, h("div", { class: "card" }, h("h3", {}, "The report"), report), told)));
@@ -69,32 +75,44 @@ kinds.words = (data, { controls, body, told, tell }) => {
 
 // The gate of every token and layer, and the report written anew with a gate scaled.
 kinds.gate = (data, { controls, body, tell, fail }, host) => {
-  const whole = `0:${data.steps}`, answers = { ...data.answers }, old = answers[whole], at = { layer: 0, scale: data.steps, cell: 0 };
-  const peak = Math.max(1e-6, ...old.gate.flat().map(Math.abs)), bar = scaleBar(["var(--minus)", "var(--paper)", "var(--plus)"]);
+  const answers = { ...data.answers }, old = answers[`0:${data.steps}`], at = { layer: 0, scale: data.steps, cell: 0 };
+  const peak = Math.max(1e-6, ...old.gate.flat().map(Math.abs));
+  const bar = scaleBar(["var(--minus)", "var(--paper)", "var(--plus)"]);
   let answer = old, busy = null, timer;
   const tokens = () => answer.gate[0]?.length ?? 0, key = () => `${at.layer}:${at.scale}`;
-  const name = () => `${at.layer ? `layer ${data.layers[at.layer - 1]}` : "all layers"} at ${(at.scale / data.steps).toFixed(2)}`;
-  const strip = h("div", { class: "strip" }), before = h("div", { class: "card" }), after = h("div", { class: "card" });
+  const layers = ["all layers", ...data.layers.map((layer) => `layer ${layer}`)];
+  const name = () => `${layers[at.layer]} at ${(at.scale / data.steps).toFixed(2)}`;
+  const [strip, before, after] = ["strip", "card", "card"].map((kind) => h("div", { class: kind }));
   const bound = h("progress", { "aria-label": "Progress of the new report" }), note = h("span");
   const progress = h("p", { class: "progress" }, bound, note);
   const read = (cell) => {
-    const layer = Math.floor(cell / tokens()), token = cell % tokens(), heads = answer.heads[layer].map((head) => head[token]);
-    const [text, start, stop] = answer.words.find((word) => token >= word[1] && token < word[2]) ?? ["white space", token, token + 1];
+    const layer = Math.floor(cell / tokens()), token = cell % tokens();
+    const heads = answer.heads[layer].map((head) => head[token]), most = heads.indexOf(Math.max(...heads));
+    const found = answer.words.find((word) => token >= word[1] && token < word[2]);
+    const [text, start, stop] = found ?? ["white space", token, token + 1];
     const part = stop - start > 1 ? `, token ${token - start + 1} of ${stop - start}` : "";
-    const most = heads.indexOf(Math.max(...heads));
-    return `“${text}”${part}, layer ${data.layers[layer]}: gate ${signed(answer.gate[layer][token], 3)}, where tanh α is ` +
-      `${signed(data.warm_up[layer], 2)}. Head ${most} looks at the patches most: ${percent(heads[most])} of its attention (all heads: ${heads.map((head) => percent(head)).join(", ")}).`;
+    const gate = `gate ${signed(answer.gate[layer][token], 3)}, where tanh α is ${signed(data.warm_up[layer], 2)}`;
+    const shares = `${percent(heads[most])} of its attention (all heads: ${heads.map((head) => percent(head)).join(", ")})`;
+    return `“${text}”${part}, ${layers[layer + 1]}: ${gate}. Head ${most} looks at the patches most: ${shares}.`;
   };
-  const colour = (value) => `color-mix(in srgb, var(${value < 0 ? "--minus" : "--plus"}) ${Math.min(100, (100 * Math.abs(value)) / peak).toFixed(0)}%, var(--paper))`;
-  const card = (place, title, words) => place.replaceChildren(h("h3", {}, title), h("p", { class: "report" }, words.flatMap((word) => [word, " "])));
+  const colour = (value) => {
+    const share = Math.min(100, (100 * Math.abs(value)) / peak).toFixed(0);
+    return `background: color-mix(in srgb, var(${value < 0 ? "--minus" : "--plus"}) ${share}%, var(--paper))`;
+  };
+  const cellsOf = (start, stop) => data.layers.flatMap((_, layer) =>
+    answer.gate[layer].slice(start, stop).map((value, token) =>
+      h("i", { "data-place": layer * tokens() + start + token, style: colour(value) })));
+  const wordOf = ([text, start, stop]) => {
+    const style = `grid-template-columns: repeat(${stop - start}, minmax(1.15em, 1fr))`;
+    return h("span", { class: "word" }, h("span", { class: "cells", style }, cellsOf(start, stop)), h("span", {}, text));
+  };
+  const card = (place, title, words) => {
+    place.replaceChildren(h("h3", {}, title), h("p", { class: "report" }, words.flatMap((word) => [word, " "])));
+  };
   const draw = () => {
-    strip.replaceChildren(
-      h("span", { class: "word", "aria-hidden": "true" }, h("span", { class: "cells" }, data.layers.map((layer) => h("i", { class: "row" }, `layer ${layer}`))), h("span", {}, " ")),
-      ...answer.words.map(([text, start, stop]) => h("span", { class: "word" },
-        h("span", { class: "cells", style: `grid-template-columns: repeat(${stop - start}, minmax(1.15em, 1fr))` },
-          data.layers.flatMap((_, layer) => answer.gate[layer].slice(start, stop).map((value, token) =>
-            h("i", { "data-place": layer * tokens() + start + token, style: `background: ${colour(value)}` })))),
-        h("span", {}, text))));
+    const rows = h("span", { class: "cells" }, layers.slice(1).map((layer) => h("i", { class: "row" }, layer)));
+    const head = h("span", { class: "word", "aria-hidden": "true" }, rows, h("span", {}, " "));
+    strip.replaceChildren(head, ...answer.words.map(wordOf));
     const gone = old.words.map(([text], word) => (answer.gone[word] ? h("del", {}, text) : text));
     card(before, "As the model wrote it", gone);
     card(after, `Gate of ${name()}`, answer.words.map(([text, , , isNew]) => (isNew ? h("mark", {}, text) : text)));
@@ -111,8 +129,9 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     draw();
     at.cell = clamp(at.cell, data.layers.length * tokens());
     setCell(at.cell, read(at.cell));
-    const added = answer.words.filter((word) => word[3]).map((word) => word[0]), lost = answer.gone.filter(Boolean).length;
-    const said = added.length || lost ? `${added.length} new words, ${lost} gone${added.length ? `; new: ${added.join(" ")}` : ""}` : "the same words as at 1.00";
+    const added = answer.words.filter((word) => word[3]).map((word) => word[0]);
+    const lost = answer.gone.filter(Boolean).length, list = added.length ? `; new: ${added.join(" ")}` : "";
+    const said = added.length || lost ? `${added.length} new words, ${lost} gone${list}` : "the same words as at 1.00";
     tell(data.writes ? `Gate of ${name()}: ${said}.` : read(at.cell));
   };
   const ask = () => {
@@ -121,7 +140,8 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     busy = { number: Date.now() + Math.random(), key: key(), since: performance.now() };
     const waiting = () => {
       const seconds = (performance.now() - busy.since) / 1000;
-      note.textContent = `writing the report anew, gate of ${name()} … ${seconds.toFixed(1)} s` + (seconds > 30 ? ": is the kernel busy or stopped?" : "");
+      const late = seconds > 30 ? ": is the kernel busy or stopped?" : "";
+      note.textContent = `writing the report anew, gate of ${name()} … ${seconds.toFixed(1)} s${late}`;
     };
     [progress.className, timer] = ["progress", setInterval(waiting, 100)];
     after.querySelector("h3").textContent = `Gate of ${name()}: being written …`;
@@ -143,14 +163,12 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     }
     ask();
   };
-  const scales = () => (data.live ? [...Array(data.steps + 1).keys()] : Object.keys(answers).map((stored) => stored.split(":").map(Number))
-    .filter(([layer]) => layer === at.layer).map(([, scale]) => scale).sort((a, b) => a - b));
+  const scales = () => [...Array(data.steps + 1).keys()].filter((scale) => data.live || `${at.layer}:${scale}` in answers);
   const texts = () => scales().map((scale) => (scale / data.steps).toFixed(2));
   const scaler = slider("Scale of the gate", texts(), scales().length - 1, (place) => {
     at.scale = scales()[place];
     ask();
   });
-  const layers = ["all layers", ...data.layers.map((layer) => `layer ${layer}`)];
   if (data.writes) controls.append(choose("Scale the gate of", layers, 0, (layer) => {
     at.layer = layer;
     at.scale = scales().includes(at.scale) ? at.scale : data.steps;
@@ -158,8 +176,8 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     ask();
   }), scaler.node, progress);
   const setCell = picker(strip, {
-    label: "Gate of a word in a layer", count: () => data.layers.length * tokens(), columns: tokens, find: marked,
-    hover: (cell) => frameCell(cell ?? at.cell, false), set: (cell) => frameCell(cell, true),
+    label: "Gate of a word in a layer", count: () => data.layers.length * tokens(), columns: tokens,
+    find: marked, hover: (cell) => frameCell(cell ?? at.cell, false), set: (cell) => frameCell(cell, true),
   });
   bar.set(`−${peak.toFixed(2)}`, `+${peak.toFixed(2)} (0 in the middle: closed)`);
   body.append(strip, bar.node, h("div", { class: "pair" }, before, after));
