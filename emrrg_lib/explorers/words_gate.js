@@ -174,13 +174,13 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     at.scale = scales().includes(at.scale) ? at.scale : data.steps;
     scaler.set(scales().indexOf(at.scale), texts());
     ask();
-  }), scaler.node, progress);
+  }), scaler.node);
   const setCell = picker(strip, {
     label: "Gate of a word in a layer", count: () => data.layers.length * tokens(), columns: tokens,
     find: marked, hover: (cell) => frameCell(cell ?? at.cell, false), set: (cell) => frameCell(cell, true),
   });
   bar.set(`−${peak.toFixed(2)}`, `+${peak.toFixed(2)} (0 in the middle: closed)`);
-  body.append(strip, bar.node, h("div", { class: "pair" }, before, after));
+  body.append(strip, h("div", { class: "controls" }, bar.node, progress), h("div", { class: "pair" }, before, after));
   show();
   host.on("change:answer", answered);
   return () => {

@@ -20,6 +20,7 @@ import urllib.request
 import nbformat
 import pytest
 
+from emrrg_lib.explorers.base import MODULE
 from emrrg_lib.files import KIT, TINY_DIR
 from emrrg_lib.run.explore import write_explorers
 
@@ -272,10 +273,10 @@ def works(page, shot):
     lora.screenshot(path=SHOTS / f"{shot}_lora.png")
 
 
-def scan_for_barriers(page):
-    """What axe-core finds in the views, serious or worse."""
+def scan_for_barriers(page, part=".emrrg"):
+    """What axe-core finds in a part of the page, serious or worse."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    found = axe.run(page, context=".emrrg").response["violations"]
+    found = axe.run(page, context=part).response["violations"]
     return [
         (rule["id"], [node["html"][:200] for node in rule["nodes"]][:3])
         for rule in found
@@ -352,8 +353,20 @@ def test_the_page_works_without_a_network(offline):
     gate.get_by_role("combobox").select_option("layer 3")
     assert slider.get_attribute("aria-valuetext") == "0.00"
     assert gate.get_by_role("heading", name="Gate of layer 3 at 0.00").count() == 1
-    assert scan_for_barriers(page) == []
+    assert scan_for_barriers(page, "body") == []
     assert not seen["errors"] and {host for host in seen["asked"] if host} == set()
+
+
+def test_a_view_that_cannot_be_drawn_says_so(browser):
+    page = browser.new_page()
+    draw = """async (source) => {
+      const view = await import("data:text/javascript," + encodeURIComponent(source));
+      const data = { kind: "words", title: "T", explains: "E", maps: "", grid: [1, 1] };
+      try { view.default.render({ model: { get: () => data }, el: document.body }); } catch (error) {}
+    }"""
+    page.evaluate(draw, MODULE)
+    assert page.locator(".failed").inner_text().startswith("not drawn: TypeError")
+    page.close()
 
 
 @pytest.mark.parametrize("width", [390, 1600, 1920])
