@@ -84,7 +84,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
   const name = () => `${layers[at.layer]} at ${(at.scale / data.steps).toFixed(2)}`;
   const [strip, before, after] = ["strip", "card", "card"].map((kind) => h("div", { class: kind }));
   const bound = h("progress", { "aria-label": "Progress of the new report" }), note = h("span");
-  const progress = h("p", { class: "progress" }, bound, note);
+  const progress = h("p", { class: "writing" }, bound, note);
   const read = (cell) => {
     const layer = Math.floor(cell / tokens()), token = cell % tokens();
     const heads = answer.heads[layer].map((head) => head[token]), most = heads.indexOf(Math.max(...heads));
@@ -125,7 +125,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     if (chosen) setCell((at.cell = cell), read(cell));
   };
   const show = () => {
-    [answer, progress.className] = [answers[key()], "progress idle"];
+    [answer, progress.className] = [answers[key()], "writing idle"];
     draw();
     at.cell = clamp(at.cell, data.layers.length * tokens());
     setCell(at.cell, read(at.cell));
@@ -143,9 +143,10 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
       const late = seconds > 30 ? ": is the kernel busy or stopped?" : "";
       note.textContent = `writing the report anew, gate of ${name()} … ${seconds.toFixed(1)} s${late}`;
     };
-    [progress.className, timer] = ["progress", setInterval(waiting, 100)];
+    [progress.className, timer] = ["writing", setInterval(waiting, 100)];
     after.querySelector("h3").textContent = `Gate of ${name()}: being written …`;
     waiting();
+    tell(`The report is being written anew, gate of ${name()} …`);
     host.set("request", { layer: at.layer, scale: at.scale, number: busy.number });
     host.save_changes();
     return undefined;
@@ -155,7 +156,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     if (!busy || number !== busy.number) return;
     clearInterval(timer);
     const done = busy.key;
-    [busy, progress.className] = [null, "progress idle"];
+    [busy, progress.className] = [null, "writing idle"];
     if (!error) answers[done] = given;
     if (error && done === key()) {
       after.querySelector("h3").textContent = `Gate of ${name()}: not written`;

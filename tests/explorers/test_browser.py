@@ -52,7 +52,9 @@ CELLS = [
     f"model = EMRRG.from_run({str(TINY_DIR / 'run')!r})\n"
     "others = [draw_study(7, number, 96) for number in range(3)]\n"
     "words, gate, scan, lora = explorers_of(model, draw_study(7, 654, 96), others)\n"
+    "import time\n"
     "def fails(scales):\n"
+    "    time.sleep(2)\n"
     "    raise RuntimeError('no memory left')",
     *KINDS,
     "GateExplorer(gate.trace, fails).widget()",
@@ -320,6 +322,12 @@ def test_an_error_of_the_kernel_is_in_the_view(notebook):
     host, page, _ = notebook
     broken = view(page, "gate", 1)
     broken.get_by_role("slider", name="Scale of the gate").press("Home")
+    broken.get_by_text(
+        re.compile(r"writing the report anew, gate of all layers at 0.00 … 1\.\d s")
+    ).wait_for()
+    assert broken.get_by_role("progressbar").count() == 1
+    assert "being written" in broken.locator(".card").nth(1).inner_text()
+    broken.screenshot(path=SHOTS / f"{host}_writing.png")
     broken.locator(".failed").wait_for(timeout=20_000)
     assert told(broken).endswith("RuntimeError: no memory left")
     assert "not written" in broken.locator(".card").nth(1).inner_text()
