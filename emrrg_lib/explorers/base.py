@@ -75,7 +75,7 @@ class Explorer(ABC):
 
     def captions(self) -> Sequence[str]:
         """Sentences below the still."""
-        return ()
+        return ["Every map has its own scale from dark, the least, to bright, the most."]
 
     def reply(self, **asked: Any) -> dict[str, Any]:
         """The answer to a request of the live view."""
