@@ -6,7 +6,7 @@
 #   make test   every test not marked slow, gpu, browser or notebooks
 #   make test-floor   tests of the model with the oldest and the newest packages that are allowed
 #   make test-notebooks   run every notebook, unsolved and solved (seconds of each: at the end)
-#   make browser-test   notebook 07 in JupyterLab in a real Chromium (screenshots: runs/browser)
+#   make browser-test   the explorers in JupyterLab, Notebook 7 and a page, in a real Chromium (screenshots: runs/browser)
 #   make notebooks   execute the notebooks from their text twins and store the outputs
 #
 # `make PYTHON=python3.12 demo` chooses another Python. The set-up runs again only when a file it depends on

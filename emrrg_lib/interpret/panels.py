@@ -31,6 +31,7 @@ GATE_ROW, GATE_GAP = 0.24, 0.1  # inches: one layer's row, air between lines
 GATE_TYPE = 7.5  # font size of the words
 GATE_LEFT, GATE_RIGHT = 1.25, 0.75  # inches: layer names, colour bar
 GATE_CELL = 0.185  # inches: narrowest token that still leaves room for a slanted word
+HEAT_SIDE = 400  # pixels of the layer over an X-ray at most
 LINE = 1.42  # line height of text in font sizes
 CARD_LEFT, CARD_TOP, CARD_REST = 0.14, 0.32, 0.5  # inches: margin of a card's text, height to it, around it
 
@@ -78,11 +79,10 @@ def draw_overlay(
     peak: float,
     title: str = "",
     mask: np.ndarray | None = None,
-    smooth: bool = True,
 ) -> None:
     """One X-ray, the (rows, cols) attention of one word over it, the finding's mask as outline."""
     height, width = draw_xray(axes, image, title)
-    layer = heat_rgba(weights, peak, (4 * height, 4 * width), smooth)
+    layer = heat_rgba(weights, peak, (min(4 * height, HEAT_SIDE), min(4 * width, HEAT_SIDE)))
     axes.imshow(layer, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
     if mask is not None and np.any(mask):
         rows, cols = np.shape(mask)
@@ -128,13 +128,10 @@ def gate_height(trace: Trace, width: float) -> float:
     return max(1, len(gate_lines(trace, width))) * _gate_line_height(trace) - GATE_GAP
 
 
-def draw_gate(figure: Figure, trace: Trace, left: float, top: float, width: float, peak: float = 0.0) -> None:
-    """Draws the layers × tokens heat map of the gate, its words under it, and one colour bar.
-
-    The bar ends at the widest gate, or at `peak` where that is more.
-    """
+def draw_gate(figure: Figure, trace: Trace, left: float, top: float, width: float) -> None:
+    """Draws the layers × tokens heat map of the gate, its words under it, and one colour bar."""
     lines = gate_lines(trace, width)
-    peak = max(float(np.abs(trace.gate).max(initial=0.0)), peak, 1e-6)
+    peak = max(float(np.abs(trace.gate).max(initial=0.0)), 1e-6)
     room = max((line[-1].stop - line[0].start for line in lines), default=1)
     cell = min((width - GATE_LEFT - GATE_RIGHT) / room, 0.42)
     body = GATE_ROW * max(1, len(trace.layer_ids))

@@ -23,9 +23,8 @@ MATCH_FILL = "#ffe680"
 OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
 # Dark red to bright yellow: the brightness always rises, so the map is also clear in grey.
-HEAT = LinearSegmentedColormap.from_list(
-    "emrrg_heat", ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
-)
+HEAT_STOPS = ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
+HEAT = LinearSegmentedColormap.from_list("emrrg_heat", HEAT_STOPS)
 # Purple below zero, white at zero, orange above: safe for all common kinds of colour blindness.
 SIGNED = LinearSegmentedColormap.from_list(
     "emrrg_signed", ["#3f1f69", "#7a5aa6", "#c4b5dc", "#ffffff", "#fbc98e", "#e07b13", "#7f3b08"]
@@ -92,21 +91,20 @@ def grey_image(image: np.ndarray) -> np.ndarray:
     return np.uint8(np.round((image - low) / (high - low if high > low else 1.0) * 255))
 
 
-def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
+def heat_rgba(weights: np.ndarray, peak: float, size: tuple[int, int]) -> np.ndarray:
     """Attention weights of one view as a see-through layer for its X-ray.
 
     Args:
         weights: (rows, cols), not negative.
         peak: the weight that is drawn at full strength, the same for all views of one word.
         size: (height, width) in pixels of the layer.
-        smooth: False keeps the patches as squares.
 
     Returns:
         (height, width, 4) uint8; colour and opacity both rise with the weight.
     """
     scaled = np.clip(np.asarray(weights, dtype=np.float32) / (peak if peak > 0 else 1.0), 0, 1)
-    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    scaled = np.clip(np.asarray(Image.fromarray(scaled).resize((size[1], size[0]), method)), 0, 1)
+    layer = Image.fromarray(scaled).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    scaled = np.clip(np.asarray(layer), 0, 1)
     rgba = HEAT(scaled)
     rgba[..., 3] = 0.85 * np.clip((scaled - 0.08) / 0.6, 0, 1)
     return np.uint8(np.round(rgba * 255))

@@ -18,6 +18,7 @@ from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import preset
 from emrrg_lib.run.card import write_card
+from emrrg_lib.run.explore import write_example_pages
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune
@@ -74,6 +75,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler)
+        write_example_pages(run)
         write_run_page(run)
         write_card(run)
     state.wait_for_everyone()

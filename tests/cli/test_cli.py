@@ -17,6 +17,7 @@ COMMANDS = (
     "demo",
     "train",
     "generate",
+    "explore",
     "evaluate",
     "pretrain",
     "data",
@@ -216,7 +217,9 @@ def test_an_unknown_preset_stops_a_training_before_anything_is_written(capsys, t
     assert "tiny" in sentence(capsys) and not out.exists()
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["generate", "--images", "a.png"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["generate", "--images", "a.png"], ["explore", "--study", "1"]]
+)
 def test_a_missing_run_folder_is_named(command, capsys, tmp_path):
     assert cli.main([*command, "--run", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in sentence(capsys) and not (tmp_path / "nowhere").exists()

@@ -103,7 +103,8 @@ def test_stored_outputs_are_there_and_clean(twin):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert sum(bool(cell.outputs) for cell in code) >= len(code) // 2
-    assert any("image/png" in output.get("data", {}) for output in outputs_of(notebook))
+    kinds = [output.get("data", {}) for output in outputs_of(notebook)]
+    assert any("image/png" in data or "data:image/png" in data.get("text/html", "") for data in kinds)
     for output in outputs_of(notebook):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text

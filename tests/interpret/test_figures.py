@@ -23,8 +23,8 @@ def images(views=2, side=24):
 
 
 def test_heat_is_clear_at_zero_and_strong_at_the_peak():
-    rgba = heat_rgba(np.array([[0.0, 1.0]]), 1.0, (2, 4), smooth=False)
-    assert rgba.shape == (2, 4, 4) and rgba[0, 0, 3] == 0 and rgba[0, -1, 3] > 200
+    rgba = heat_rgba(np.array([[0.0, 1.0]]), 1.0, (1, 2))
+    assert rgba.shape == (1, 2, 4) and rgba[0, 0, 3] == 0 and rgba[0, -1, 3] > 200
     assert heat_rgba(np.zeros((2, 2)), 0.0, (4, 4))[..., 3].max() == 0
 
 
