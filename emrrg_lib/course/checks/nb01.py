@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_shape, expect_value
+from emrrg_lib.course.checks import call, exercise, expect, expect_shape, expect_value, pair
 
 
 @exercise(1)
@@ -70,7 +70,7 @@ def check_3(fold_grey: Callable[..., tuple[Tensor, Tensor]]) -> str:
     )
     for m, s, cause in stages:
         answer = call(fold_grey, weight.clone(), bias.clone(), m, s)
-        expect_pair(answer, "Return two things: the weight and the bias.")
+        pair(answer, "Return two things: the weight and the bias.")
         expect_shape(answer[0], (5, 1, 4, 4), "keep the channel axis with length 1 (keepdim).")
         expect_shape(answer[1], (5,), "one bias for each of the d channels.")
         normalised = (grey - m.view(1, 3, 1, 1)) / s.view(1, 3, 1, 1)  # (1, 3, 8, 8)

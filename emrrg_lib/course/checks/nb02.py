@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_shape, expect_value
+from emrrg_lib.course.checks import call, exercise, expect, expect_shape, expect_value, pair
 
 
 @exercise(1)
@@ -35,7 +35,7 @@ def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]
     """`zero_order_hold(A, B, delta)` against 2²⁴ tiny steps of the differential equation."""
     for A, B, delta in ((-1.0, 1.0, 0.5), (-1.0, 3.0, 0.5), (-2.5, 1.0, 0.8)):
         answer = call(zero_order_hold, A, B, delta)
-        expect_pair(answer, "Return two numbers: a, b.")
+        pair(answer, "Return two numbers: a, b.")
         a, b = 1 + A * delta / 2**24, B * delta / 2**24  # one tiny step: h + dt · (A h + B x)
         for _ in range(24):  # the step twice is a step of double length
             a, b = a * a, a * b + b
@@ -98,7 +98,7 @@ def check_4(combine: Callable) -> str:
     """`combine(first, second)` against the two maps applied to numbers, then in a tree of seven."""
     first, second = (0.5, 3.0), (0.2, 7.0)
     answer = call(combine, first, second)
-    a, b = expect_pair(answer, "Return a pair: a, b.")
+    a, b = pair(answer, "Return a pair: a, b.")
     at = [0.2 * (0.5 * h + 3.0) + 7.0 for h in (0.0, 1.0)]  # the maps one after the other
     expect_value(a, at[1] - at[0], "what is left of h after both steps: the decays multiply.")
     slips = {
