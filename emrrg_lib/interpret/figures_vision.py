@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from IPython.display import Image as AnimatedImage
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw
 
 from emrrg_lib.interpret.panels import draw_xray, inch_axes, inch_text, plain_axes
-from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, Picture
+from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, Picture, html_image
 
 
-class Animation(AnimatedImage):
-    """A GIF whose text twin is its text alternative."""
+@dataclass(frozen=True, repr=False)
+class Animation:
+    """A GIF file that Jupyter shows as an `html_image`; its plain text is `alt`."""
+
+    data: bytes
+    alt: str
+
+    def _repr_html_(self) -> str:
+        return html_image(self.data, self.alt, kind="gif")
 
     def __repr__(self) -> str:
         return self.alt
@@ -117,7 +124,7 @@ def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
         frames.append(frame.quantize(16))
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100, loop=2)
-    return Animation(buffer.getvalue(), format="gif", alt="Animation: the four scans fill the patch grid.")
+    return Animation(buffer.getvalue(), "Animation: the four scans fill the patch grid.")
 
 
 def _places(order: np.ndarray) -> np.ndarray:

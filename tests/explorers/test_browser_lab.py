@@ -17,10 +17,13 @@ import time
 import urllib.error
 import urllib.request
 
+import nbconvert
+import nbformat
 import pytest
 
 from emrrg_lib.course.build import NOTEBOOKS
-from emrrg_lib.files import KIT, TINY_DIR
+from emrrg_lib.files import KIT, TINY_DIR, write_text
+from emrrg_lib.interpret.style import Picture
 
 pytestmark = pytest.mark.browser
 NAME = "07_gate_and_attention_explorer"
@@ -218,3 +221,33 @@ def test_the_offline_page_shows_its_picture_and_reacts(notebook, browser, name):
     page.screenshot(path=SHOTS / f"page_{name}.png")
     assert not errors and not [url for url in asked if not url.startswith(("file:", "data:"))]
     context.close()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("viewer", ["JupyterLab", "nbconvert"])
+def test_a_stored_picture_has_its_sentence_in_the_accessibility_tree(viewer, browser, lab, tmp_path):
+    """Shown once and described, in a notebook that was only opened and is not trusted."""
+    alt = "A curve that falls from 3 to 1."
+    cell = nbformat.v4.new_code_cell("figure", execution_count=1)
+    bundle = Picture((3, 2), alt=alt)._repr_mimebundle_()
+    cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=1)]
+    stored = nbformat.v4.new_notebook(cells=[cell])
+    if viewer == "nbconvert":
+        page, address = nbconvert.HTMLExporter().from_notebook_node(stored)[0], tmp_path / "page.html"
+        address = write_text(address, page).as_uri()
+    else:
+        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+        content = json.dumps({"type": "notebook", "content": stored}).encode()
+        place = f"{lab}/api/contents/picture.ipynb"
+        urllib.request.urlopen(urllib.request.Request(place, content, headers, method="PUT")).close()
+        address = f"{lab}/lab/tree/picture.ipynb?token={TOKEN}&reset"
+    page = browser.new_context().new_page()
+    page.goto(address)
+    page.locator(f'img[alt="{alt}"]').first.wait_for(timeout=60_000)
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    found = [node["name"]["value"] for node in tree if node["role"]["value"] == "image"]
+    assert found.count(alt) == 1
+    if viewer == "nbconvert":
+        assert found == [alt]
+    assert page.locator(f'img[alt="{alt}"]').evaluate("image => image.naturalWidth") == 600
+    page.context.close()
