@@ -259,7 +259,7 @@ WRONG = [
         CHUNKS.format(**CHUNK).replace(
             "range(0, len(x), size)", "range(0, max(size, len(x) // size * size), size)"
         ),
-        "Shape",
+        "Your code raised RuntimeError",
     ),
     (10, BACK.format(**BACKWARD | {"D": "g.sum(0)"}), "gradient of D"),
     (10, BACK.format(**BACKWARD | {"C": "(g[t][:, None] * before[t]).sum(0)"}), "gradient of C"),
