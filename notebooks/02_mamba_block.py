@@ -973,7 +973,7 @@ millions.assign(**{"attention / scans": ratio}).rename_axis(
 #   tokens and the four directions are the paper's.
 
 # %%
-glossary("X", "Z", "dt", "Δ", "B", "C", "A", "D", "N", "M")
+glossary("X, Z, dt, W (dt_proj), Δ, B, C, A, D, N, R, M")
 
 # %% [markdown]
 # ## Exercises
