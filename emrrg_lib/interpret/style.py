@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -44,6 +45,11 @@ class Picture(Figure):
         super().__init__(*args, facecolor=facecolor, **kwargs)
         FigureCanvasAgg(self)
         self.alt = alt
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Saves with letters that are not hinted: words keep the width of `text_width` and their spaces."""
+        with rc_context({"text.hinting": "no_hinting"}):
+            super().savefig(*args, **kwargs)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         width = round(self.get_figwidth() * 100)

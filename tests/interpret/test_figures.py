@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import io
 import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from toy_trace import TOKENS, make_trace
 
 from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure
 from emrrg_lib.interpret.figures import running_mean
 from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
-from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, html_image, png_bytes
+from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, html_image, png_bytes, text_width
 from emrrg_lib.interpret.words import describe_trace
 
 REPORT = "The heart is enlarged. No effusion."
@@ -79,6 +81,15 @@ def test_a_picture_in_html_holds_its_sentence_and_its_file():
     kind, content = image["src"].split(",")
     assert kind == "data:image/png;base64" and base64.b64decode(content) == png_bytes(figure)
     assert 'src="data:image/gif;base64,R0lG"' in html_image(b"GIF", "x", kind="gif")
+
+
+def test_a_drawn_word_is_as_wide_as_it_was_measured():
+    words, size, dpi = "structures mediastinum structures", 8.5, 100
+    figure = Picture((4, 0.5))
+    figure.text(0, 0.4, words, fontsize=size)
+    with Image.open(io.BytesIO(png_bytes(figure, dpi))) as image:
+        columns = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=0))
+    assert abs(columns[-1] + 1 - text_width(words, size) * dpi / 72) < 1.5  # hinted: 6 pixels more
 
 
 def test_no_pyplot_window_is_opened():
