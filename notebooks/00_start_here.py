@@ -809,7 +809,7 @@ check_4(constant_report)
 # |---|---|---|---|
 # | **00 start here** | §3, Table 1 | 25 + 45 | run the model, read its gates, attention and scores |
 # | [01 patch embedding][01] | §3.2 | 25 + 65 | cut an image into tokens, resize position tables |
-# | [02 Mamba block][02] | §3.2, Fig. 2 | 40 + 155 | write a selective scan, in four directions and in chunks |
+# | [02 Mamba block][02] | §3.2, Fig. 2 | 40 + 160 | write a selective scan, in four directions, in chunks |
 # | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
 # | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
 # | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |

@@ -18,7 +18,7 @@
 # | | |
 # |---|---|
 # | **You need** | notebook 01; the exponential function; what a convolution along a sequence is |
-# | **Time** | about 40 minutes of reading; 115 minutes for exercises 1 to 9, 40 for the bonus task |
+# | **Time** | about 40 minutes of reading; 120 minutes for exercises 1 to 9, 40 for the bonus task |
 # | **CPU** | 1 core, 1 GB of memory, 1 minute to run (2 the first time: the scan is compiled) |
 # | **GPU** | not needed; nothing is downloaded |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3.2, Fig. 2 |
