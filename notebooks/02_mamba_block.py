@@ -1045,7 +1045,7 @@ check_6(column_order)
 
 # %%
 def four_directions(X, orders, scan):
-    """X (L, d), orders (4, L), scan(g, tokens) → tokens: the mean, (L, d) in row order."""
+    """X (L, d), orders (4, L), scan(g, tokens) → (L, d), the mean in row order."""
     return None  # your code
 
 
@@ -1132,7 +1132,7 @@ check_8(combine)
 
 # %%
 def scan_in_chunks(x, delta, A, B, C, D, size):
-    """x, delta (L, d); A (d, N); B, C (L, N); D (d,) → y (L, d), `size` tokens at a time."""
+    """x, delta (L, d); A (d, N); B, C (L, N); D (d,) → y (L, d)."""
     return None  # your code
 
 

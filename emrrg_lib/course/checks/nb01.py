@@ -47,7 +47,8 @@ def check_2(join: Callable[[Tensor, int], Tensor]) -> str:
         patches = F.unfold(image[None], kernel_size=edge, stride=edge)[0].T  # PyTorch's own cutting
         cut = patches.clone()
         told = f"{side} × {side} patches of {edge} × {edge}, channels first."
-        yours = array(call(join, cut, side), tuple(image.shape), told)
+        yours = call(join, cut, side)
+        array(yours, tuple(image.shape), told)
         expect_value(yours, image, cause)
         expect(torch.equal(cut, patches), "Your function changes `patches` in place.")
     return "Cutting and joining lose nothing."
@@ -119,6 +120,8 @@ def check_4(resize_table: Callable[[Tensor, int], Tensor]) -> str:
     for mode, align in (("bilinear", False), ("bilinear", True), ("bicubic", True)):
         other = F.interpolate(picture, (new, new), mode=mode, align_corners=align)[0]
         slips.append((other, f"Yours is {mode} with align_corners={align}; the kit's is bicubic with False."))
+    smooth = F.interpolate(picture, (new, new), mode="bicubic", antialias=True)[0]
+    slips.append((smooth, "Yours antialiases, which is another bicubic kernel; the kit's does not."))
     truth = F.interpolate(picture, (new, new), mode="bicubic", align_corners=False)[0]
     expect_value(yours, truth, "resample the rows as a (1, d, n, n) picture, bicubically.", slips)
     expect(
@@ -158,9 +161,8 @@ def check_5(join_overlapping: Callable[[Tensor, int, int, int], Tensor]) -> str:
                 total[:, here[0], here[1]] += values
                 newest[:, here[0], here[1]] = values
                 held[here] += 1
-            yours = array(
-                call(join_overlapping, patches.clone(), size, patch, stride), (3, size, size), "an image."
-            )
+            yours = call(join_overlapping, patches.clone(), size, patch, stride)
+            array(yours, (3, size, size), "an image, channels first.")
             slips = (
                 (total, "this is the sum of all patches at a pixel: divide by their number."),
                 (newest, "later patches overwrite earlier ones: all that hold a pixel count."),
