@@ -286,7 +286,7 @@ for stride in (16, 8, 4):
 
 # %% [markdown]
 # The paper takes "non-overlapping patches". In the encoder of notebook 02 a short convolution and four
-# scans bring neighbours together right after the embedding, so the borders matter less there.
+# scans follow right after the embedding, so a token soon knows its neighbours.
 #
 # ## What a trained projection asks for
 #

@@ -195,7 +195,7 @@ check_1(half_life)
 #
 # ### Exercise 2 · The exact step *(easy, 5 minutes)*
 #
-# **Why.** Half of all mistakes with state space models are made where a rate becomes a step.
+# **Why.** Mamba takes a shortcut here. Who knows the exact step knows what it costs.
 #
 # Write the exact discretisation (*zero-order hold*): from `A`, `B`, `delta` to `a` and `b`. The check
 # follows the differential equation in millions of tiny steps and compares.
