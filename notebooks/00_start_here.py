@@ -17,15 +17,31 @@
 # | | |
 # |---|---|
 # | **You need** | to be able to read a Python function; to know what a neural network layer is |
-# | **Time** | about 25 minutes of reading and trying, 25 more for the exercises |
+# | **Time** | about 25 minutes of reading; 25 minutes for exercises 1 to 3, 20 for the bonus task |
 # | **CPU** | 2 cores, 2 GB of memory, 1 minute to run (2 the first time: the scan is compiled) |
 # | **GPU** | not needed; nothing is downloaded |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3 and Table 1 |
 #
-# This is the first of 11 notebooks; the course map is at the end.
+# **You will be able to**
 #
-# > **Every X-ray here is synthetic.** PhantomCXR draws it from geometry; there is no patient behind
-# > it. The model you meet has seen nothing else. Nothing in this kit is for clinical use.
+# - follow an X-ray through the model, and count its visual tokens (exercise 1);
+# - open and close the gates of a trained model and see what the image does to a report (exercise 2);
+# - score the findings of a report (exercise 3);
+# - set a control beside a score: the best report that sees no image (exercise 4, bonus).
+#
+# **Contents.** [What this kit is](#What-this-kit-is) ·
+# [The picture of the model](#The-picture-of-the-model) ·
+# [The smallest version that works](#The-smallest-version-that-works) ·
+# [A trained tiny model](#A-trained-tiny-model) · [One study](#One-study) ·
+# [Where a word looks](#Where-a-word-looks) · [Two experiments](#Two-experiments) ·
+# [The score table and its controls](#The-score-table-and-its-controls) ·
+# [What the paper reports](#What-the-paper-reports) · [Exercises](#Exercises) · [Summary](#Summary) ·
+# [Where to go next](#Where-to-go-next)
+#
+# This is the first notebook of the course; the map of the course is at the end.
+#
+# > **Every X-ray in this notebook is synthetic.** PhantomCXR draws it from geometry; there is no patient
+# > behind it. The model you meet has seen nothing else. Nothing in this kit is for clinical use.
 
 # %% [markdown]
 # ## What this kit is
@@ -38,9 +54,9 @@
 # 1. **The same code at every size.** The *tiny* model of this notebook, a *laptop* model with a real
 #    small language model, and the paper's GPU models are the same classes with other numbers; the
 #    numbers are in `config.py` only.
-# 2. **It does what the paper says.** The code released with the paper does not: in it every block
-#    runs the last block's mixer, and the hybrid layers are never switched on. Notebook 10 is about
-#    the differences.
+# 2. **It does what the paper says.** The code released with the paper does not: once its X adapter is
+#    switched on, every block runs the last block's mixer; and its hybrid layers are never switched on.
+#    Notebook 10 is about the differences.
 # 3. **It measures honestly.** A model's score comes with *controls*: the score of one constant
 #    report, the score after the images are shuffled, the score of a language model that writes
 #    blind. You will see below why that matters.
@@ -48,6 +64,7 @@
 # %%
 import json
 import re
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -64,14 +81,15 @@ print("kit", emrrg_lib.__version__, "· run folder", f"{run.parent.name}/{run.na
 # ## Is this machine ready?
 #
 # The doctor runs each thing instead of looking for its name. `OK` works; `MISSING` comes with the
-# command that mends it. Lines marked *(optional)* may be missing: on a laptop without a GPU two of
+# command that repairs it. Lines marked *(optional)* may be missing: on a laptop without a GPU two of
 # them always are. The same list comes from `emrrg doctor` in a terminal.
 
 # %%
 checks = doctor.check_machine()
 # Folders are shortened: a notebook that you hand on should not show where you keep
 # your files.
-print(re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)))
+for line in re.sub(r"(/[\w.+-]+)+/", "…/", doctor.report(checks)).splitlines():
+    print(fill(line, 88, subsequent_indent=" " * 29, replace_whitespace=False))
 
 # %% [markdown]
 # ## The picture of the model
@@ -91,48 +109,51 @@ picture
 # tokens a question (cross-attention) and a **gate** decides how much of the answer gets in. ⑤ The
 # report is written word by word.
 #
-# A snow crystal marks what is frozen, a flame what learns in *stage 3*, the training on image and
+# A snowflake marks what is frozen, a flame what learns in *stage 3*, the training on image and
 # report together. Stages 1 and 2 have pre-trained the encoder before (notebook 08).
 #
 # The letters of the paper and their names in the code, as far as this notebook needs them. A shape
-# lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers a
-# head. Some letters have two meanings; then a word in brackets says which.
+# lists the sizes of a tensor's axes: B studies, L = M + 1 tokens of one view, n words, h numbers per
+# head. Where a letter has two meanings, a word in brackets says which.
 
 # %%
-glossary("V (views), M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
+glossary("M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
 
 # %% [markdown]
 # ## The smallest version that works
 #
 # The heart of the model is one line (paper, Eq. 1 and 2):
 #
-# $$X' = \mathrm{softmax}(q K^\top / \sqrt{h})\, V$$
+# $$X' = \mathrm{softmax}\!\left(\frac{q\,(W_k V)^\top}{\sqrt{h}}\right) W_v V$$
 # $$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha)$$
 #
 # A row of `S` is what one word knows, and a row of `q` (Q in the picture) is its question, h numbers
-# long. `K` and `V` are the keys and values of attention, one row a patch; in the model W_k and W_v
-# make both from the visual tokens. `X′` is what the image answers. The two `tanh` are the gate, one
-# number a word: how much of its answer gets in. Here it is with one head, three words and four
-# patches.
+# long. `V` holds the visual tokens, one row per patch. `W_k` makes of each token a *key*, which is compared
+# with the question; `W_v` makes of it a *value*, the answer. `X′` is what the image answers. The two `tanh`
+# are the gate, one number per word: how much of its answer gets in. Here it is with one head, three words
+# and four patches.
 
 
 # %%
-def gated_look(S, q, K, V, w_g, b_g, alpha):
-    """S, q: (words, h). K, V: (patches, h).
+def gated_look(S, q, V, W_k, W_v, w_g, b_g, alpha):
+    """S, q: (words, h). V: (patches, D). W_k, W_v: (h, D).
     Returns the new S, the attention and the gate."""
+    keys, values = V @ W_k.T, V @ W_v.T  # (patches, h)
     # (words, patches), each row sums to 1
-    attention = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)
-    X = attention @ V  # (words, h): what each word fetched
+    attention = torch.softmax(q @ keys.T / keys.shape[1] ** 0.5, dim=-1)
+    X = attention @ values  # (words, h): what each word fetched
     gate = torch.tanh(S @ w_g + b_g) * torch.tanh(alpha)  # (words,)
     return S + X * gate[:, None], attention, gate
 
 
 draw = torch.Generator().manual_seed(0)
 S, q = torch.randn(2, 3, 8, generator=draw)  # three words, h = 8
-K, V = torch.randn(2, 4, 8, generator=draw)  # four patches
-w_g, b_g, alpha = torch.randn(8, generator=draw), torch.tensor(0.1), torch.tensor(0.7)
+V = torch.randn(4, 8, generator=draw)  # four patches, D = 8
+W_k, W_v = torch.randn(2, 8, 8, generator=draw)
+w_g, b_g = torch.randn(8, generator=draw), torch.tensor(0.1)
+weights = W_k, W_v, w_g, b_g
 
-new_S, attention, gate = gated_look(S, q, K, V, w_g, b_g, alpha)
+new_S, attention, gate = gated_look(S, q, V, *weights, torch.tensor(0.7))
 print("attention, words x patches:\n", attention.numpy().round(2))
 print("gate of each word:", gate.numpy().round(2))
 
@@ -142,7 +163,7 @@ print("gate of each word:", gate.numpy().round(2))
 # The paper calls that *warm-up*.
 
 # %%
-untouched, _, closed = gated_look(S, q, K, V, w_g, b_g, torch.tensor(0.0))
+untouched, _, closed = gated_look(S, q, V, *weights, torch.tensor(0.0))
 assert torch.equal(untouched, S) and not closed.any()
 assert not torch.equal(new_S, S)
 print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
@@ -151,7 +172,7 @@ print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
 # ## The real one is the same
 #
 # `GatedCrossAttention` of the library is this function with several heads, with masks, and with a
-# cache, so that the image is not read anew for every word. Given the same weights it gives the same
+# cache, so that the image is not read again for every word. Given the same weights it gives the same
 # numbers.
 
 # %%
@@ -161,19 +182,17 @@ real = GatedCrossAttention(
     hidden=8, heads=1, kv_heads=1, head_dim=8, norm=torch.nn.Identity()
 )
 with torch.no_grad():
-    # W_k = W_v = identity: K and V are the tokens themselves
-    for projection in (real.k_proj, real.v_proj):
-        projection.weight.copy_(torch.eye(8))
+    for projection, weight in ((real.k_proj, W_k), (real.v_proj, W_v)):
+        projection.weight.copy_(weight)
         projection.bias.zero_()
     real.gate_proj.weight.copy_(w_g[None])
     real.gate_proj.bias.fill_(b_g)
-    real.warm_up.fill_(alpha)
+    real.warm_up.fill_(0.7)
     theirs = real(
         S[None], q[None, None], visual_states=V[None], visual_mask=None, text_mask=None
     )[0]
-ours, _, _ = gated_look(S, q, V, V, w_g, b_g, alpha)
-print("largest difference:", float((ours - theirs).abs().max()))
-assert torch.allclose(ours, theirs, atol=1e-6)
+print("largest difference:", float((new_S - theirs).abs().max()))
+assert torch.allclose(new_S, theirs, atol=1e-5)
 
 # %% [markdown]
 # ## A trained tiny model
@@ -185,7 +204,8 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # %%
 from emrrg_lib.run.costs import describe_map as model_map
 
-print(model_map(settings))
+head, table = model_map(settings).split("\n\n")
+print(fill(head, 88), table, sep="\n\n")
 
 # %% [markdown]
 # Look at the last column: most of the model is *frozen*. What learns is Partial LoRA in the
@@ -224,18 +244,21 @@ pd.DataFrame(sizes).set_index("preset")
 
 # %% [markdown]
 # *iu-xray*, *mimic-cxr* and *chexpert-plus* are the paper's systems; the last three are the systems
-# that it grew out of, for comparison. They need a GPU and weights that are not ours to hand out:
+# that it grew out of, for comparison. They need a GPU and weights that we may not hand out:
 # `emrrg info --preset iu-xray` prints the map of a preset, `emrrg ledger --preset iu-xray` its exact
 # counts beside the published ones (notebook 03 takes them apart), and a missing weight is answered
 # with where to get it.
 #
 # ## One study
 #
-# ![Contact sheet of fifteen synthetic studies, each a frontal and a lateral view: normal, large
-# heart, wide mediastinum, nodule, opacity, edema, consolidation, atelectasis, pneumothorax,
-# effusion, pleural thickening, fracture, pacemaker, hyperinflation, and three findings
-# together.](../data/phantom_contact_sheet.png)
-#
+# The patients of PhantomCXR, each with a frontal and a lateral view:
+
+# %%
+from emrrg_lib.course.notebook import contact_sheet
+
+contact_sheet()
+
+# %% [markdown]
 # PhantomCXR knows thirteen kinds of finding. A study is fixed by two numbers, the seed of the data
 # set and its index. The model was trained on other seeds, so it has never seen the studies below.
 # Study 654 was taken for its findings, before any report was written for it; study 12 has none.
@@ -253,7 +276,8 @@ print("pixel_values", tuple(pixels.shape), "· view_mask", tuple(mask.shape))
 for name, each in (("study", study), ("other", other)):
     details = [(f["severity"], f["side"], f["place"], f["kind"]) for f in each.findings]
     drawn = ", ".join(" ".join(filter(None, detail)) for detail in details)
-    print(f"\n{name}, drawn: {drawn or 'nothing abnormal'}\n  reference: {each.report}")
+    print(f"\n{name}, drawn: {drawn or 'nothing abnormal'}")
+    print(fill(f"reference: {each.report}", 88))
 
 # %% [markdown]
 # Now the model writes, by beam search: at each word it keeps the few likeliest beginnings of the
@@ -307,7 +331,7 @@ from emrrg_lib.interpret import gate_strip
 
 other_reports, other_traces = model.generate(other_pixels, other_mask, trace=True)
 other_report = other_reports[0]
-print(other_report)
+print(fill(other_report, 88))
 gate_strip(other_traces[0])
 
 # %% [markdown]
@@ -358,20 +382,24 @@ game.rename(columns={"hit": "hit, word", "place": "usual place"}).round(2)
 # not the noun, when you want to know where a model looked.
 
 # %% [markdown]
-# ## Does it look at all? Two experiments
+# ## Two experiments
+#
+# Does it look at all?
 #
 # **Close the gates.** With every gate at 0 no image gets in. The report must then be exactly what
 # the frozen language model writes from the prompt alone, for any X-ray.
 
 # %%
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
-from emrrg_lib.language.llm import load_llm
-from emrrg_lib.language.prompt import prompt_ids
 
 layers = hybrid_modules(model.llm)  # {layer index: its GatedCrossAttention}
 with gates_scaled(model.llm, dict.fromkeys(layers, 0.0)):
     blind = model.generate(pixels, mask)[0]
     blind_other = model.generate(other_pixels, other_mask)[0]
+
+# %%
+from emrrg_lib.language.llm import load_llm
+from emrrg_lib.language.prompt import prompt_ids
 
 # the language model as it was before this training
 llm, tokenizer = load_llm(settings.llm.name)
@@ -391,11 +419,11 @@ with torch.no_grad():
     )
 alone = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True).strip()
 assert blind == blind_other == alone
-print("gates closed, either study:", blind)
-print("\ngates open, this study:    ", report)
+print(fill(f"gates closed, either study: {blind}", 88))
+print(fill(f"gates open, this study: {report}", 88))
 
 # %% [markdown]
-# It is a fine report. It is fluent, it is often right, since many chests are normal, and it has not
+# It reads well. It is fluent, it is often right, since many chests are normal, and it has not
 # seen the X-ray. Remember it when you read scores.
 #
 # **Swap the images.** Give the model another study's image and compare with *this* study's
@@ -431,11 +459,11 @@ pd.DataFrame(swapped).set_index("the model sees")
 # | greedy | the same model, which takes the likeliest next word every time |
 # | gates closed | the language model alone |
 # | shuffled images | the model's reports of other studies: right style, wrong patient |
-# | constant report | one training report for everybody, the best on validation: what comes **for nothing** |
+# | constant report | one training report for everybody, the best on validation: needs no image |
 # | most frequent, random training report | the commonest one for everybody; a random one for each study |
 # | nearest neighbour | report of the training study with the most similar image: the encoder, but no writer |
 # | oracle re-wording | the true findings in other words: a perfect reader, whose word overlap is far from 1 |
-# | oracle, commonest wording | the same in the likeliest words |
+# | oracle, commonest wording | the same in the commonest words |
 # | linear head | a supervised classifier on the same frozen encoder: what *can* be recognised; no text |
 #
 # *BLEU-4*, *METEOR* and *CIDEr* compare words. The *finding* columns compare the findings that
@@ -455,45 +483,13 @@ show = {
 by_system = {row["system"]: row["metrics"] for row in metrics["rows"]}
 scores = pd.DataFrame(by_system).T.reindex(columns=list(show))
 print(f"{metrics['dataset']}, {metrics['split']} split of this run")
-scores.rename(columns=show).astype(float).round(3)
+shown = scores.rename(columns=show).astype(float)
+shown.map(lambda value: "–" if np.isnan(value) else f"{value:.3f}")
 
 # %%
-from emrrg_lib.interpret import Picture
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, RULE
+from emrrg_lib.interpret.figures import score_bars
 
-
-def score_picture(rows, chosen):
-    """Bars with 95 % intervals, one panel a metric; a bar may be 0 long."""
-    told = [
-        f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
-        for metric, title in chosen.items()
-        for row in rows
-        if metric in row["metrics"]
-    ]
-    size = (9, 0.33 * len(rows) + 0.7)
-    picture = Picture(
-        size, facecolor="white", layout="constrained", alt="; ".join(told)
-    )
-    panels = picture.subplots(1, len(chosen), sharey=True)
-    for axes, (metric, title) in zip(panels, chosen.items(), strict=True):
-        for place, row in enumerate(rows):
-            if metric in row["metrics"]:
-                axes.barh(
-                    place, row["metrics"][metric], color=BLUE if place == 0 else RULE
-                )
-                axes.plot(row["ci"][metric], [place, place], color=INK, linewidth=1.5)
-            else:
-                axes.text(
-                    0.01, place, "writes no text", color=MUTED, fontsize=8, va="center"
-                )
-        axes.set_title(title, fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_yticks(range(len(rows)), [row["system"] for row in rows], fontsize=8)
-    axes.invert_yaxis()
-    return picture
-
-
-score_picture(
+score_bars(
     metrics["rows"],
     {"Bleu_4": "BLEU-4 (words)", "CE13_micro_F1": "finding F1 (content)"},
 )
@@ -556,10 +552,10 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # controls, and numbers on PhantomCXR are never set beside numbers on IU X-ray: the data are
 # different and the phantom's language is far simpler.
 #
-# **Real X-rays.** The kit reads IU X-ray, MIMIC-CXR and CheXpert Plus in the layouts in which they
-# are handed out (`emrrg data check FOLDER` names every item that is missing or damaged), and
-# `emrrg data fetch iu-xray` gets the public one. None of them is part of the kit, and no notebook
-# needs one.
+# **Real X-rays.** Eighteen come with the kit, from NIH ChestX-ray14, without reports (notebooks 01, 02 and
+# 07 show some). The kit reads IU X-ray, MIMIC-CXR and CheXpert Plus in the layouts in which they are
+# handed out (`emrrg data check FOLDER` names every item that is missing or damaged), and `emrrg data
+# fetch iu-xray` gets the public one. None of these three is part of the kit.
 #
 # What the tiny preset changes against the paper: 96-pixel synthetic images, an encoder and a
 # language model of about one million weights each, two views side by side instead of their mean,
@@ -573,6 +569,8 @@ per_finding[per_finding["studies"] > 0].sort_values("studies", ascending=False).
 # on.
 #
 # ### Exercise 1 · Count the tokens *(easy, 5 minutes)*
+#
+# **Why.** The visual tokens are all that the language model ever sees of the image.
 #
 # How many visual tokens does the language model see for one study of two views? Work it out from
 # `settings.encoder` (the picture helps); the check asks the real model.
@@ -591,7 +589,8 @@ visual_tokens = None  # your number
 # Check 1
 from emrrg_lib.course.checks.nb00 import check_1
 
-check_1(visual_tokens, model.encode(pixels, mask)[0])
+visual_states = model.encode(pixels, mask)[0]  # (1, tokens, D)
+check_1(visual_tokens, visual_states)
 
 # %% [markdown]
 # <details><summary>Solution 1</summary>
@@ -606,6 +605,8 @@ check_1(visual_tokens, model.encode(pixels, mask)[0])
 # </details>
 #
 # ### Exercise 2 · Turn the gates *(medium, 10 minutes)*
+#
+# **Why.** The gate is the one place where the image gets in, so it is the place to ask.
 #
 # Write a function that writes the study's report with all gates scaled by `scale`. Then try 0,
 # 0.25, 0.5, 1, 1.5: where do the findings appear?
@@ -650,6 +651,8 @@ check_2(write_with_gates, layers, blind, report)
 # </details>
 #
 # ### Exercise 3 · Score a report yourself *(medium, 10 minutes)*
+#
+# **Why.** A report is right if its findings are, whatever its words.
 #
 # Write micro-F1 for one study. Both arguments map the 14 observations to 1, 0, −1 or None, as
 # `label_report` returns them. Three rules: uncertain (−1) counts as present, "No Finding" does not
@@ -697,6 +700,54 @@ check_3(finding_f1)
 # them.
 #
 # </details>
+#
+# ### Exercise 4 · The best report for everybody *(bonus, hard, 20 minutes)*
+#
+# **Why.** On IU X-ray this control is ahead of the paper's model in five of seven columns. Whoever
+# publishes a score should know it.
+#
+# Write the control *constant report*: choose the one report of the training split that scores best, on
+# average, against the references of the **validation** split; then give it to everybody in the **test**
+# split. Return the report and its mean test score. `train`, `validation` and `test` are lists of reports;
+# `score(reference, report)` gives a number, larger is better (it may be negative).
+#
+# <details><summary>Hint</summary>
+#
+# A helper `mean(report, references)`, then `max(train, key=...)`. The test split may be touched only once
+# the report is chosen.
+#
+# </details>
+
+
+# %%
+def constant_report(train, validation, test, score):
+    """The chosen training report and its mean score on the test references."""
+    return None  # your code
+
+
+# %%
+# Check 4
+from emrrg_lib.course.checks.nb00 import check_4
+
+check_4(constant_report)
+
+# %% [markdown]
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# def constant_report(train, validation, test, score):
+#     def mean(report, references):
+#         return sum(score(ref, report) for ref in references) / len(references)
+#
+#     best = max(train, key=lambda report: mean(report, validation))
+#     return best, mean(best, test)
+# ```
+#
+# Chosen on the test split it would score higher still, and prove nothing. With *n* training and *m*
+# validation reports this takes n · m scores; the library counts words once and computes all of them
+# with one matrix product.
+#
+# </details>
 
 # %% [markdown]
 # ## Summary
@@ -709,6 +760,44 @@ check_3(finding_f1)
 # - A fluent report may be a blind one. **Controls** (constant, shuffled, closed gates) and
 #   **ceilings** (oracle, linear head) give a score its meaning.
 #
+# **Quiz.** Answer first, then unfold.
+#
+# 1. A report is fluent, and most of its words are those of the reference. What have you learnt about
+# whether the model looked?
+#
+# <details><summary>Answer 1</summary>
+#
+# Nothing yet. The blind report shares most of its words too, since most chests have no pneumothorax. Close
+# the gates or swap the image, and compare.
+#
+# </details>
+#
+# 2. A gate of +0.9 at the word "the": does this word need the image?
+#
+# <details><summary>Answer 2</summary>
+#
+# Not necessarily. The gate says how much *could* get in. Training does not reward a closed gate, so what
+# counts is whether the word changes when the gate is closed.
+#
+# </details>
+#
+# 3. Why does training begin with α = 0?
+#
+# <details><summary>Answer 3</summary>
+#
+# Then every gate is 0 and the language model writes as before, to the last bit. The new parts come in
+# slowly instead of disturbing a model that already writes well.
+#
+# </details>
+#
+# **Further reading.** [EMRRG](https://arxiv.org/abs/2510.16776), the paper (arXiv 2510.16776) ·
+# [R2Gen](https://arxiv.org/abs/2010.16056), the split and the cleaning of IU X-ray (arXiv 2010.16056) ·
+# [R2GenGPT](https://arxiv.org/abs/2309.09812), a frozen language model for reports (arXiv 2309.09812) ·
+# [Flamingo](https://arxiv.org/abs/2204.14198), gated cross-attention with tanh(α) (arXiv 2204.14198) ·
+# [CheXpert](https://arxiv.org/abs/1901.07031), the 14 observations (arXiv 1901.07031) ·
+# [Babar and others 2021](https://doi.org/10.1371/journal.pone.0259639), how far a constant report comes
+# (DOI 10.1371/journal.pone.0259639).
+#
 # ## Where to go next
 #
 # Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run
@@ -718,9 +807,9 @@ check_3(finding_f1)
 #
 # | notebook | paper | minutes | what you can do after it |
 # |---|---|---|---|
-# | **00 start here** | §3, Table 1 | 25 + 25 | run the model, read its gates, attention and scores |
-# | [01 patch embedding][01] | §3.2 | 20 + 35 | cut an image into tokens, resize position tables |
-# | [02 Mamba block][02] | §3.2, Fig. 2 | 30 + 30 | compute a selective scan by hand and in four directions |
+# | **00 start here** | §3, Table 1 | 25 + 45 | run the model, read its gates, attention and scores |
+# | [01 patch embedding][01] | §3.2 | 25 + 65 | cut an image into tokens, resize position tables |
+# | [02 Mamba block][02] | §3.2, Fig. 2 | 40 + 160 | write a selective scan, in four directions, in chunks |
 # | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
 # | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
 # | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |
@@ -728,7 +817,7 @@ check_3(finding_f1)
 # | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
 # | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
 # | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |
-# | [10 paper and released code][10] | §3, §4 | 30 + 25 | show where the two differ, a number for each |
+# | [10 paper and released code][10] | §3, §4 | 30 + 30 | show where the two differ, a number for each |
 #
 # [01]: 01_patch_embedding.ipynb
 # [02]: 02_mamba_block.ipynb

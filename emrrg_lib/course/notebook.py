@@ -1,4 +1,4 @@
-"""The first lines of every notebook as one call each: the profile opened, a scratch folder, the glossary.
+"""What the notebooks share, as one call each: the profile opened, a scratch folder, the glossary.
 
 The glossary (paper letter ↔ name in the code ↔ shape ↔ file) is `glossary.csv`, one table for every
 notebook; tests/course/test_glossary.py compares it with the tiny model.
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from IPython.display import HTML
 from transformers import PretrainedConfig
 from transformers.utils import logging
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.files import KIT, TINY_DIR, InputError
 from emrrg_lib.interpret.model_picture import ModelPicture, model_picture
+from emrrg_lib.interpret.style import html_image
 from emrrg_lib.model import EMRRG
 
 SHIPPED_RUN = TINY_DIR / "run"
@@ -88,6 +90,16 @@ def scratch_folder() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory()
     os.environ["EMRRG_CACHE"] = str(Path(folder.name) / "cache")
     return folder
+
+
+def contact_sheet() -> HTML:
+    """The picture of fifteen phantom studies, data/phantom_contact_sheet.png, with its sentence."""
+    alt = (
+        "Contact sheet of fifteen synthetic studies, each a frontal and a lateral view: normal, large heart, "
+        "wide mediastinum, nodule, opacity, edema, consolidation, atelectasis, pneumothorax, effusion, "
+        "pleural thickening, fracture, pacemaker, hyperinflation, and three findings together."
+    )
+    return HTML(html_image((KIT / "data" / "phantom_contact_sheet.png").read_bytes(), alt, 900))
 
 
 @contextlib.contextmanager

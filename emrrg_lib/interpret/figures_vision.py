@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from IPython.display import Image as AnimatedImage
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw
 
 from emrrg_lib.interpret.panels import draw_xray, inch_axes, inch_text, plain_axes
-from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, Picture
+from emrrg_lib.interpret.style import BLUE, HEAT, INK, MUTED, ORANGE, PAPER, Picture, html_image
 
 
-class Animation(AnimatedImage):
-    """A GIF whose text twin is its text alternative."""
+@dataclass(frozen=True, repr=False)
+class Animation:
+    """A GIF file that Jupyter shows as an `html_image`; its plain text is `alt`."""
+
+    data: bytes
+    alt: str
+
+    def _repr_html_(self) -> str:
+        return html_image(self.data, self.alt, kind="gif")
 
     def __repr__(self) -> str:
         return self.alt
@@ -61,29 +68,50 @@ def map_grid(
     rows: Mapping[str, Sequence[np.ndarray]],
     title: str,
     columns: Sequence[str] = (),
-    image: np.ndarray | None = None,
+    image: np.ndarray | Mapping[str, np.ndarray] | None = None,
+    bars: bool = False,
 ) -> Picture:
-    """Small maps (rows, cols), one line per name, each map on its own scale from dark to bright.
+    """Small maps (rows, cols) from dark to bright, one line per name; each map has a scale of its own.
 
-    `columns` are names above the maps of the first line. With `image`, an X-ray, every line begins with it.
+    Args:
+        rows: name → the maps of its line. columns: names above the maps of the first line.
+        image: an X-ray with which every line begins, or name → the X-ray of that line.
+        bars: the maps of a line share one scale, and a colour bar at its end shows it.
     """
     count, lead = max(map(len, rows.values())), image is not None
     side = min(1.25, 7.6 / (count + lead))
+    alt = [
+        name + (f" from {_ends(maps)[0]} to {_ends(maps)[1]}" if bars else "") for name, maps in rows.items()
+    ]
     figure = Picture(
-        (1.35 + (count + lead) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)),
-        alt=f"{title}: {', '.join(rows)}.",
+        (1.35 + (count + lead) * (side + 0.08) + 0.65 * bars, 0.6 + len(rows) * (side + 0.1)),
+        alt=f"{title}: {', '.join(alt)}.",
     )
     inch_text(figure, 0.1, 0.22, title, 9.5)
     for line, (name, maps) in enumerate(rows.items()):
         top = 0.5 + line * (side + 0.1)
         inch_text(figure, 0.1, top + side / 2, name, 8.5)
-        for place, values in enumerate([image, *maps] if lead else maps):
+        first = [image[name] if isinstance(image, Mapping) else image] if lead else []
+        low, high = (np.min(maps), np.max(maps)) if bars else (None, None)
+        for place, values in enumerate([*first, *maps]):
             axes = inch_axes(figure, 1.3 + place * (side + 0.08), top, side, side)
             axes.set_axis_off()
-            axes.imshow(values, cmap="gray" if place < lead else HEAT, interpolation="nearest")
+            if place < lead:
+                axes.imshow(values, cmap="gray", interpolation="nearest")
+            else:
+                drawn = axes.imshow(values, cmap=HEAT, vmin=low, vmax=high, interpolation="nearest")
             if line == 0 and 0 <= place - lead < len(columns):
                 axes.set_title(columns[place - lead], fontsize=8, color=MUTED, pad=2)
+        if bars:
+            cax = inch_axes(figure, 1.3 + (place + 1) * (side + 0.08), top + 0.08, 0.1, side - 0.16)
+            figure.colorbar(drawn, cax=cax).set_ticks([low, high], labels=_ends(maps))
+            cax.tick_params(labelsize=7.5, length=2, color=MUTED, labelcolor=INK)
     return figure
+
+
+def _ends(maps: Sequence[np.ndarray]) -> list[str]:
+    """The lowest and the highest value of some maps, with two digits."""
+    return [f"{value:.2g}" for value in (np.min(maps), np.max(maps))]
 
 
 def scan_frames(orders: np.ndarray, steps: Sequence[int]) -> Picture:
@@ -117,7 +145,7 @@ def scan_animation(orders: np.ndarray, every: int = 3) -> Animation:
         frames.append(frame.quantize(16))
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100, loop=2)
-    return Animation(buffer.getvalue(), format="gif", alt="Animation: the four scans fill the patch grid.")
+    return Animation(buffer.getvalue(), "Animation: the four scans fill the patch grid.")
 
 
 def _places(order: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from PIL import Image
 from emrrg_lib.evaluation.metrics import keys, metric
 from emrrg_lib.files import InputError
 from emrrg_lib.interpret.figures import gate_strip
-from emrrg_lib.interpret.style import Picture, encode_png, grey_image, heat_rgba, png_bytes
+from emrrg_lib.interpret.style import Picture, data_uri, encode_png, grey_image, heat_rgba, png_bytes
 from emrrg_lib.interpret.words import (
     Mark,
     NamingWord,
@@ -89,7 +88,7 @@ def render(template: str, folder: Path, **values: Any) -> str:
 
 def figure_picture(figure: Picture) -> dict[str, Any]:
     """A figure for an <img>; 100 pixels an inch, so that type keeps one size all over the page."""
-    source = _uri(png_bytes(figure, 140, colours=256))
+    source = data_uri(png_bytes(figure, 140, colours=256))
     return {"source": source, "width": int(figure.get_figwidth() * 100), "alt": figure.alt}
 
 
@@ -99,7 +98,7 @@ def xray_picture(image: np.ndarray, name: str, alt: str, most: int = LARGEST_SID
     scale = min(1.0, most / max(grey.shape))
     width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
     grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS))
-    return {"name": name, "source": _uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
+    return {"name": name, "source": data_uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
 
 
 def overlay_picture(
@@ -108,7 +107,7 @@ def overlay_picture(
     """An `xray_picture` again, with one view's (rows, cols) weights and a mask's outline on it."""
     size = {key: xray[key] for key in ("width", "height")}
     outline = "" if mask is None or not np.any(mask) else mask_outline(mask, **size)
-    heat = _uri(encode_png(heat_rgba(weights, peak, (_HEAT_SIDE, _HEAT_SIDE))))
+    heat = data_uri(encode_png(heat_rgba(weights, peak, (_HEAT_SIDE, _HEAT_SIDE))))
     return {"uses": xray["name"], "heat": heat, "outline": outline, "alt": alt, **size}
 
 
@@ -121,10 +120,6 @@ def mask_outline(mask: np.ndarray, width: float, height: float) -> str:
         points = (line - 0.5) * scale  # the frame of zeros moved everything by one pixel
         paths.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z")
     return "".join(paths)
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def compare_labels(reference: Labels | None, hypothesis: Labels | None) -> dict[str, list[str]] | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import re
 from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -32,9 +35,9 @@ SIGNED = LinearSegmentedColormap.from_list(
 
 
 class Picture(Figure):
-    """A matplotlib Figure that belongs to no pyplot window and carries its text alternative.
+    """A matplotlib Figure that belongs to no pyplot window and carries its text alternative `alt`.
 
-    In Jupyter it shows itself as PNG; `alt` goes into the output as its description and plain text.
+    In Jupyter it shows itself as an `html_image` of 100 pixels an inch; its plain text is `alt`.
     """
 
     def __init__(self, *args: Any, alt: str = "", facecolor: str = PAPER, **kwargs: Any) -> None:
@@ -42,10 +45,32 @@ class Picture(Figure):
         FigureCanvasAgg(self)
         self.alt = alt
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        width, height = self.get_size_inches() * 100
-        metadata = {"image/png": {"alt": self.alt, "width": int(width), "height": int(height)}}
-        return {"image/png": png_bytes(self), "text/plain": self.alt}, metadata
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Saves with letters that are not hinted: words keep the width of `text_width` and their spaces."""
+        with rc_context({"text.hinting": "no_hinting"}):
+            super().savefig(*args, **kwargs)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        width = round(self.get_figwidth() * 100)
+        return {"text/html": html_image(png_bytes(self), self.alt, width), "text/plain": self.alt}
+
+
+def html_image(content: bytes, alt: str, width: int | None = None, kind: str = "png") -> str:
+    """The `<img>` of an image file, which holds the picture and its sentence.
+
+    Viewers of notebooks read no description of an image/png output; every one of them reads this `alt`.
+
+    Args:
+        content: the file. kind: its format, "png" or "gif".
+        alt: the picture in a sentence. width: in pixels of the page; None takes the picture's own.
+    """
+    size = f' width="{width}"' if width else ""
+    return f'<img alt="{html.escape(alt)}"{size} src="{data_uri(content, kind)}">'
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """The address that holds an image file itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def png_bytes(figure: Figure, dpi: float = 200, colours: int | None = None) -> bytes:

@@ -38,7 +38,7 @@ from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import draw_study
-from emrrg_lib.run.inference import PHANTOM_ONLY
+from emrrg_lib.run.inference import seen
 from emrrg_lib.run_folder import (
     TRAINED_RECORD,
     explorer_file,
@@ -244,7 +244,7 @@ def write_explorers(
     if images:
         case: Any = Case(images, images[0].stem)
         pixels([case], config)  # read first: a wrong file is refused before the model is loaded
-        note = PHANTOM_ONLY if config.preset == "tiny" else "Own images. Not for clinical use."
+        note = seen(run)
     else:
         case, others, note = _study_of(run, study or "1", config.encoder.image_size)
     model = EMRRG.from_run(run)

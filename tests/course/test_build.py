@@ -23,6 +23,7 @@ from emrrg_lib.course.build import (  # noqa: E402
     variant,
 )
 from emrrg_lib.files import InputError  # noqa: E402
+from emrrg_lib.interpret.style import Picture, html_image  # noqa: E402
 
 LESSON = '''# %% [markdown]
 # # 00 · Lesson
@@ -168,7 +169,7 @@ def test_tidy_drops_widgets_and_keeps_the_twin_and_shrinks_pictures():
         nbformat.v4.new_output("display_data", data)
         for data in (
             {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "VBox()"},
-            {"image/png": base64.b64encode(buffer.getvalue()).decode()},
+            {"text/html": f"<b>{html_image(buffer.getvalue(), 'grey')}</b>"},
         )
     )
     stream = nbformat.v4.new_output("stream", text="read-out")
@@ -178,10 +179,23 @@ def test_tidy_drops_widgets_and_keeps_the_twin_and_shrinks_pictures():
     )
     outputs = tidy(notebook).cells[0].outputs
     assert [output.output_type for output in outputs] == ["display_data", "stream"]
-    png = base64.b64decode(outputs[0].data["image/png"])
+    before, png, after = re.split('base64,|(?=">)', outputs[0].data["text/html"])
+    assert before.startswith('<b><img alt="grey" src="data:image/png;') and after == '"></b>'
+    png = base64.b64decode(png)
     assert "widgets" not in notebook.metadata and len(png) < len(buffer.getvalue()) / 10
     with Image.open(io.BytesIO(png)) as image:
         assert image.size == (256, 256) and image.mode == "P"
+
+
+def test_nbconvert_shows_a_picture_with_its_sentence_once():
+    nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed (extra dev)")
+    picture = Picture((2, 1), alt="A heart, drawn small & round.")
+    output = nbformat.v4.new_output("display_data", picture._repr_mimebundle_())
+    cell = nbformat.v4.new_code_cell(outputs=[output])
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(tidy(nbformat.v4.new_notebook(cells=[cell])))
+    shown = page[page.index("<main") :]
+    assert re.findall(r'<img alt="([^"]*)"', shown) == ["A heart, drawn small &amp; round."]
+    assert shown.count("<img") == 1 and "No description" not in shown
 
 
 def test_a_small_notebook_is_executed_in_its_folder(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from emrrg_lib.files import InputError
 from emrrg_lib.language.cross_attention import GatedCrossAttention
 from emrrg_lib.language.hybrid_decoder import hybrid_modules
 from emrrg_lib.model import EMRRG
+from emrrg_lib.vision import mamba
 
 LIBRARY = Path(emrrg_lib.__file__).parent
 
@@ -29,7 +31,7 @@ def objects():
         given.update(dict(zip(("S", "query", "visual_states"), arguments, strict=False)), **named)
 
     handle = cross_attention.register_forward_pre_hook(note, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), mock.patch.object(mamba, "selective_scan", wraps=mamba.selective_scan) as scan:
         _, features = mixer(torch.randn(1, 145, 128), return_features=True)
         _, traces = model.generate(pixel_values, view_mask, trace=True, num_beams=1, max_new_tokens=6)
     handle.remove()
@@ -38,6 +40,7 @@ def objects():
         "settings": model.settings,
         "encoder": model.encoder,
         "mixer": mixer,
+        "delta": scan.call_args_list[0].args[1],
         "cross_attention": cross_attention,
         "features": features,
         "trace": traces[0],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from toy_trace import TOKENS, make_trace
 
 from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure
 from emrrg_lib.interpret.figures import running_mean
 from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
-from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, png_bytes
+from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, html_image, png_bytes, text_width
 from emrrg_lib.interpret.words import describe_trace
 
 REPORT = "The heart is enlarged. No effusion."
@@ -65,8 +69,27 @@ def test_figures_are_whole_and_described():
         assert isinstance(figure, Picture) and isinstance(figure, Figure)
         assert len(figure.alt) > 20
         assert png_bytes(figure, dpi=40).startswith(b"\x89PNG")
-    bundle, metadata = figures[0]._repr_mimebundle_()
-    assert bundle["text/plain"] == metadata["image/png"]["alt"] == figures[0].alt
+    bundle = figures[0]._repr_mimebundle_()
+    assert bundle["text/plain"] == figures[0].alt and list(bundle) == ["text/html", "text/plain"]
+
+
+def test_a_picture_in_html_holds_its_sentence_and_its_file():
+    alt = 'The word "heart" looks at <1 & 2>.'
+    figure = Picture((3.2, 1.0), alt=alt)
+    image = ElementTree.fromstring(figure._repr_mimebundle_()["text/html"] + "</img>").attrib
+    assert image["alt"] == alt and image["width"] == "320"
+    kind, content = image["src"].split(",")
+    assert kind == "data:image/png;base64" and base64.b64decode(content) == png_bytes(figure)
+    assert 'src="data:image/gif;base64,R0lG"' in html_image(b"GIF", "x", kind="gif")
+
+
+def test_a_drawn_word_is_as_wide_as_it_was_measured():
+    words, size, dpi = "structures mediastinum structures", 8.5, 100
+    figure = Picture((4, 0.5))
+    figure.text(0, 0.4, words, fontsize=size)
+    with Image.open(io.BytesIO(png_bytes(figure, dpi))) as image:
+        columns = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=0))
+    assert abs(columns[-1] + 1 - text_width(words, size) * dpi / 72) < 1.5  # hinted: 6 pixels more
 
 
 def test_no_pyplot_window_is_opened():

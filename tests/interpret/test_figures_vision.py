@@ -29,6 +29,18 @@ def test_maps_stand_in_lines_with_the_xray_first():
     assert figure.alt == "Features: X, Z."
 
 
+def test_a_line_with_a_bar_has_one_scale_and_its_own_xray():
+    maps = {"X": [np.zeros((2, 2)), np.full((2, 2), 4.0)], "Z": [np.eye(2), -np.eye(2)]}
+    xrays = {"X": np.zeros((8, 8), np.uint8), "Z": np.ones((6, 6), np.uint8)}
+    figure = map_grid(maps, "Features", image=xrays, bars=True)
+    shown = [axes.images[0] for axes in figure.axes if axes.images]
+    assert [len(image.get_array()) for image in shown] == [8, 2, 2, 6, 2, 2]
+    assert [shown[at].get_clim() for at in (1, 2, 4, 5)] == [(0, 4), (0, 4), (-1, 1), (-1, 1)]
+    bars = [axes for axes in figure.axes if not axes.images and axes.get_yticks().size == 2]
+    assert [tick.get_text() for tick in bars[1].get_yticklabels()] == ["-1", "1"]
+    assert figure.alt == "Features: X from 0 to 4, Z from -1 to 1."
+
+
 def test_frames_show_the_last_token_and_cls_in_the_centre():
     figure = scan_frames(ORDERS, (1, 9, 17))
     first, middle, last = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[:3])

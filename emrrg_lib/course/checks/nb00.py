@@ -1,12 +1,23 @@
-"""Checks of notebook 00: counting visual tokens, turning the gates, micro-F1 of one study."""
+"""Checks of notebook 00: counting visual tokens, turning the gates, F1 of one study, a constant report."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from emrrg_lib.course.checks import Mistake, call, exercise, expect, expect_value
+from emrrg_lib.course.checks import (
+    Mistake,
+    array,
+    call,
+    exercise,
+    expect,
+    expect_value,
+    pair,
+    stage,
+    whole,
+)
 from emrrg_lib.data.study import OBSERVATIONS
 
 
@@ -20,7 +31,7 @@ def check_1(visual_tokens: int, visual_states: Tensor) -> str:
         truth // 2: "that is one view; the study has two.",
         truth // 2 - 1: "that is one view, and without its cls token.",
     }
-    expect_value(visual_tokens, truth, "count patches, cls token, views.", slips)
+    expect_value(whole(visual_tokens), truth, "count patches, cls token, views.", slips)
     return "All of them lie side by side in one row."
 
 
@@ -34,7 +45,8 @@ def check_2(write: Callable[[float], str], layers: Mapping[int, nn.Module], blin
         for module in layers.values():
             module.gate_scale = 1.0
     expect(
-        isinstance(closed, str), f"Yours is a {type(closed).__name__}, not a str: generate returns a list."
+        isinstance(closed, str) and isinstance(opened, str),
+        f"Yours is a {type(closed).__name__}, not a text: generate returns a list of texts, here of one.",
     )
     expect(
         all(scale == 1.0 for scale in left),
@@ -70,19 +82,81 @@ def check_3(finding_f1: Callable[[dict, dict], float]) -> str:
         (_labels(Edema=0), _labels(Edema=0), 0.0, "denied findings do not count, and 0 / 0 is 0 here."),
         (_labels(No_Finding=1), _labels(No_Finding=1), 0.0, "'No Finding' is left out."),
     )
-    for reference, report, truth, cause in cases:
+    for reference, report, truth, cause in (*cases, *_random_cases()):
+        given = dict(reference), dict(report)
         try:
-            yours = call(finding_f1, reference, report)
+            yours = call(finding_f1, *given)
         except Mistake as mistake:
             if isinstance(mistake.__cause__, ZeroDivisionError):
                 raise Mistake(
                     "It divides by zero where neither side has a finding; the score is 0 there."
                 ) from None
             raise
-        expect_value(yours, truth, cause)
+        expect(
+            given == (reference, report), "Your function changes its arguments: make sets of them instead."
+        )
+        expect_value(array(yours, (), "one number"), truth, cause)
     return "The library pools the counts of all studies before it divides."
 
 
 def _labels(**present: int) -> dict[str, int | None]:
     """All 14 observations, None but for those given: _labels(No_Finding=1)."""
     return dict.fromkeys(OBSERVATIONS) | {name.replace("_", " "): value for name, value in present.items()}
+
+
+def _random_cases() -> list[tuple[dict, dict, float, str]]:
+    """Labels at random, with the F1 of counts: hits, misses and inventions."""
+    draw, cases = random.Random(0), []
+    for _ in range(6):
+        reference, report = (
+            {name: draw.choice((1, 1, 0, -1, None)) for name in OBSERVATIONS} for _ in range(2)
+        )
+        sides = [(reference[n] in (1, -1), report[n] in (1, -1)) for n in OBSERVATIONS[1:]]
+        hit, missed, invented = (sides.count(kind) for kind in ((True, True), (True, False), (False, True)))
+        truth = 2 * hit / (2 * hit + missed + invented)
+        told = f"{hit} findings are in both, {missed} are missed, {invented} invented."
+        cases.append((reference, report, truth, told))
+    return cases
+
+
+@exercise(4)
+def check_4(constant_report: Callable[..., tuple[str, float]]) -> str:
+    """`constant_report(train, validation, test, score)` with scores from a table of pairs."""
+    columns = {  # training report: its scores against validation references v1, v2, v3 and test t1, t2
+        "commonest": (-5.0, -4.0, -6.0, -1.0, -2.0),
+        "best": (-2.0, -2.0, -2.0, -3.0, -5.0),
+        "one hit": (0.0, -9.0, -9.0, -2.0, -2.0),
+    }
+    train, validation, test = ["commonest", "best", "commonest", "one hit"], ["v1", "v2", "v3"], ["t1", "t2"]
+    table = {(ref, text): row[i] for text, row in columns.items() for i, ref in enumerate(validation + test)}
+
+    def score(reference: str, report: str) -> float:
+        expect((report, reference) not in table, "Call score(reference, report): yours exchanges the two.")
+        told = "Only training reports are candidates, scored against validation and test references."
+        expect((reference, report) in table, told)
+        return table[reference, report]
+
+    yours = pair(
+        call(constant_report, train, validation, test, score), "Return two: the report and its score."
+    )
+    with stage("the report"):
+        slips = {
+            "commonest": "best on test, or the commonest report: choose by the validation score.",
+            "one hit": "one lucky reference does not count: take the mean over all of them.",
+        }
+        told = "the training report with the highest mean score on the validation references."
+        expect_value(yours[0], "best", told, slips)
+    with stage("the score"):
+        slips = {
+            -2.0: "this is its validation score: report that on the test split.",
+            -8.0: "a mean is wanted, not the sum.",
+        }
+        expect_value(array(yours[1], (), "one number"), -4.0, "the mean of the test scores.", slips)
+    with stage("other data"):
+        table.clear()
+        table.update(
+            {(r, t): -abs(len(r) - len(t)) / 9 for t in ("a", "bbbb", "cc") for r in ("x", "yyy", "zzzz")}
+        )
+        yours = pair(call(constant_report, ["a", "bbbb", "cc"], ["yyy", "zzzz"], ["x"], score), "Return two.")
+        expect_value(yours, ("bbbb", -3 / 9), "are numbers or texts of the first case in your code?")
+    return "Every score of a model has to beat this one."

@@ -1,22 +1,43 @@
-"""Checks of notebook 02: half-life, exact discretisation, column order, combining two steps."""
+"""Checks of notebook 02: half-life, exact step, orders, combining two steps; nb02_scan has the scan's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_shape, expect_value
+from emrrg_lib.course.checks import array, call, exercise, expect, expect_value, pair, stage
+from emrrg_lib.course.checks.nb02_scan import check_3, check_4, check_5, check_9, check_10
+
+__all__ = [
+    "check_1",
+    "check_2",
+    "check_3",
+    "check_4",
+    "check_5",
+    "check_6",
+    "check_7",
+    "check_8",
+    "check_9",
+    "check_10",
+]
+
+
+def _number(yours: object, cause: str) -> float:
+    """The answer as one number; an array or tensor of one number is one."""
+    numbers = array(yours, cause=cause)
+    expect(numbers.size == 1, f"One number is expected, yours has the shape {numbers.shape}: {cause}.")
+    return float(numbers.item())
 
 
 @exercise(1)
 def check_1(half_life: Callable[[float, float], float]) -> str:
     """`half_life(A, delta)`, tried out: the state is let fade for as many tokens as it says."""
-    for A, delta in ((-1.0, 0.1), (-1.0, 0.02), (-4.0, 0.1)):
-        yours = float(call(half_life, A, delta))
-        truth = 0.6931471805599453 / 4 / 0.1 if A == -4 else 0.6931471805599453 / delta
+    for A, delta in ((-1.0, 0.1), (-1.0, 0.02), (-4.0, 0.1), (-2.5, 0.37)):
+        yours = _number(call(half_life, A, delta), "the number of tokens")
+        truth = 0.6931471805599453 / delta / -A
         left, where = math.exp(min(50.0, yours * delta * A)), f"A = {A:g}, step {delta:g}"
         expect(yours > 0, f"{where}: yours {yours:.4g}; A is negative, the answer is a positive number.")
         slips = {
@@ -25,45 +46,48 @@ def check_1(half_life: Callable[[float, float], float]) -> str:
             truth / math.log(2) ** 2: "yours holds log₂ e; it has to be its inverse, ln 2.",
             truth * delta: "the step is missing: each token takes the state Δ further, not 1.",
             truth * -A: "the rate A is missing: a state with rate −4 fades four times as fast.",
+            math.ceil(truth): "it need not be whole: do not round.",
+            round(truth): "it need not be whole: do not round.",
         }
-        expect_value(yours, truth, f"then {left:.0%} of the state is left.", slips, where, tolerance=1e-3)
+        expect_value(yours, truth, f"then {left:.1%} of the state is left.", slips, where, tolerance=1e-3)
     return "A trained block holds half-lives from below one token to many rows."
 
 
 @exercise(2)
 def check_2(zero_order_hold: Callable[[float, float, float], tuple[float, float]]) -> str:
     """`zero_order_hold(A, B, delta)` against 2²⁴ tiny steps of the differential equation."""
-    for A, B, delta in ((-1.0, 1.0, 0.5), (-1.0, 3.0, 0.5), (-2.5, 1.0, 0.8)):
-        answer = call(zero_order_hold, A, B, delta)
-        expect_pair(answer, "Return two numbers: a, b.")
+    for A, B, delta in ((-1.0, 1.0, 0.5), (-1.0, 3.0, 0.5), (-2.5, 1.0, 0.8), (-0.3, -2.0, 1.7)):
+        answer = pair(call(zero_order_hold, A, B, delta), "Return two numbers: a, b.")
+        yours_a, yours_b = (_number(part, "a and b are plain numbers here") for part in answer)
         a, b = 1 + A * delta / 2**24, B * delta / 2**24  # one tiny step: h + dt · (A h + B x)
         for _ in range(24):  # the step twice is a step of double length
             a, b = a * a, a * b + b
         where = f"(A = {A:g}, B = {B:g}, Δ = {delta:g})"
         expect(
-            answer[0] < 1,
-            f"Yours is a = {answer[0]:.4g} {where}: the state grows; A is negative, "
+            yours_a < 1,
+            f"Yours is a = {yours_a:.4g} {where}: the state grows; A is negative, "
             "and the exponent has its sign.",
         )
-        cause = f"a {where} is e^(ΔA); 1 + ΔA is only its beginning."
-        expect_value(answer[0], a, cause, tolerance=1e-5)
-        expect(answer[1] * B > 0, f"Your b {where} is of the wrong sign: both a − 1 and A are negative.")
+        expect_value(yours_a, a, f"a {where} is e^(ΔA); 1 + ΔA is only its beginning.", tolerance=1e-3)
+        expect(yours_b * B > 0, f"Your b {where} is of the wrong sign: both a − 1 and A are negative.")
         slips = {
             delta * B: f"b = ΔB {where} is Mamba's shortcut, right for small steps only.",
             b / B: f"B does not enter your b {where}.",
+            delta * b: f"the step is in (a − 1) already {where}: do not multiply by Δ again.",
         }
         cause = f"b {where} is (a − 1) / A · B: is the division by A right?"
-        expect_value(answer[1], b, cause, slips, tolerance=1e-5)
+        expect_value(yours_b, b, cause, slips, tolerance=1e-3)
     return "Mamba's b = ΔB is the first term of this one."
 
 
-@exercise(3)
-def check_3(column_order: Callable[[int], Tensor]) -> str:
+@exercise(6)
+def check_6(column_order: Callable[[int], Tensor]) -> str:
     """`column_order(side)` against places counted one by one, for grids other than the notebook's."""
-    for side in (2, 6):
-        yours, middle = call(column_order, side), side * side // 2
-        expect_shape(yours, (side * side + 1,), "all patches and the cls token.")
-        read = [int(token) for token in yours]
+    for side in (2, 6, 8):
+        middle = side * side // 2
+        numbers = array(call(column_order, side), (side * side + 1,), "all patches and the cls token.")
+        expect(bool((numbers == numbers.round()).all()), "Token numbers are whole numbers.")
+        read = [int(token) for token in numbers]
         expect(
             sorted(read) == list(range(side * side + 1)),
             f"side {side}: every token is to be read exactly once; yours reads {_odd(read)}.",
@@ -93,12 +117,57 @@ def _odd(read: list[int]) -> str:
     return f"{twice[:3]} more than once and leaves out {missing[:3]}"
 
 
-@exercise(4)
-def check_4(combine: Callable) -> str:
+@exercise(7)
+def check_7(four_directions: Callable) -> str:
+    """`four_directions(X, orders, scan)` with scans that only mark what they are given."""
+    for seed, (length, width) in enumerate(((5, 2), (17, 3), (10, 4))):
+        draw = torch.Generator().manual_seed(seed)
+        X = torch.randn(length, width, generator=draw)
+        orders = torch.stack([torch.randperm(length, generator=draw) for _ in range(4)])
+        back = [sorted(range(length), key=order.tolist().__getitem__) for order in orders]
+
+        def mixed(scan: Callable[[int, Tensor], Tensor], X: Tensor = X, orders: Tensor = orders) -> Tensor:
+            given = orders.clone()
+            found = call(four_directions, X.clone(), given, scan)
+            expect(bool((orders == given).all()), "Your function changes `orders`: it must stay as it is.")
+            array(found, tuple(X.shape), "the tokens in row order.")
+            return found
+
+        with stage("there and back"):  # a scan that does nothing
+            slips = (
+                (4 * X, "yours is the sum of the four: take the mean."),
+                (
+                    torch.stack([X[order] for order in orders]).mean(0),
+                    "bring what each direction found back to row order: undo the order.",
+                ),
+                (
+                    torch.stack([X[order[order]] for order in orders]).mean(0),
+                    "an order used twice does not undo itself: the way back is order.argsort().",
+                ),
+            )
+            expect_value(mixed(lambda g, x: x), X, "a scan that does nothing must give the tokens.", slips)
+        with stage("each order"):  # says when a token was read
+            truth = sum(torch.tensor(places) for places in back)[:, None].expand(length, width) / 4
+            ones = (torch.arange(length)[:, None].expand(length, width) / 1.0, "the scan gets row order.")
+            yours = mixed(lambda g, x: torch.arange(len(x))[:, None].expand(*x.shape) / 1.0)
+            cause = "each direction reads X[order] and is brought back by its own order."
+            expect_value(yours, truth, cause, [ones])
+        with stage("each direction its own scan"):
+            truth = X * (1 + 10 + 100 + 1000) / 4
+            slips = ((X, "call scan with the direction's number g: 0, 1, 2, 3."),)
+            yours = mixed(lambda g, x: x * 10.0 ** int(g))
+            expect_value(yours, truth, "direction g is read with orders[g] and scan number g.", slips)
+        with stage("a true scan"):
+            found = [X[order].cumsum(0)[places] for order, places in zip(orders, back, strict=True)]
+            expect_value(mixed(lambda g, x: x.cumsum(0)), torch.stack(found).mean(0), "compare the stages.")
+    return "That is the mixer, but for the convolution and the gate Z."
+
+
+@exercise(8)
+def check_8(combine: Callable) -> str:
     """`combine(first, second)` against the two maps applied to numbers, then in a tree of seven."""
     first, second = (0.5, 3.0), (0.2, 7.0)
-    answer = call(combine, first, second)
-    a, b = expect_pair(answer, "Return a pair: a, b.")
+    a, b = (_number(part, "a and b") for part in pair(call(combine, first, second), "Return a pair: a, b."))
     at = [0.2 * (0.5 * h + 3.0) + 7.0 for h in (0.0, 1.0)]  # the maps one after the other
     expect_value(a, at[1] - at[0], "what is left of h after both steps: the decays multiply.")
     slips = {
@@ -110,12 +179,12 @@ def check_4(combine: Callable) -> str:
     h = 0.0
     for decay, written in pairs.tolist():  # the loop
         h = decay * h + written
-    level = [tuple(pair) for pair in pairs.tolist()]
+    level: list[Sequence] = [tuple(both) for both in pairs.tolist()]
     while len(level) > 1:  # the tree: neighbours first, then pairs of pairs
         joined = [call(combine, *level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
         level = joined + level[len(level) // 2 * 2 :]
     expect_value(
-        level[0][1],
+        pair(level[0], "Return a pair: a, b.")[1],
         h,
         "two steps are right, seven combined in a tree are not: are the numbers "
         "of the first example in your code?",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_shape, expect_value
+from emrrg_lib.course.checks import call, exercise, expect, expect_shape, expect_value, pair
 
 # parameters of one target in the base encoder, d = 768, 12 blocks, r = 32
 BASE = {
@@ -106,7 +106,7 @@ def check_3(best_pair: Callable) -> str:
     """`best_pair(target, r)` → B (rows, r), A (r, inputs) with B·A closest to the target."""
     target = torch.tensor(np.random.default_rng(5).normal(size=(7, 5)) * [4, 2, 1, 0.5, 3])
     answer = call(best_pair, target.clone(), 2)
-    B, A = expect_pair(answer, "Return two matrices: B, A.")
+    B, A = pair(answer, "Return two matrices: B, A.")
     expect_shape(B, (7, 2), "B is (rows, r). Did you return A first?")
     expect_shape(A, (2, 5), "A is (r, inputs); torch.linalg.svd returns V already transposed.")
     squares = np.linalg.eigvalsh((target.T @ target).numpy())[::-1]  # squared singular values

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from emrrg_lib.course.checks import call, exercise, expect, expect_pair, expect_value
+from emrrg_lib.course.checks import call, exercise, expect, expect_value, pair
 from emrrg_lib.training.batches import Batches
 
 
 def _pair(answer: Callable, *given: object) -> tuple:
     yours = call(answer, *given)
-    return expect_pair(yours, f"Yours is {yours!r}, expected two numbers.")
+    return pair(yours, f"Yours is {yours!r}, expected two numbers.")
 
 
 @exercise(1)
