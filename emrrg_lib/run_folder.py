@@ -40,7 +40,15 @@ TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors
 
 # The shapes of the JSON files, see settings.py: what the kit reads of them.
 LOSS_POINT = {"step": float, "loss": float}
-RECORD = {"dataset?": str, "history?": list[LOSS_POINT]}  # run.json of any training
+RECORD = {  # run.json of any folder; `system` and `split` say whose reports predictions.jsonl holds
+    "dataset?": str,
+    "history?": list[LOSS_POINT],
+    "system?": str,
+    "split?": str,
+    "cleaning?": str,
+    "data?": str,
+    "seed?": Seed,
+}
 TRAINED_RECORD = RECORD | {  # of stage 3; `data` is the path of its data set
     "data": str,
     "seed": Seed,
@@ -78,6 +86,7 @@ METRICS = {
     "rows": list[_SCORES],
     "studies?": int,
     "references?": str,
+    "cleaning?": str,
     "uncertain?": str,
     "date?": str,
     "support?": dict[str, int],

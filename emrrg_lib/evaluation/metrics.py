@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation.clinical import AVERAGES
 from emrrg_lib.evaluation.meteor import meteor_score
 
 WORDS, FINDING, COSTS, OTHER = "Word overlap", "F1 of each finding", "Costs", "Other"
+INVERTED = ("radcliq_v1",)  # metrics of which 1 / (the mean) is printed too, as leaderboards do
 CLINICAL = {
     "CE13": "Findings, 13 labels",
     "CE14": "Findings, 14 labels",
+    "CE5": "Findings, CheXpert's five",
     "CE13neg": "Findings, 13 labels, uncertain as absent",
     "CE14neg": "Findings, 14 labels, uncertain as absent",
 }
@@ -134,6 +137,13 @@ class Metric:
         return self.heading or self.label
 
     @property
+    def full(self) -> str:
+        """Its name where no heading above it says the group."""
+        if self.group == FINDING:
+            return f"F1 of {self.label}"
+        return f"{self.label} ({self.group})" if self.group in CLINICAL.values() else self.label
+
+    @property
     def clinical(self) -> bool:
         """Whether it is computed from labels, so that the labeler matters."""
         return self.group in CLINICAL.values() or self.group == FINDING
@@ -146,9 +156,9 @@ def _word(name: str, score: Formula, best: bool = False, key: str = "") -> dict[
 
 
 def _clinical(group: str, **chosen: Metric) -> dict[str, Metric]:
-    """The nine averages of a group: flags are those of `chosen`, by the end of the key."""
+    """The twelve averages of a group: flags are those of `chosen`, by the end of the key."""
     rows = {}
-    for average in ("micro", "macro", "example"):
+    for average in AVERAGES:
         for value in ("P", "R", "F1"):
             label = f"{'per study' if average == 'example' else average} {value}"
             row = chosen.get(f"{average}_{value}", Metric(""))
@@ -178,8 +188,10 @@ METRICS: dict[str, Metric] = {
         micro_R=_MAIN,
         micro_F1=Metric("", main=True, judged=True, column="CE13_F1", heading="CE F1, 13", panel=True),
         macro_F1=_MAIN,
+        weighted_F1=_MAIN,
         example_F1=_MAIN,
     ),
+    **_clinical("CE5", micro_F1=_MAIN),
     **_clinical("CE13neg"),
     **_clinical("CE14neg"),
     **{f"CE_F1 {name}": Metric(name, FINDING) for name in OBSERVATIONS},

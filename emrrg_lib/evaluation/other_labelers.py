@@ -6,7 +6,6 @@ scores made with two labelers cannot be compared (NOTES M3).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from emrrg_lib.data.study import OBSERVATIONS, is_blank, listed, plain_id, read_lines
+from emrrg_lib.data.study import OBSERVATIONS, bare_id, is_blank, listed, read_lines
 from emrrg_lib.evaluation.labeler import VERSION, label_report
 from emrrg_lib.files import InputError
 
@@ -220,13 +219,8 @@ def _by_study(
         return [_labels(row) for row in rows]
     table: dict[str, dict] = {}
     for row in rows:
-        if table.setdefault(_number(row[column]), row) is not row:
+        if table.setdefault(bare_id(row[column]), row) is not row:
             raise InputError(f"{file}: the id {row[column]!r} occurs twice; keep one of its rows")
-    if absent := [study for study in ids if _number(study) not in table]:
+    if absent := [study for study in ids if bare_id(study) not in table]:
         raise InputError(f"{file} lacks {len(absent)} of {len(ids)} studies, the first is {absent[0]!r}")
-    return [_labels(table[_number(study)]) for study in ids]
-
-
-def _number(study: str) -> str:
-    """An id as MIMIC-CXR's tables write it: "50414267" for the study "s50414267"."""
-    return re.sub(r"^s(?=\d+$)", "", plain_id(study))
+    return [_labels(table[bare_id(study)]) for study in ids]

@@ -23,7 +23,9 @@ from emrrg_lib.interpret.words import (
     NamingWord,
     count_words,
     describe_place,
+    mark_kind,
     naming_words,
+    sentence_marks,
     shared_marks,
     view_name,
     widest_layer,
@@ -56,7 +58,7 @@ class Example:
         id: the study's name.
         images: one array per view, (H, W), (H, W, 3) or (3, H, W).
         reference: the radiologist's report.
-        systems: the generated reports to compare with it, one or two, the same on all studies.
+        systems: the generated reports to compare with it, the same ones on all studies.
         labels: the reference's labels, or None.
         trace: the record of the first system's report, for its gate strip and the maps of three words.
         layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
@@ -176,8 +178,9 @@ def example_card(index: int, example: Example) -> dict[str, Any]:
         "id": example.id,
         "data": _data(index, example, systems),
         "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
-        "reference": _pieces(example.reference, marks),
+        "reference": _pieces(example.reference, marks, len(systems)),
         "systems": systems,
+        "sentences": _sentences(example),
         "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
         "overlays": overlays,
         "outlined": any(overlay["outlined"] for overlay in overlays),
@@ -192,7 +195,7 @@ def _system(example: Example, system: SystemReport, marks: Sequence[Mark]) -> di
     words = [count_words(system.text[mark.start : mark.stop]) for mark in marks]
     return {
         "name": system.name,
-        "pieces": _pieces(system.text, marks),
+        "pieces": _pieces(system.text, marks, len(example.systems)),
         "labels": labels,
         "shared": sum(words),
         "both": sum(count for count, mark in zip(words, marks, strict=True) if len(mark.systems) > 1),
@@ -202,13 +205,21 @@ def _system(example: Example, system: SystemReport, marks: Sequence[Mark]) -> di
     }
 
 
-def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, str]]:
+def _sentences(example: Example) -> list[tuple[str, list]]:
+    """The reports cut at the sentences that match the reference; [] where none does."""
+    texts = [example.reference, *(system.text for system in example.systems)]
+    found, names = sentence_marks(texts[0], texts[1:]), ["Reference", *(s.name for s in example.systems)]
+    pieces = [_pieces(text, marks, len(example.systems)) for text, marks in zip(texts, found, strict=True)]
+    return list(zip(names, pieces, strict=True)) if any(found) else []
+
+
+def _pieces(text: str, marks: Sequence[Mark], systems: int) -> list[tuple[str, Mark | None, str]]:
     """The text cut at its marks: (piece, mark or None, "a", "b" or "ab")."""
     pieces, at = [], 0
     for mark in marks:
         pieces += [
             (text[at : mark.start], None, ""),
-            (text[mark.start : mark.stop], mark, "".join("ab"[s] for s in mark.systems)),
+            (text[mark.start : mark.stop], mark, mark_kind(mark, systems)),
         ]
         at = mark.stop
     return [*pieces, (text[at:], None, "")]

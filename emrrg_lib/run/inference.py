@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from torch import nn
 
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import StudySet, pixels
-from emrrg_lib.files import InputError, atomic_path, processes
+from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import read_config, read_trained, write_predictions
+from emrrg_lib.run_folder import read_config, read_trained, run_record, write_predictions
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import set_trainable
 from emrrg_lib.vision.mamba import VisionMamba
@@ -49,7 +50,7 @@ def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = 
     Raises:
         InputError: no run, data that cannot be read, or no study in that split.
     """
-    state = processes()
+    state, started = processes(), time.time()
     config, dataset = read_config(run), read_dataset(data, seed)
     dataset.require_images(split)
     model = EMRRG.from_run(run).to(state.device)
@@ -57,6 +58,8 @@ def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = 
         studies = StudySet(dataset.split(split), config)
     texts = write_reports(model, studies, **_beams(greedy))
     if state.is_main_process:
+        facts = {"data": str(data), "dataset": dataset.caption, "split": split, "system": run.resolve().name}
+        write_json(out / "run.json", run_record("reports of a run", started, seed=seed, **facts))
         write_predictions(
             out,
             (
