@@ -72,6 +72,7 @@ _RATES = "low high gain gain_low gain_high chance centre place".split()
 _POINTED = {"kind": str, "cases": Whole, "hit": float} | {f"{name}?": float for name in _RATES}
 _MAP = {"layer": int | str, "position?": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
 POINTING = _MAP | {"variants?": list[_MAP], "chosen?": Whole}
+LEARNED = {"by": dict[str, str], "values": dict[str, dict[str, list[float]]]}
 PROBES = {"pointing?": POINTING, "dataset?": str}
 _SCORES = {
     "system": str,
@@ -88,6 +89,7 @@ METRICS = {
     "references?": str,
     "cleaning?": str,
     "uncertain?": str,
+    "learned?": dict[str, str],
     "date?": str,
     "support?": dict[str, int],
     "pointing?": POINTING,

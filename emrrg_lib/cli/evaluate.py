@@ -35,6 +35,11 @@ def register(subparsers) -> None:
         "those cut to max_length tokens (default: the run's configuration)",
     )
     _add_labeler(command)
+    text = (
+        "learned metrics: radeval:radgraph,ratescore,… (pip install radeval), bertscore:FOLDER of a model, "
+    )
+    text += "semb (with --weights and --bert), recorded:FILE of values made elsewhere"
+    command.add_argument("--metrics", nargs="+", metavar="SOURCE", help=text)
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
     _add_table(kinds)
     command = add_command(
@@ -163,7 +168,8 @@ def evaluate(options: Namespace) -> int:
     from emrrg_lib.run.demo import score_run
 
     run = run or _foreign(options)
-    page = score_run(run, options.references, LABELERS[options.labeler](options, run))
+    labeler = LABELERS[options.labeler](options, run)
+    page = score_run(run, options.references, labeler, _sources(options, run))
     print(f"Wrote {run / 'metrics.json'}; open {page}")
     return 0
 
@@ -182,6 +188,18 @@ def _foreign(options: Namespace) -> Path:
         file, out, options.data, name, options.split, own, rule, options.clean_reports, options.seed
     )
     return out
+
+
+def _sources(options: Namespace, run: Path) -> list:
+    """The learned metrics that `--metrics` names."""
+    if not options.metrics:
+        return []
+    from emrrg_lib.evaluation.learned import source_named
+    from emrrg_lib.run_folder import read_predictions
+
+    ids = [row["id"] for row in read_predictions(run)]
+    found = [source_named(word, ids, options.weights, options.bert) for word in options.metrics]
+    return [source for group in found for source in group]
 
 
 def table(options: Namespace) -> int:

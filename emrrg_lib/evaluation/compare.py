@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from emrrg_lib.evaluation.intervals import (
@@ -20,6 +21,7 @@ from emrrg_lib.evaluation.intervals import (
     paired_differences,
     point_scores,
 )
+from emrrg_lib.evaluation.learned import read_learned
 from emrrg_lib.evaluation.metrics import keys, metric
 from emrrg_lib.evaluation.other_labelers import RULES, Labeler
 from emrrg_lib.evaluation.score import CEILING, FLOOR, NOTHING, reference_side, statistics_of
@@ -158,7 +160,7 @@ def compare_systems(
             found[row["id"]]["hypothesis"] for row in first
         ]
     texts, labels = reference_side(first, "full", labeler)
-    statistics = statistics_of(written, texts, labels, labeler, must=tuple(written))
+    statistics = statistics_of(written, texts, labels, labeler, _learned(words), must=tuple(written))
     rows = [row for pair in combinations(written, 2) for row in _pair(*pair, written, statistics, everything)]
     corrected = holm([row["p"] for row in rows])
     return ComparisonTable(
@@ -167,6 +169,17 @@ def compare_systems(
         labeler.name,
         [_judged(row, p) for row, p in zip(rows, corrected, strict=True)],
     )
+
+
+def _learned(words: Sequence[str]) -> Callable[[list[str], list[str]], dict[str, np.ndarray]]:
+    """The values of learned metrics that any of the runs keeps."""
+    folders = {Path(word) if Path(word).is_dir() else Path(word.rpartition(":")[0]) for word in words}
+    kept = [read_learned(folder)[1] for folder in sorted(folders)]
+
+    def values(texts: list[str], reports: list[str]) -> dict[str, np.ndarray]:
+        return {key: column for found in kept for key, column in found(texts, reports).items()}
+
+    return values
 
 
 def _pair(

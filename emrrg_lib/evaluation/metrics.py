@@ -18,6 +18,7 @@ from emrrg_lib.evaluation.clinical import AVERAGES
 from emrrg_lib.evaluation.meteor import meteor_score
 
 WORDS, FINDING, COSTS, OTHER = "Word overlap", "F1 of each finding", "Costs", "Other"
+LEARNED = "By models"
 INVERTED = ("radcliq_v1",)  # metrics of which 1 / (the mean) is printed too, as leaderboards do
 CLINICAL = {
     "CE13": "Findings, 13 labels",
@@ -166,6 +167,11 @@ def _clinical(group: str, **chosen: Metric) -> dict[str, Metric]:
     return rows
 
 
+def _learned(**labels: str) -> dict[str, Metric]:
+    """Metrics whose values a model gives, see :mod:`emrrg_lib.evaluation.learned`."""
+    return {key: Metric(label, LEARNED, None, True, True, key, label) for key, label in labels.items()}
+
+
 _MAIN = Metric("", main=True)
 
 METRICS: dict[str, Metric] = {
@@ -194,6 +200,21 @@ METRICS: dict[str, Metric] = {
     **_clinical("CE5", micro_F1=_MAIN),
     **_clinical("CE13neg"),
     **_clinical("CE14neg"),
+    **_learned(
+        radgraph_simple="RadGraph, simple",
+        radgraph_partial="RadGraph, partial",
+        radgraph_complete="RadGraph, complete",
+        radgraph_radcliq="RadGraph, entities and relations",
+        bertscore="BERTScore, distilbert",
+        bertscore_distilroberta="BERTScore",
+        bertscore_local="BERTScore, other model",
+        radeval_bertscore="RadEval-BERTScore",
+        ratescore="RaTEScore",
+        semb_score="SembScore",
+        green="GREEN",
+        radcliq_v1="RadCliQ\u2011v1, low is good",
+    ),
+    "1/radcliq_v1": Metric("1/RadCliQ\u2011v1", LEARNED, None, True, True, "1/radcliq_v1"),
     **{f"CE_F1 {name}": Metric(name, FINDING) for name in OBSERVATIONS},
     "CE_F1": Metric("CE F1", OTHER, sorts=True),  # of one study on the page, by the names of its findings
     "minutes": Metric("minutes", COSTS, column="minutes", heading="minutes", decimals=2),
@@ -221,5 +242,5 @@ def metric(key: str) -> Metric:
 
 def place_on_page(key: str) -> int:
     """Rank of a metric's group on the page."""
-    groups = [WORDS, *CLINICAL.values(), FINDING, COSTS, OTHER]
+    groups = [WORDS, *CLINICAL.values(), LEARNED, FINDING, COSTS, OTHER]
     return groups.index(metric(key).group) if metric(key).group in groups else len(groups)

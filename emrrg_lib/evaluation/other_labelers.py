@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,14 +75,13 @@ class _CheXbert(nn.Module):
         return torch.stack([head(state).argmax(-1) for head in self.linear_heads], dim=1).tolist()
 
 
-def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
-    """The CheXbert labeler.
+def load_chexbert(weights: Path, bert: Path) -> tuple[Any, _CheXbert]:
+    """CheXbert's tokenizer and model.
 
     Args:
         weights: `chexbert.pth`, a dict with `model_state_dict`, which you have to obtain yourself. It is
             read with `weights_only`, so that the file cannot run code.
         bert: a local folder of `bert-base-uncased`: config.json and vocab.txt.
-        batch: reports labelled together.
 
     Raises:
         InputError: a file is missing, or the two do not fit each other.
@@ -108,6 +108,12 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
         raise InputError(
             f"{weights} is not a CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
         ) from error
+    return tokenizer, model
+
+
+def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
+    """The CheXbert labeler, `batch` reports at a time; files and errors as in `load_chexbert`."""
+    tokenizer, model = load_chexbert(weights, bert)
 
     def label(texts: Sequence[str], which: str) -> list[Labels | None]:
         known: dict[str, Labels] = {}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
-from emrrg_lib.evaluation.metrics import columns
+from emrrg_lib.evaluation.metrics import columns, metric
 from emrrg_lib.files import KIT, InputError, close_name, latex_table, plain_cell, text_table
 from emrrg_lib.run_folder import read_metrics
 
@@ -188,6 +188,7 @@ def score_table(
     caption = "; ".join([dataset, *(f"{name} {value}" for name, value in facts.items() if value)])
     kind = "synthetic" if synthetic else "" if known else "not one of the papers'"
     notes = _notes(rows, kind, facts, seeds)
+    notes += [f"{metric(key).title}: {by}." for key, by in (metrics.get("learned") or {}).items()]
     return ScoreTable(caption, [*_own_rows(metrics), *rows], notes)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation import intervals
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, positive
 from emrrg_lib.evaluation.intervals import SystemStatistics, paired_differences, system_statistics
+from emrrg_lib.evaluation.learned import Source, add_learned, read_learned
 from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, METRICS
 from emrrg_lib.evaluation.nlg import meteor_available
 from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
@@ -47,7 +49,9 @@ NOTES = {
 Rows = Sequence[Mapping[str, Any]]
 
 
-def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
+def evaluate_run(
+    run: Path, references: str | None = None, labeler: Labeler = RULES, sources: Sequence[Source] = ()
+) -> Path:
     """Writes `metrics.json` of a run: every system's scores with 95 % intervals; returns its path.
 
     Args:
@@ -56,6 +60,7 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
             (NOTES E26); None takes the run's configuration.
         labeler: reads references and reports. If it is RULES and the references are whole, then labels
             that the data set brings are used as the references' labels.
+        sources: of learned metrics. Their values are kept in `learned.json`, and used again without them.
 
     Raises:
         InputError: predictions are missing or damaged, or the labeler has no labels for them.
@@ -74,8 +79,12 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
     written = {record.get("system") or MODEL: [row["hypothesis"] for row in rows]}
     written |= {name: [of[name] for of in systems] for name in systems[0]}
     written |= {FLOOR: [NOTHING] * len(rows), CEILING: texts}
-    statistics = statistics_of(written, texts, labels, labeler)
+    if sources:
+        add_learned(run, sources, written, texts)
+    by, learned = read_learned(run)
+    statistics = statistics_of(written, texts, labels, labeler, learned)
     metrics = metrics_of(_dataset(record, probes), references, labeler.name, labels, statistics)
+    metrics["learned"] = by
     metrics["split"] = record.get("split") or "test"
     metrics["cleaning"] = config.cleaning if config else record.get("cleaning")
     if all(row.get("linear_head") for row in rows):
@@ -159,12 +168,13 @@ def statistics_of(
     texts: list[str],
     labels: list[dict],
     labeler: Labeler,
+    learned: Callable[[list[str], list[str]], dict[str, np.ndarray]] = lambda texts, reports: {},
     must: Sequence[str] = (),
 ) -> dict[str, SystemStatistics]:
     """The statistics of every system, by its name.
 
-    The systems in `must` (none: the first one, as MODEL) need labels; another one that a CSV does not cover
-    has no clinical scores.
+    `learned` gives the values of learned metrics. The systems in `must` (none: the first one, as MODEL) need
+    labels; another one that a CSV does not cover has no clinical scores.
     """
     who = {name: name for name in written} | {CEILING: REFERENCES}
     if not must:
@@ -177,7 +187,9 @@ def statistics_of(
     every = [report for reports in written.values() for report in reports]
     meteor = meteor_available(texts * len(written), every)  # one start of Java for the whole table
     return {
-        name: system_statistics(texts, reports, labels, found[name], meteor)
+        name: replace(
+            system_statistics(texts, reports, labels, found[name], meteor), learned=learned(texts, reports)
+        )
         for name, reports in written.items()
     }
 

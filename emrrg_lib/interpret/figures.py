@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MATCH_FILL, MUTED, ORANGE, SHARED_FILLS, Picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, SHARED_FILLS, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
@@ -227,7 +227,7 @@ def _cards(reference: str | None, generated: str) -> list[Card]:
     if reference is None:
         return [("Generated report", generated, [])]
     marks = shared_marks(reference, [generated])
-    spans = [[(mark.start, mark.stop, MATCH_FILL) for mark in side] for side in marks]
+    spans = [[(mark.start, mark.stop) for mark in side] for side in marks]
     shared = sum(count_words(generated[mark.start : mark.stop]) for mark in marks[1])
     title = f"Generated report · {shared} of {count_words(generated)} words shared"
     return [("Reference report", reference, spans[0]), (title, generated, spans[1])]

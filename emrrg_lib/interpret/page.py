@@ -13,6 +13,7 @@ from emrrg_lib.data.images import load_mask, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.evaluation.metrics import metric
 from emrrg_lib.evaluation.predict import EXAMPLES
 from emrrg_lib.evaluation.published import with_model_of
 from emrrg_lib.files import InputError, atomic_path, write_text
@@ -190,6 +191,7 @@ def _notes(metrics: dict, synthetic: bool) -> list[str]:
         f"References: {'cut as the released code scores them' if cut else 'the full cleaned reports'}. "
         f"Labels in the tables: {metrics['labeler']}, beside the examples: {VERSION}; "
         "uncertain counts as positive.",
+        *(f"{metric(key).label}: {by}." for key, by in (metrics.get("learned") or {}).items()),
     ]
 
 

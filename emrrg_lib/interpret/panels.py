@@ -16,6 +16,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from emrrg_lib.interpret.style import (
     HEAT,
     INK,
+    MATCH_FILL,
     MUTED,
     OUTLINE,
     RULE,
@@ -175,7 +176,7 @@ def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> 
         )
 
 
-Span = tuple[int, int, str]  # start, stop, colour
+Span = tuple[int, int] | tuple[int, int, str]  # start, stop, colour (MATCH_FILL)
 
 
 def card_height(text: str, size: float, width: float) -> float:
@@ -208,10 +209,12 @@ def draw_card(
     axes.text(left, 15.8, title, fontsize=8, color=MUTED, weight="bold", **plain)
     for number, (start, stop) in enumerate(_lines(text, size, width)):
         y = top + number * size * LINE
-        for low, high, colour in spans:
+        for low, high, *colour in spans:
             if (low := max(low, start)) < (high := min(high, stop)):
                 x, end = (left + text_width(text[start:place], size) for place in (low, high))
-                mark = Rectangle((x - 0.6, y), end - x + 1.2, size * 1.22, color=colour, linewidth=0)
+                mark = Rectangle(
+                    (x - 0.6, y), end - x + 1.2, size * 1.22, color=(*colour, MATCH_FILL)[0], linewidth=0
+                )
                 axes.add_patch(mark)
         for word in re.finditer(r"\S+", text[start:stop]):  # word by word: no drift against the marks
             x = left + text_width(text[start : start + word.start()], size)
