@@ -72,7 +72,7 @@ def evaluate_run(
         references = config.references if config else "full"
     systems = [row.get("systems") or {} for row in rows]
     if any(of.keys() != systems[0].keys() for of in systems):
-        raise InputError(f"{run / 'predictions.jsonl'}: every line needs reports of the same `systems`")
+        raise InputError(f"{run / 'predictions.jsonl'}: every line needs reports of the same systems")
     texts, labels = reference_side(rows, references, labeler)
     record = read_json(run / "run.json", RECORD) if (run / "run.json").is_file() else {}
     probes = read_json(run / "probes.json", PROBES) if (run / "probes.json").is_file() else {}

@@ -156,7 +156,8 @@ def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 of = f", {system['name']}" if len(systems) > 1 else ""
                 sorts[_slug(number, key)] = _score_name(key) + of
     findings = {name for card in cards for name in card["data"]["labels"].split("|") if name}
-    return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1}
+    others = "both systems" if len(systems) == 2 else "other systems too"
+    return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1, "others": others}
 
 
 def example_card(index: int, example: Example) -> dict[str, Any]:
