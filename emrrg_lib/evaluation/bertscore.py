@@ -12,9 +12,14 @@ from tqdm import tqdm
 
 from emrrg_lib.files import InputError, first_line
 
-_BASELINE = torch.tensor(
-    [0.84732, 0.84759504, 0.8473319]
-)  # P, R, F of distilroberta-base, layer 5 (bert-score)
+DISTILROBERTA = (
+    "roberta",
+    6,
+    768,
+    50265,
+)  # kind, layers, width, vocabulary: the model of the published setting
+LAYER = 5
+_BASELINE = torch.tensor([0.84732, 0.84759504, 0.8473319])  # its P, R, F of unrelated texts, by bert-score
 
 Score = Callable[[list[str], list[str]], dict[str, list[float]]]
 
@@ -46,15 +51,14 @@ def bertscore(folder: Path, idf: bool = False) -> tuple[str, Score]:
             f"no model for BERTScore in {folder} ({first_line(error)}): fetch it there"
         ) from error
     c = model.config
-    known = (c.model_type, c.num_hidden_layers, c.hidden_size, c.vocab_size) == ("roberta", 6, 768, 50265)
-    layer = 5 if known else c.num_hidden_layers
+    known = (c.model_type, c.num_hidden_layers, c.hidden_size, c.vocab_size) == DISTILROBERTA
+    layer = LAYER if known else c.num_hidden_layers
     name = "distilroberta-base, layer 5, rescaled" if known else f"{folder.name}, layer {layer}"
     key = "bertscore_distilroberta" if known else "bertscore_local"
 
     def score(references: list[str], reports: list[str]) -> dict[str, list[float]]:
-        vectors = {
-            text: _token_vectors(text, tokenizer, model, layer) for text in tqdm({*references, *reports})
-        }
+        texts = tqdm(sorted({*references, *reports}), desc="BERTScore", leave=False)
+        vectors = {text: _token_vectors(text, tokenizer, model, layer) for text in texts}
         weights = _idf([vectors[text][0] for text in references]) if idf else {}
         pairs = [
             _greedy(vectors[report], vectors[reference], weights, tokenizer)
@@ -76,10 +80,10 @@ def _token_vectors(text: str, tokenizer, model, layer: int) -> tuple[list[int], 
 
 
 def _idf(references: Sequence[list[int]]) -> dict[int, float]:
+    """How rare each token is among the references."""
     found = Counter(token for ids in references for token in set(ids))
-    return {token: log((len(references) + 1) / (times + 1)) for token, times in found.items()} | {
-        -1: log(len(references) + 1)
-    }
+    weights = {token: log((len(references) + 1) / (times + 1)) for token, times in found.items()}
+    return weights | {-1: log(len(references) + 1)}  # -1: a token of no reference
 
 
 def _greedy(report: tuple, reference: tuple, idf: Mapping[int, float], tokenizer) -> torch.Tensor:
@@ -89,9 +93,7 @@ def _greedy(report: tuple, reference: tuple, idf: Mapping[int, float], tokenizer
     for ids, best in ((report[0], similar.amax(1)), (reference[0], similar.amax(0))):
         ends = {tokenizer.cls_token_id, tokenizer.sep_token_id}
         weights = [idf.get(i, idf[-1]) if idf else float(i not in ends) for i in ids]
-        total = torch.tensor(weights)
-        sides.append(
-            (best * total).sum() / total.sum() if total.sum() > 0 and len(ids) > 2 else best.new_zeros(())
-        )
+        share = torch.tensor(weights)
+        sides.append((best * share).sum() / share.sum().clamp_min(1e-9) * (len(ids) > 2))
     p, r = sides
-    return torch.stack([p, r, 2 * p * r / (p + r) if p + r > 0 else p.new_zeros(())])
+    return torch.stack([p, r, torch.nan_to_num(2 * p * r / (p + r))])
