@@ -35,8 +35,8 @@ ALPHA = 0.05
 class Comparison:
     """One metric of two systems: its scores, their difference with its 95 % interval, what to think of it.
 
-    `p` is uncorrected, `p_holm` corrected for all rows of the table. `verdict` is "identical" where both
-    systems wrote the same texts, "real" where p_holm < .05, else "may be chance".
+    `p` is uncorrected, `p_holm` corrected for all rows of the table that are not identical. `verdict` is
+    "identical" where both systems wrote the same texts, "real" where p_holm < .05, else "may be chance".
     """
 
     metric: str
@@ -80,11 +80,11 @@ class ComparisonTable:
         names = ["first", "second"] if several else list(self.systems)
         header = ["metric", *(["first", "second", "its score", "its score"] if several else names)]
         lines.insert(0, [*header, "difference", "95 % interval", "p (Holm)", "verdict"])
+        tested = sum(row.verdict != "identical" for row in self.rows)
         about = (
             f"{self.studies} studies, labels {self.labeler}. The difference is first minus second. Its "
             f"interval comes from {RESAMPLES:,} resamples of the studies, p from {EXCHANGES:,} random "
-            f"exchanges of the two systems' reports, corrected for the {len(self.rows)} rows of this table "
-            "(Holm). "
+            f"exchanges of the two systems' reports, corrected for the {tested} rows of this table (Holm). "
             f"real: p below {ALPHA}."
         )
         left = 3 if several else 1
@@ -162,13 +162,10 @@ def compare_systems(
     texts, labels = reference_side(first, "full", labeler)
     statistics = statistics_of(written, texts, labels, labeler, _learned(words), must=tuple(written))
     rows = [row for pair in combinations(written, 2) for row in _pair(*pair, written, statistics, everything)]
-    corrected = holm([row["p"] for row in rows])
-    return ComparisonTable(
-        list(written),
-        len(first),
-        labeler.name,
-        [_judged(row, p) for row, p in zip(rows, corrected, strict=True)],
-    )
+    tested = [row for row in rows if not row["verdict"]]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row |= {"p_holm": p, "verdict": "real" if p < ALPHA else "may be chance"}
+    return ComparisonTable(list(written), len(first), labeler.name, [Comparison(**row) for row in rows])
 
 
 def _learned(words: Sequence[str]) -> Callable[[list[str], list[str]], dict[str, np.ndarray]]:
@@ -203,12 +200,8 @@ def _pair(
             "low": d.low,
             "high": d.high,
             "p": p_values[d.metric],
+            "p_holm": 1.0,
             "verdict": "identical" if written[first] == written[second] else "",
         }
         for d in shown
     ]
-
-
-def _judged(row: dict[str, Any], p: float) -> Comparison:
-    verdict = row["verdict"] or ("real" if p < ALPHA else "may be chance")
-    return Comparison(**row | {"p_holm": p, "verdict": verdict})

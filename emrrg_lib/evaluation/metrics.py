@@ -140,9 +140,10 @@ class Metric:
     @property
     def full(self) -> str:
         """Its name where no heading above it says the group."""
+        name = self.label.replace("\u2011", "-")
         if self.group == FINDING:
-            return f"F1 of {self.label}"
-        return f"{self.label} ({self.group})" if self.group in CLINICAL.values() else self.label
+            return f"F1 of {name}"
+        return f"{name} ({self.group})" if self.group in CLINICAL.values() else name
 
     @property
     def clinical(self) -> bool:

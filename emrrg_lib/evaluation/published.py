@@ -145,7 +145,7 @@ def mean_of_runs(runs: Sequence[Path]) -> dict[str, Any]:
             mean = {key: float(np.mean(found)) for key, found in values.items()}
             spread = {key: float(np.std(found, ddof=1)) for key, found in values.items()}
             rows.append({"system": row["system"], "metrics": mean, "sd": spread})
-    return first | {"rows": rows, "date": f"mean ± sd of {len(runs)} runs"}
+    return first | {"rows": rows, "date": None, "runs": f"mean ± sd of {len(runs)} runs"}
 
 
 def score_table(
@@ -184,6 +184,7 @@ def score_table(
         "labeler": labeler,
         "uncertain": metrics.get("uncertain"),
         "scored": metrics.get("date"),
+        "rows": metrics.get("runs"),
     }
     caption = "; ".join([dataset, *(f"{name} {value}" for name, value in facts.items() if value)])
     kind = "synthetic" if synthetic else "" if known else "not one of the papers'"
@@ -212,7 +213,7 @@ def _own_rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for column, (key, _) in columns().items():
             if row["metrics"].get(key) is not None:
                 out[column] = row["metrics"][key]
-                if spread := (row.get("sd") or {}).get(key, ""):
+                if (spread := (row.get("sd") or {}).get(key)) is not None:
                     out[f"{column}_sd"] = spread
                 if interval := (row.get("ci") or {}).get(key):
                     out[f"{column}_low"], out[f"{column}_high"] = interval

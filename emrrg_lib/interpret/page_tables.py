@@ -121,5 +121,9 @@ def _score(
     share = 0.0 if value is None or longest <= 0 else max(0.0, min(1.0, value / longest))
     # Without the leading zero, so that thirteen columns fit.
     known = interval is not None and None not in interval
-    ends = "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in interval) if known else ""
+    ends = (
+        "–".join((f"{end:.3f}" if end < 0.9995 else f"{end:.0f}").replace("0.", ".", 1) for end in interval)
+        if known
+        else ""
+    )
     return {"value": value, "share": round(100 * share), "interval": ends}
