@@ -91,7 +91,7 @@ def write_run_page(run: Path, against: Sequence[Path] = (), figures: str | None 
 
 def _studies(run: Path, rows: Sequence[dict], record: dict) -> tuple[dict[str, Study], bool]:
     """The studies of the page by their ids, and whether their images are synthetic."""
-    if not record.get("data"):
+    if record.get("data") is None:
         return {row["id"]: Study(row["id"], (), row["reference"], "test") for row in rows}, False
     split = record.get("split") or "test"
     data = read_dataset(record["data"], record["seed"])
