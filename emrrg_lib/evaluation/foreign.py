@@ -58,24 +58,10 @@ def write_foreign(
     _keep_files_of_others(file, out)
     if not (data or own_references):
         raise InputError("say which data the reports describe: --data DATA, or --own-references without data")
-    entries, dataset = read_reports(file), read_dataset(data, seed) if data else None
-    second = read_reports(own_references) if isinstance(own_references, Path) else None
-    if dataset:
-        studies = dataset.split(split)
-        entries = join(entries, dataset.studies, split, file)
-        second = second and join(second, dataset.studies, split, own_references)
-    else:
-        studies = [Study(entry.id or str(n), (), "", split) for n, entry in enumerate(entries, 1)]
-        second = second and join(second, studies, split, own_references)
-    references = [study.report for study in studies]
-    if second:
-        references = [entry.report for entry in second]
-    elif own_references:
-        references = _own(entries)
-    if own_references:  # labels that the data bring belong to its own references
-        studies = [replace(study, labels=None) for study in studies]
+    dataset = read_dataset(data, seed) if data else None
+    studies, entries = _joined(file, dataset, split, own_references)
     rule = cleaning or (cleaning_of(dataset) if dataset else "none")
-    references = [clean_report(text, rule) for text in references]
+    references = [clean_report(study.report, rule) for study in studies]
     reports = [clean_report(entry.report, rule if clean_reports else "none") for entry in entries]
     _remark(entries, reports, references, rule)
     caption = dataset.caption if dataset else file.name
@@ -84,6 +70,27 @@ def write_foreign(
     systems |= _controls(dataset, studies, rule, seed)
     facts = {"dataset": caption, "split": split, "cleaning": rule, "system": name, "seed": seed}
     _write(out, studies, references, reports, systems, facts | ({"data": str(data)} if data else {}))
+
+
+def _joined(
+    file: Path, dataset: Dataset | None, split: str, own_references: Path | bool
+) -> tuple[list[Study], list[Entry]]:
+    """The studies with the references to score against, and their entries of the file, in one order."""
+    entries = read_reports(file)
+    if dataset:
+        studies = dataset.split(split)
+        entries = join(entries, dataset.studies, split, file)
+    else:
+        studies = [Study(entry.id or str(n), (), "", split) for n, entry in enumerate(entries, 1)]
+    if not own_references:
+        return studies, entries
+    if isinstance(own_references, Path):
+        every = dataset.studies if dataset else studies
+        texts = [entry.report for entry in join(read_reports(own_references), every, split, own_references)]
+    else:
+        texts = _own(entries)
+    # labels that the data bring belong to its own references
+    return [replace(s, report=text, labels=None) for s, text in zip(studies, texts, strict=True)], entries
 
 
 def write_controls(data: Path, out: Path, cleaning: str | None = None, seed: int = 0) -> None:
