@@ -228,6 +228,27 @@ def text_table(rows: Sequence[Sequence[str]], left: int = 1, markdown: bool = Fa
     )
 
 
+def latex_table(rows: Sequence[Sequence[str]], left: int, caption: str) -> str:
+    """The same table for LaTeX, as a `table` with a `tabular` in it; it needs no package."""
+
+    def escaped(text: str) -> str:
+        text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+        return text.replace("~", " ").replace("^", " ").replace("<", "$<$").replace("±", "$\\pm$")
+
+    header, *body = [" & ".join(map(escaped, row)) + r" \\" for row in rows]
+    columns = "l" * left + "r" * (len(rows[0]) - left)
+    lines = [
+        r"\begin{table}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\hline",
+        header,
+        r"\hline",
+        *body,
+        r"\hline",
+    ]
+    return "\n".join([*lines, r"\end{tabular}", rf"\caption{{{escaped(caption)}}}", r"\end{table}"])
+
+
 def processes() -> PartialState:
     """The state of this process: `num_processes`, `process_index`, `is_main_process`; first use joins it."""
     import torch  # imported late: `emrrg --help` needs neither

@@ -41,7 +41,15 @@ TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors
 
 # The shapes of the JSON files, see settings.py: what the kit reads of them.
 LOSS_POINT = {"step": float, "loss": float}
-RECORD = {"dataset?": str, "history?": list[LOSS_POINT]}  # run.json of any training
+RECORD = {  # run.json of any folder; `system` and `split` say whose reports predictions.jsonl holds
+    "dataset?": str,
+    "history?": list[LOSS_POINT],
+    "system?": str,
+    "split?": str,
+    "cleaning?": str,
+    "data?": str,
+    "seed?": Seed,
+}
 TRAINED_RECORD = RECORD | {  # of stage 3; `data` is the path of its data set
     "data": str,
     "dataset?": str,  # its caption
@@ -66,6 +74,7 @@ _RATES = "low high gain gain_low gain_high chance centre place".split()
 _POINTED = {"kind": str, "cases": Whole, "hit": float} | {f"{name}?": float for name in _RATES}
 _MAP = {"layer": int | str, "position?": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
 POINTING = _MAP | {"variants?": list[_MAP], "chosen?": Whole}
+LEARNED = {"by": dict[str, str], "values": dict[str, dict[str, list[float]]]}
 PROBES = {"pointing?": POINTING, "dataset?": str}
 _SCORES = {
     "system": str,
@@ -80,7 +89,9 @@ METRICS = {
     "rows": list[_SCORES],
     "studies?": int,
     "references?": str,
+    "cleaning?": str,
     "uncertain?": str,
+    "learned?": dict[str, str],
     "date?": str,
     "support?": dict[str, int],
     "pointing?": POINTING,

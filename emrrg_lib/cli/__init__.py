@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _print_anything()
     options = _parser().parse_args(arguments)
-    target = getattr(options, options.writes) if options.writes else None
+    target = next((path for name in options.writes.split() if (path := getattr(options, name))), None)
     try:
         if target is not None:
             _require_writable(target)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
 from emrrg_lib.cli.parsing import add_command, add_out, add_path, add_run, add_seed, choices, run_folder
 from emrrg_lib.config import DataConfig
+from emrrg_lib.data.report_files import FORMATS
+from emrrg_lib.data.study import SPLITS
 from emrrg_lib.files import InputError
 
 
@@ -17,11 +20,14 @@ def register(subparsers) -> None:
         "evaluate",
         evaluate,
         "emrrg evaluate --run runs/demo",
+        'emrrg evaluate --predictions result.json --data iu_xray --name "R2GenGPT" --out runs/r2gengpt',
         "emrrg evaluate table --run runs/demo",
         "emrrg evaluate page --run runs/demo --against runs/other",
-        writes="run",
+        "forms of --predictions:\n" + "\n".join(f"  {name}: {example}" for name, example in FORMATS),
+        writes="out run",
     )
     add_run(command, required=False)
+    _add_predictions(command)
     command.add_argument(
         "--references",
         choices=choices(DataConfig, "references"),
@@ -29,6 +35,11 @@ def register(subparsers) -> None:
         "those cut to max_length tokens (default: the run's configuration)",
     )
     _add_labeler(command)
+    text = (
+        "learned metrics: radeval:radgraph,ratescore,… (pip install radeval), bertscore:FOLDER of a model, "
+    )
+    text += "semb (with --weights and --bert), recorded:FILE of values made elsewhere"
+    command.add_argument("--metrics", nargs="+", metavar="SOURCE", help=text)
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
     _add_table(kinds)
     command = add_command(
@@ -36,15 +47,50 @@ def register(subparsers) -> None:
         "page",
         page,
         "emrrg evaluate page --run runs/demo",
-        "emrrg evaluate page --run runs/a --against runs/b",
+        "emrrg evaluate page --run runs/a --against runs/b runs/c --figures pdf",
         writes="run",
     )
     add_run(command)
-    add_path(command, "--against", "a second run on the same studies, shown beside the first")
-    command = add_command(kinds, "compare", compare, "emrrg evaluate compare runs/a runs/b")
-    command.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="run folder or predictions.jsonl")
-    _add_labeler(command)
+    add_path(
+        command, "--against", "other runs on the same studies, shown beside the first", nargs="+", default=[]
+    )
+    command.add_argument(
+        "--figures",
+        choices=["svg", "pdf"],
+        help="write the page's figures and its studies into RUN/figures too",
+    )
+    _add_compare(kinds)
     _add_controls(kinds)
+
+
+def _add_predictions(command) -> None:
+    add_path(command, "--predictions", "reports of any system, in one of the forms below", "FILE")
+    add_path(command, "--data", "data set whose studies they describe; images are not needed", "PATH")
+    command.add_argument("--name", help="the system's name in tables (default: the file's name)")
+    add_path(command, "--out", "folder to write (default: runs/NAME)")
+    command.add_argument(
+        "--split", choices=SPLITS, default="test", help="whose studies (default: %(default)s)"
+    )
+    command.add_argument(
+        "--own-references",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="FILE",
+        help="take the references of the file itself, or of a second one, not those of the data",
+    )
+    _add_cleaning(command)
+    command.add_argument(
+        "--clean-reports", action="store_true", help="clean the reports by the same rule as the references"
+    )
+    add_seed(command)
+
+
+def _add_cleaning(command) -> None:
+    rules = choices(DataConfig, "cleaning")
+    command.add_argument(
+        "--cleaning", choices=rules, help="rule for the references (default: the data set's)"
+    )
 
 
 def _add_table(kinds) -> None:
@@ -54,8 +100,18 @@ def _add_table(kinds) -> None:
         table,
         "emrrg evaluate table --run runs/iu",
         "emrrg evaluate table --run runs/iu --with cxpmrg_table3",
+        "emrrg evaluate table --run runs/seed0 runs/seed1 runs/seed2 --seeds",
     )
-    add_run(command)
+    add_path(
+        command,
+        "--run",
+        "run folders: all rows of the first, one row of each other",
+        required=True,
+        nargs="+",
+    )
+    command.add_argument(
+        "--seeds", action="store_true", help="the runs are seeds of one system: print mean ± sd"
+    )
     command.add_argument(
         "--with",
         dest="tables",
@@ -63,12 +119,29 @@ def _add_table(kinds) -> None:
         metavar="NAME",
         help="tables of data/published (default: the paper's tables of the run's data set)",
     )
+    _add_format(command)
+
+
+def _add_format(command) -> None:
+    styles = ["text", "json", "csv", "latex", "markdown"]
     command.add_argument(
-        "--format",
-        choices=["text", "markdown", "csv"],
-        default="text",
-        help="how to print it (default: %(default)s)",
+        "--format", choices=styles, default="text", help="how to print it (default: %(default)s)"
     )
+
+
+def _add_compare(kinds) -> None:
+    command = add_command(
+        kinds,
+        "compare",
+        compare,
+        "emrrg evaluate compare runs/a runs/b runs/c",
+        'emrrg evaluate compare runs/a "runs/a:constant report" --format latex',
+    )
+    text = "run folder or predictions.jsonl; RUN:NAME is another system of that run, such as a control"
+    command.add_argument("systems", nargs="+", metavar="RUN", help=text)
+    command.add_argument("--all", action="store_true", help="all metrics, not only the main ones")
+    _add_format(command)
+    _add_labeler(command)
 
 
 def _add_controls(kinds) -> None:
@@ -79,72 +152,93 @@ def _add_controls(kinds) -> None:
         "emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls",
     )
     add_path(command, "--data", "data folder or annotation; images are not needed", "PATH", required=True)
-    command.add_argument(
-        "--cleaning",
-        choices=choices(DataConfig, "cleaning"),
-        default="iu_xray",
-        help="rule for the reports (default: %(default)s)",
-    )
-    add_out(command, "runs/controls", "folder to write metrics.json into")
+    _add_cleaning(command)
+    add_out(command, "runs/controls", "folder to write their reports and scores into")
     add_seed(command)
 
 
 def evaluate(options: Namespace) -> int:
-    """Score a run's predictions.jsonl into metrics.json."""
-    if options.run is None:
-        raise InputError("say which run to score: `emrrg evaluate --run runs/demo`")
-    run = run_folder(options.run)
+    """Score a run's predictions.jsonl, or the reports of any other system."""
+    run = run_folder(options.run) if options.run else None
+    if (run is None) == (options.predictions is None):
+        raise InputError(
+            "say what to score: `emrrg evaluate --run runs/demo`, or, for the reports of another system, "
+            "`emrrg evaluate --predictions FILE --data DATA`"
+        )
     from emrrg_lib.run.demo import score_run
 
-    page = score_run(run, options.references, LABELERS[options.labeler](options, run))
+    run = run or _foreign(options)
+    labeler = LABELERS[options.labeler](options, run)
+    page = score_run(run, options.references, labeler, _sources(options, run))
     print(f"Wrote {run / 'metrics.json'}; open {page}")
     return 0
 
 
+def _foreign(options: Namespace) -> Path:
+    """The folder with the reports of `--predictions`."""
+    from emrrg_lib.evaluation.foreign import write_foreign
+
+    file = options.predictions
+    name = options.name or (
+        file.resolve().parent.name if file.stem == "predictions" else file.name.split(".")[0]
+    )
+    out = options.out or Path("runs", re.sub(r"[^\w.-]+", "_", name).strip("._") or "reports")
+    own, rule = options.own_references, options.cleaning
+    write_foreign(
+        file, out, options.data, name, options.split, own, rule, options.clean_reports, options.seed
+    )
+    return out
+
+
+def _sources(options: Namespace, run: Path) -> list:
+    """The learned metrics that `--metrics` names."""
+    if not options.metrics:
+        return []
+    from emrrg_lib.evaluation.learned import source_named
+    from emrrg_lib.run_folder import read_predictions
+
+    ids = [row["id"] for row in read_predictions(run)]
+    found = [source_named(word, ids, options.weights, options.bert) for word in options.metrics]
+    return [source for group in found for source in group]
+
+
 def table(options: Namespace) -> int:
-    """Print a run's scores beside the published ones of its data set."""
+    """Print the scores of one or more runs beside the published ones of their data set."""
     from emrrg_lib.evaluation.published import score_table
 
-    print(score_table(run_folder(options.run), options.tables).render(options.format))
+    run, *others = map(run_folder, options.run)
+    print(score_table(run, options.tables, others, options.seeds).render(options.format))
     return 0
 
 
 def page(options: Namespace) -> int:
-    """Draw a run's report.html, alone or against another run."""
-    run = run_folder(options.run)
-    against = options.against and run_folder(options.against)
+    """Draw a run's report.html, alone or against other runs."""
+    run, against = run_folder(options.run), [run_folder(other) for other in options.against]
     from emrrg_lib.interpret.page import write_run_page
     from emrrg_lib.run.explore import write_example_pages
 
     write_example_pages(run)
-    print(f"Open {write_run_page(run, against)}")
+    print(f"Open {write_run_page(run, against, options.figures)}")
     return 0
 
 
 def compare(options: Namespace) -> int:
-    """Say in which scores two runs really differ on the same studies."""
-    from emrrg_lib.evaluation.score import compare_runs
+    """Say in which scores systems really differ on the same studies."""
+    from emrrg_lib.evaluation.compare import compare_systems
 
-    first, second = options.runs
-    labeler = LABELERS[options.labeler](options, first)
-    studies, differences = compare_runs(first, second, labeler)
-    print(
-        f"{first} minus {second}: {studies} studies, 95 % intervals of 1,000 resamples of them, "
-        f"labels {labeler.name}\n"
-    )
-    for d in differences:
-        verdict = "real" if d.real else "may be chance"
-        print(f"{d.metric:30}{d.value:+8.4f}   {d.low:+.4f} to {d.high:+.4f}   {verdict}")
-    print("\nreal: the interval excludes 0. Of twenty metrics that do not differ, about one will seem to.")
+    labeler = LABELERS[options.labeler](options, Path(options.systems[0]))
+    print(compare_systems(options.systems, labeler, options.all).render(options.format))
     return 0
 
 
 def controls(options: Namespace) -> int:
-    """Score the controls that need no image on any data set."""
+    """Write and score the controls that need no image on any data set."""
+    from emrrg_lib.evaluation.foreign import write_controls
     from emrrg_lib.evaluation.published import score_table
-    from emrrg_lib.evaluation.score import evaluate_controls
+    from emrrg_lib.evaluation.score import evaluate_run
 
-    path = evaluate_controls(options.data, options.out, options.cleaning, seed=options.seed)
+    write_controls(options.data, options.out, options.cleaning, options.seed)
+    path = evaluate_run(options.out)
     print(score_table(options.out).render(), f"\n\nWrote {path}")
     return 0
 

@@ -39,7 +39,8 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Adds one command. Its help is `summary`, by default the docstring of `function`.
 
-    `writes` names the option that holds the folder to write; `main` tests it before the work begins.
+    `writes` names the options, in order, of which the first given one is the folder to write; `main` tests it
+    before the work begins.
     """
     summary = summary or inspect.getdoc(function) or name
     first = summary.splitlines()[0].rstrip(".")

@@ -229,6 +229,11 @@ def plain_id(text: str) -> str:
     return re.sub(r"^(\d+)\.0*$", r"\1", text.strip())
 
 
+def bare_id(text: str) -> str:
+    """A plain id as MIMIC-CXR's tables write it: "50414267" for the study "s50414267"."""
+    return re.sub(r"^s(?=\d+$)", "", plain_id(text))
+
+
 def in_parallel(
     function: Callable[[Any], Any], items: Iterable[Any], workers: int | None = None
 ) -> Iterator[Any]:

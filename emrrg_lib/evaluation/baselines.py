@@ -15,9 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from emrrg_lib.data.cleaning import clean_report
+from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.metrics import bleu_score
 from emrrg_lib.evaluation.nlg import check_texts
 from emrrg_lib.files import InputError
+from emrrg_lib.phantom import commonest_wording, reword
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """L2 strengths tried by :func:`fit_linear_head`."""
@@ -86,6 +89,17 @@ def text_controls(
         "constant report": [constant] * studies,
         "most frequent report": [Counter(train_reports).most_common(1)[0][0]] * studies,
         "random training report": [train_reports[index] for index in drawn],
+    }
+
+
+def oracles(studies: Sequence[Study], seed: int, rule: str) -> dict[str, list[str]]:
+    """Reports of a perfect reader. Only phantoms have them, because their findings are known."""
+    if any(study.findings is None for study in studies):
+        return {}
+    rng = np.random.default_rng(seed)
+    return {
+        "oracle re-wording": [clean_report(reword(s.findings, rng), rule) for s in studies],
+        "oracle, commonest wording": [clean_report(commonest_wording(s.findings), rule) for s in studies],
     }
 
 

@@ -1,9 +1,11 @@
 """Clinical efficacy: do the generated reports name the same observations as the references?
 
-Three averages are in use, and published tables seldom say which one they print (NOTES M3): *micro* (all
-decisions of all studies pooled), *macro* (mean over observations) and *example-based* (mean over studies; 0
-for a study where reference and report are both empty). This module computes all three, for both readings of
-"uncertain", with and without "No Finding": a constant normal report has a micro-F1 of .58 with it, 0 without.
+Four averages are in use, and published tables seldom say which one they print (NOTES M3): *micro* (all
+decisions of all studies pooled), *macro* (mean over observations), *weighted* (mean over observations, each
+as often as the references have it) and *example-based* (mean over studies; 0 for a study where reference and
+report are both empty, so that even the references themselves stay below 1). This module computes all four,
+for both readings of "uncertain", with and without "No Finding", and for the five observations that CheXpert's
+authors chose: a constant normal report has a micro-F1 of .58 with "No Finding", 0 without.
 """
 
 from __future__ import annotations
@@ -16,10 +18,14 @@ from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import InputError
 
 UNCERTAIN = ("positive", "negative")
+AVERAGES = ("micro", "macro", "weighted", "example")
+FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+"""The observations of CheXpert's competition (Irvin et al. 2019), which papers call the top 5."""
 
 _CODES = {None: -2, 1: 1, 0: 0, -1: -1}
 _ALL = list(range(len(OBSERVATIONS)))
 _FINDINGS = [i for i in _ALL if OBSERVATIONS[i] != "No Finding"]
+_FIVE = [OBSERVATIONS.index(name) for name in FIVE]
 
 Labels = Mapping[str, int | None]
 
@@ -84,11 +90,12 @@ def corpus_efficacy(
     per_label = _p_r_f1(weights @ both, weights @ predicted, weights @ true)
     pooled = _p_r_f1((weights @ both).sum(1), (weights @ predicted).sum(1), (weights @ true).sum(1))
     studies = _p_r_f1(both.sum(1), predicted.sum(1), true.sum(1))
-    count = weights.sum(axis=1)
+    count, support = weights.sum(axis=1), weights @ true
     averages = {}
     for name in ("P", "R", "F1"):
         averages[f"micro_{name}"] = pooled[name]
         averages[f"macro_{name}"] = per_label[name].mean(axis=1)
+        averages[f"weighted_{name}"] = _ratio((per_label[name] * support).sum(1), support.sum(1))
         averages[f"example_{name}"] = weights @ studies[name] / count
     return averages, per_label
 
@@ -107,7 +114,7 @@ def clinical_scores(
         no_finding: whether "No Finding" is one of the observations (14) or left out (13).
 
     Returns:
-        ``{"micro": {"P", "R", "F1"}, "macro": ..., "example": ..., "labels": {observation:
+        ``{"micro": {"P", "R", "F1"}, "macro": ..., "weighted": ..., "example": ..., "labels": {observation:
         {"P", "R", "F1", "reference", "hypothesis"}}, "studies", "observations", "uncertain"}``;
         "reference" and "hypothesis" are the numbers of studies with the observation.
 
@@ -127,7 +134,7 @@ def clinical_scores(
     averages, per_label = corpus_efficacy(reference, hypothesis, np.ones((1, len(reference))))
     scores: dict = {
         average: {name: float(averages[f"{average}_{name}"][0]) for name in ("P", "R", "F1")}
-        for average in ("micro", "macro", "example")
+        for average in AVERAGES
     }
     scores["labels"] = {
         OBSERVATIONS[column]: {
@@ -143,9 +150,9 @@ def clinical_scores(
 def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndarray) -> dict:
     """All efficacy metrics of a score table under their names in ``metrics.json``.
 
-    ``CE13_*`` leaves "No Finding" out, ``CE14_*`` keeps it; in both an uncertain label counts as
-    present. ``CE13neg_*`` and ``CE14neg_*`` count it as absent. ``CE_F1 <observation>`` is the F1
-    of one observation, uncertain counted as present.
+    ``CE13_*`` leaves "No Finding" out, ``CE14_*`` keeps it, ``CE5_*`` has FIVE only; in all three an
+    uncertain label counts as present. ``CE13neg_*`` and ``CE14neg_*`` count it as absent.
+    ``CE_F1 <observation>`` is the F1 of one observation, uncertain counted as present.
 
     Args:
         reference, hypothesis: int8 (N, 14) of :func:`label_codes`.
@@ -161,5 +168,7 @@ def clinical_row(reference: np.ndarray, hypothesis: np.ndarray, weights: np.ndar
             averages, per_label = corpus_efficacy(true[:, kept], found[:, kept], weights)
             row |= {f"CE{len(kept)}{mark}_{name}": value for name, value in averages.items()}
         if policy == "positive":
+            averages, _ = corpus_efficacy(true[:, _FIVE], found[:, _FIVE], weights)
+            row |= {f"CE5_{name}": value for name, value in averages.items()}
             row |= {f"CE_F1 {name}": per_label["F1"][:, i] for i, name in enumerate(OBSERVATIONS)}
     return row

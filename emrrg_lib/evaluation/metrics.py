@@ -14,12 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emrrg_lib.data.study import OBSERVATIONS
+from emrrg_lib.evaluation.clinical import AVERAGES
 from emrrg_lib.evaluation.meteor import meteor_score
 
 WORDS, FINDING, COSTS, OTHER = "Word overlap", "F1 of each finding", "Costs", "Other"
+LEARNED = "By models"
+INVERTED = ("radcliq_v1",)  # metrics of which 1 / (the mean) is printed too, as leaderboards do
 CLINICAL = {
     "CE13": "Findings, 13 labels",
     "CE14": "Findings, 14 labels",
+    "CE5": "Findings, CheXpert's five",
     "CE13neg": "Findings, 13 labels, uncertain as absent",
     "CE14neg": "Findings, 14 labels, uncertain as absent",
 }
@@ -134,6 +138,14 @@ class Metric:
         return self.heading or self.label
 
     @property
+    def full(self) -> str:
+        """Its name where no heading above it says the group."""
+        name = self.label.replace("\u2011", "-")
+        if self.group == FINDING:
+            return f"F1 of {name}"
+        return f"{name} ({self.group})" if self.group in CLINICAL.values() else name
+
+    @property
     def clinical(self) -> bool:
         """Whether it is computed from labels, so that the labeler matters."""
         return self.group in CLINICAL.values() or self.group == FINDING
@@ -146,14 +158,19 @@ def _word(name: str, score: Formula, best: bool = False, key: str = "") -> dict[
 
 
 def _clinical(group: str, **chosen: Metric) -> dict[str, Metric]:
-    """The nine averages of a group: flags are those of `chosen`, by the end of the key."""
+    """The twelve averages of a group: flags are those of `chosen`, by the end of the key."""
     rows = {}
-    for average in ("micro", "macro", "example"):
+    for average in AVERAGES:
         for value in ("P", "R", "F1"):
             label = f"{'per study' if average == 'example' else average} {value}"
             row = chosen.get(f"{average}_{value}", Metric(""))
             rows[f"{group}_{average}_{value}"] = replace(row, label=label, group=CLINICAL[group])
     return rows
+
+
+def _learned(**labels: str) -> dict[str, Metric]:
+    """Metrics whose values a model gives, see :mod:`emrrg_lib.evaluation.learned`."""
+    return {key: Metric(label, LEARNED, None, True, True, key, label) for key, label in labels.items()}
 
 
 _MAIN = Metric("", main=True)
@@ -178,10 +195,27 @@ METRICS: dict[str, Metric] = {
         micro_R=_MAIN,
         micro_F1=Metric("", main=True, judged=True, column="CE13_F1", heading="CE F1, 13", panel=True),
         macro_F1=_MAIN,
+        weighted_F1=_MAIN,
         example_F1=_MAIN,
     ),
+    **_clinical("CE5", micro_F1=_MAIN),
     **_clinical("CE13neg"),
     **_clinical("CE14neg"),
+    **_learned(
+        radgraph_simple="RadGraph, simple",
+        radgraph_partial="RadGraph, partial",
+        radgraph_complete="RadGraph, complete",
+        radgraph_radcliq="RadGraph, entities and relations",
+        bertscore="BERTScore, distilbert",
+        bertscore_distilroberta="BERTScore",
+        bertscore_local="BERTScore, other model",
+        radeval_bertscore="RadEval-BERTScore",
+        ratescore="RaTEScore",
+        semb_score="SembScore",
+        green="GREEN",
+        radcliq_v1="RadCliQ\u2011v1, low is good",
+    ),
+    "1/radcliq_v1": Metric("1/RadCliQ\u2011v1", LEARNED, None, True, True, "1/radcliq_v1"),
     **{f"CE_F1 {name}": Metric(name, FINDING) for name in OBSERVATIONS},
     "CE_F1": Metric("CE F1", OTHER, sorts=True),  # of one study on the page, by the names of its findings
     "minutes": Metric("minutes", COSTS, column="minutes", heading="minutes", decimals=2),
@@ -209,5 +243,5 @@ def metric(key: str) -> Metric:
 
 def place_on_page(key: str) -> int:
     """Rank of a metric's group on the page."""
-    groups = [WORDS, *CLINICAL.values(), FINDING, COSTS, OTHER]
+    groups = [WORDS, *CLINICAL.values(), LEARNED, FINDING, COSTS, OTHER]
     return groups.index(metric(key).group) if metric(key).group in groups else len(groups)

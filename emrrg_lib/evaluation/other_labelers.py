@@ -6,17 +6,17 @@ scores made with two labelers cannot be compared (NOTES M3).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from emrrg_lib.data.study import OBSERVATIONS, is_blank, listed, plain_id, read_lines
+from emrrg_lib.data.study import OBSERVATIONS, bare_id, is_blank, listed, read_lines
 from emrrg_lib.evaluation.labeler import VERSION, label_report
 from emrrg_lib.files import InputError
 from emrrg_lib.vision.weights import read_tensors
@@ -76,14 +76,13 @@ class _CheXbert(nn.Module):
         return torch.stack([head(state).argmax(-1) for head in self.linear_heads], dim=1).tolist()
 
 
-def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
-    """The CheXbert labeler.
+def load_chexbert(weights: Path, bert: Path) -> tuple[Any, _CheXbert]:
+    """CheXbert's tokenizer and model.
 
     Args:
         weights: `chexbert.pth`, a dict with `model_state_dict`, which you have to obtain yourself. It is
             read with `weights_only`, so that the file cannot run code.
         bert: a local folder of `bert-base-uncased`: config.json and vocab.txt.
-        batch: reports labelled together.
 
     Raises:
         InputError: a file is missing, or the two do not fit each other.
@@ -109,6 +108,12 @@ def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
         raise InputError(
             f"{weights} is not a CheXbert checkpoint that fits {bert} ({str(error).splitlines()[0]})"
         ) from error
+    return tokenizer, model
+
+
+def chexbert(weights: Path, bert: Path, batch: int = 16) -> Labeler:
+    """The CheXbert labeler, `batch` reports at a time; files and errors as in `load_chexbert`."""
+    tokenizer, model = load_chexbert(weights, bert)
 
     def label(texts: Sequence[str], which: str) -> list[Labels | None]:
         known: dict[str, Labels] = {}
@@ -220,13 +225,8 @@ def _by_study(
         return [_labels(row) for row in rows]
     table: dict[str, dict] = {}
     for row in rows:
-        if table.setdefault(_number(row[column]), row) is not row:
+        if table.setdefault(bare_id(row[column]), row) is not row:
             raise InputError(f"{file}: the id {row[column]!r} occurs twice; keep one of its rows")
-    if absent := [study for study in ids if _number(study) not in table]:
+    if absent := [study for study in ids if bare_id(study) not in table]:
         raise InputError(f"{file} lacks {len(absent)} of {len(ids)} studies, the first is {absent[0]!r}")
-    return [_labels(table[_number(study)]) for study in ids]
-
-
-def _number(study: str) -> str:
-    """An id as MIMIC-CXR's tables write it: "50414267" for the study "s50414267"."""
-    return re.sub(r"^s(?=\d+$)", "", plain_id(study))
+    return [_labels(table[bare_id(study)]) for study in ids]

@@ -12,12 +12,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.images import load_mask
 from emrrg_lib.data.sources import read_dataset
-from emrrg_lib.data.study import OBSERVATIONS, Study
+from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.data.study_set import StudySet
-from emrrg_lib.evaluation.baselines import fit_linear_head, nearest_neighbour, shuffled, text_controls
+from emrrg_lib.evaluation.baselines import (
+    fit_linear_head,
+    nearest_neighbour,
+    oracles,
+    shuffled,
+    text_controls,
+)
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import meteor_available, score_each
 from emrrg_lib.evaluation.pointing import (
@@ -34,7 +39,6 @@ from emrrg_lib.generation import trace_report, write_reports
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import report_ids
 from emrrg_lib.model import EMRRG
-from emrrg_lib.phantom import commonest_wording, reword
 from emrrg_lib.run_folder import trace_file, write_predictions
 
 EXAMPLES = 24  # studies of the page, with their traces
@@ -116,17 +120,6 @@ def _image_systems(model: EMRRG, data: Splits) -> tuple[dict[str, list[str]], li
     return {"nearest neighbour": neighbours}, head.labels(features["test"], OBSERVATIONS[1:])
 
 
-def _oracles(studies: Sequence[Study], seed: int, rule: str) -> dict[str, list[str]]:
-    """Reports of a perfect reader. Only phantoms have them, because their findings are known."""
-    if any(study.findings is None for study in studies):
-        return {}
-    rng = np.random.default_rng(seed)
-    return {
-        "oracle re-wording": [clean_report(reword(s.findings, rng), rule) for s in studies],
-        "oracle, commonest wording": [clean_report(commonest_wording(s.findings), rule) for s in studies],
-    }
-
-
 def cut_reference(model: EMRRG, report: str) -> str:
     """The reference as the released code scores it: its first `max_length` tokens (NOTES E26)."""
     ids = report_ids(model.tokenizer, report, model.settings.data.max_length)[:-1]
@@ -154,7 +147,7 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     systems["shuffled images"] = shuffled(hypotheses, seed)
     systems |= text_controls(data["train"].reports, data["val"].reports, len(test), seed)
     neighbours, head = _image_systems(model, data)
-    systems |= neighbours | _oracles(test.studies, seed, model.settings.data.cleaning)
+    systems |= neighbours | oracles(test.studies, seed, model.settings.data.cleaning)
     every = [report for reports in (hypotheses, *systems.values()) for report in reports]
     meteor = meteor_available(
         [*test.reports] * (1 + len(systems)), every

@@ -1,25 +1,25 @@
-"""Scores written reports: a run's predictions.jsonl → metrics.json, the controls of a data set, two runs.
+"""Scores written reports: a run's predictions.jsonl → metrics.json.
 
-No model is needed here: :mod:`emrrg_lib.evaluation.predict` has written the reports of every system.
+No model is needed here: :mod:`emrrg_lib.evaluation.predict` has written the reports of every system, or
+:mod:`emrrg_lib.evaluation.foreign` has read those of another one.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation import intervals
-from emrrg_lib.evaluation.baselines import text_controls
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, positive
-from emrrg_lib.evaluation.intervals import Difference, SystemStatistics, paired_differences, system_statistics
+from emrrg_lib.evaluation.intervals import SystemStatistics, paired_differences, system_statistics
+from emrrg_lib.evaluation.learned import Source, add_learned, read_learned
 from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, METRICS
 from emrrg_lib.evaluation.nlg import meteor_available
 from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
@@ -27,6 +27,8 @@ from emrrg_lib.files import InputError, write_json
 from emrrg_lib.run_folder import PROBES, RECORD, read_config, read_json, read_predictions
 
 SCHEMA = 1
+CEILING, FLOOR = "references themselves", "says nothing"
+NOTHING = "the images were seen ."  # names no finding, so that the labelers call it No Finding
 _log = logging.getLogger(__name__)
 NOTES = {
     MODEL: "reports written by beam search",
@@ -40,12 +42,16 @@ NOTES = {
     "oracle re-wording": "the true findings in another random wording: a reader who sees everything",
     "oracle, commonest wording": "the true findings in the commonest wording: the ceiling of word overlap",
     "linear head": "a supervised linear head on the same frozen encoder: the ceiling of recognition",
+    CEILING: "the references scored against themselves: the most that a perfect system can reach",
+    FLOOR: f"“{NOTHING}” for everybody: names no finding, so the labelers call it No Finding",
 }
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
+def evaluate_run(
+    run: Path, references: str | None = None, labeler: Labeler = RULES, sources: Sequence[Source] = ()
+) -> Path:
     """Writes `metrics.json` of a run: every system's scores with 95 % intervals; returns its path.
 
     Args:
@@ -54,89 +60,40 @@ def evaluate_run(run: Path, references: str | None = None, labeler: Labeler = RU
             (NOTES E26); None takes the run's configuration.
         labeler: reads references and reports. If it is RULES and the references are whole, then labels
             that the data set brings are used as the references' labels.
+        sources: of learned metrics. Their values are kept in `learned.json`, and used again without them.
 
     Raises:
         InputError: predictions are missing or damaged, or the labeler has no labels for them.
     """
     run = Path(run)
     rows = read_predictions(run)
+    config = read_config(run).data if (run / "config.json").is_file() else None
     if references is None:
-        references = read_config(run).data.references if (run / "config.json").is_file() else "full"
+        references = config.references if config else "full"
     systems = [row.get("systems") or {} for row in rows]
     if any(of.keys() != systems[0].keys() for of in systems):
-        raise InputError(
-            f"{run}: not every study has reports of the same systems; delete predictions.jsonl, "
-            "then `emrrg evaluate` writes it again"
-        )
+        raise InputError(f"{run / 'predictions.jsonl'}: every line needs reports of the same systems")
     texts, labels = reference_side(rows, references, labeler)
-    written = {MODEL: [row["hypothesis"] for row in rows]}
-    written |= {name: [of[name] for of in systems] for name in systems[0]}
-    statistics = _statistics(written, texts, labels, labeler)
+    record = read_json(run / "run.json", RECORD) if (run / "run.json").is_file() else {}
     probes = read_json(run / "probes.json", PROBES) if (run / "probes.json").is_file() else {}
-    metrics = metrics_of(_dataset(run, probes), references, labeler.name, labels, statistics)
+    written = {record.get("system") or MODEL: [row["hypothesis"] for row in rows]}
+    written |= {name: [of[name] for of in systems] for name in systems[0]}
+    written |= {FLOOR: [NOTHING] * len(rows), CEILING: texts}
+    if sources:
+        add_learned(run, sources, written, texts)
+    by, learned = read_learned(run)
+    statistics = statistics_of(written, texts, labels, labeler, learned)
+    metrics = metrics_of(_dataset(record, probes), references, labeler.name, labels, statistics)
+    metrics["learned"] = by
+    metrics["split"] = record.get("split") or "test"
+    metrics["cleaning"] = config.cleaning if config else record.get("cleaning")
     if all(row.get("linear_head") for row in rows):
         metrics["rows"].append(_linear_head_row(labels, [row["linear_head"] for row in rows]))
     if probes:
         metrics["pointing"] = probes.get("pointing")
-    if (run / "run.json").is_file():
-        metrics["loss"] = _loss(read_json(run / "run.json", RECORD))
+    if record.get("history"):
+        metrics["loss"] = _loss(record["history"])
     return write_json(run / "metrics.json", metrics)
-
-
-def evaluate_controls(data: Path, out: Path, rule: str, labeler: Labeler = RULES, seed: int = 0) -> Path:
-    """Writes `metrics.json` of the controls that need no image; returns its path.
-
-    Args:
-        data: as `read_dataset` takes it; the images may be missing. out: folder to write into.
-        rule: cleaning rule of the reports. seed: for the random training report and a seeded split.
-
-    Raises:
-        InputError: the data cannot be read, or a split has no studies.
-    """
-    dataset = read_dataset(data, seed)
-    train, val, test = (
-        [clean_report(study.report, rule) for study in dataset.split(split)]
-        for split in ("train", "val", "test")
-    )
-    labels = _labelled(labeler, test, REFERENCES)
-    statistics = _statistics(text_controls(train, val, len(test), seed), test, labels, labeler)
-    caption = f"{dataset.caption}, cleaning {rule}, no images used"
-    return write_json(out / "metrics.json", metrics_of(caption, "full", labeler.name, labels, statistics))
-
-
-def compare_runs(run_a: Path, run_b: Path, labeler: Labeler = RULES) -> tuple[int, list[Difference]]:
-    """The number of studies, and the paired difference a - b of every metric on them.
-
-    Args:
-        run_a, run_b: run folders, or the folders' predictions.jsonl.
-        labeler: reads the references and both runs' reports.
-
-    Raises:
-        InputError: predictions are damaged, an id occurs twice, or ids or references differ.
-    """
-    paths = (Path(run_a), Path(run_b))
-    for path in paths:
-        if path.is_file() and path.name != "predictions.jsonl":
-            raise InputError(f"{path}: give a run folder or its predictions.jsonl")
-    first, second = (read_predictions(path.parent if path.is_file() else path) for path in paths)
-    other = {row["id"]: row for row in second}
-    if alone := {row["id"] for row in first} ^ other.keys():
-        raise InputError(
-            f"{len(alone)} studies are in only one of {run_a} and {run_b}, such as "
-            f"'{min(alone)}': compare runs on the same studies"
-        )
-    if changed := [row["id"] for row in first if other[row["id"]]["reference"] != row["reference"]]:
-        raise InputError(
-            f"{len(changed)} studies have another reference report in {run_b}, such as "
-            f"'{changed[0]}': write both runs' predictions with the same cleaning"
-        )
-    texts, labels = reference_side(first, "full", labeler)
-    written = {
-        f"reports of the first run, {run_a}": [row["hypothesis"] for row in first],
-        f"reports of the second run, {run_b}": [other[row["id"]]["hypothesis"] for row in first],
-    }
-    statistics = _statistics(written, texts, labels, labeler, must=tuple(written))
-    return len(first), paired_differences(*statistics.values())
 
 
 def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
@@ -144,8 +101,8 @@ def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[
     key = {"full": "reference", "emrrg": "reference_emrrg"}[references]
     if not all(isinstance(row.get(key), str) for row in rows):
         raise InputError(
-            "these predictions hold no cut references: delete predictions.jsonl, then "
-            "`emrrg evaluate` writes it again"
+            "these predictions hold no cut references: only those of a run that this kit trained do; score "
+            "them with --references full"
         )
     texts = [row[key] for row in rows]
     if empty := [row["id"] for row in rows if not any(map(str.isalnum, row[key]))]:
@@ -165,7 +122,8 @@ def metrics_of(
     labels: list[dict],
     statistics: Mapping[str, SystemStatistics],
 ) -> dict[str, Any]:
-    """The content of `metrics.json`; its differences are the model's scores minus those of each control."""
+    """The content of `metrics.json`; its differences: the first system's scores minus those of each other."""
+    model = next(iter(statistics))
     rows = [
         {
             "system": name,
@@ -179,8 +137,8 @@ def metrics_of(
     differences = [
         {"minus": name} | vars(difference)
         for name, other in statistics.items()
-        if name != MODEL and MODEL in statistics
-        for difference in paired_differences(statistics[MODEL], other)
+        if name != model
+        for difference in paired_differences(statistics[model], other)
         if METRICS[difference.metric].judged
     ]
     return {
@@ -205,25 +163,33 @@ def _labelled(labeler: Labeler, texts: list[str], which: str) -> list[dict]:
     return labels
 
 
-def _statistics(
+def statistics_of(
     written: Mapping[str, list[str]],
     texts: list[str],
     labels: list[dict],
     labeler: Labeler,
-    must: Sequence[str] = (MODEL,),
+    learned: Callable[[list[str], list[str]], dict[str, np.ndarray]] = lambda texts, reports: {},
+    must: Sequence[str] = (),
 ) -> dict[str, SystemStatistics]:
     """The statistics of every system, by its name.
 
-    The systems in `must` need labels; another one that a CSV does not cover has no clinical scores.
+    `learned` gives the values of learned metrics. The systems in `must` (none: the first one, as MODEL) need
+    labels; another one that a CSV does not cover has no clinical scores.
     """
+    who = {name: name for name in written} | {CEILING: REFERENCES}
+    if not must:
+        must = (next(iter(written)),)
+        who |= {must[0]: MODEL}
     found = {
-        name: _labelled(labeler, reports, name) if name in must else labeler.label(reports, name)
+        name: _labelled(labeler, reports, who[name]) if name in must else labeler.label(reports, who[name])
         for name, reports in written.items()
     }
     every = [report for reports in written.values() for report in reports]
     meteor = meteor_available(texts * len(written), every)  # one start of Java for the whole table
     return {
-        name: system_statistics(texts, reports, labels, found[name], meteor)
+        name: replace(
+            system_statistics(texts, reports, labels, found[name], meteor), learned=learned(texts, reports)
+        )
         for name, reports in written.items()
     }
 
@@ -244,14 +210,12 @@ def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any
     }
 
 
-def _dataset(run: Path, probes: dict[str, Any]) -> str:
-    record = read_json(run / "run.json", RECORD) if (run / "run.json").is_file() else {}
+def _dataset(record: dict[str, Any], probes: dict[str, Any]) -> str:
     known = probes.get("dataset") or record.get("dataset")
     return known or ("PhantomCXR (synthetic)" if "data" in record else "unknown")
 
 
-def _loss(record: dict[str, Any]) -> dict[str, list]:
-    history = record.get("history") or []
+def _loss(history: list[dict[str, float]]) -> dict[str, list]:
     return {
         "steps": [entry["step"] for entry in history],
         "train": [entry["loss"] for entry in history],

@@ -13,13 +13,15 @@ from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, RULE, Picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, RULE, SHARED_FILLS, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
     describe_place,
     describe_trace,
+    mark_kind,
     naming_words,
+    sentence_marks,
     shared_marks,
     view_name,
     widest_layer,
@@ -204,7 +206,7 @@ def one_image_per_view(images: Images, trace: Trace) -> list[np.ndarray]:
 
 _XRAY, _TYPE, _MARGIN = 2.05, 8.5, 0.15  # inches of an X-ray, font size of reports, inches of air
 
-Card = tuple[str, str, list[tuple[int, int]]]  # title, text, marked character spans
+Card = tuple[str, str, list[panels.Span]]  # title, text, marked character spans
 
 
 def study_figure(images: Images, reference: str | None, generated: str, trace: Trace) -> Picture:
@@ -254,7 +256,40 @@ def study_figure(images: Images, reference: str | None, generated: str, trace: T
 def _cards(reference: str | None, generated: str) -> list[Card]:
     if reference is None:
         return [("Generated report", generated, [])]
-    spans = [[(mark.start, mark.stop) for mark in marks] for marks in shared_marks(reference, [generated])]
-    shared = sum(count_words(generated[slice(*span)]) for span in spans[1])
+    marks = shared_marks(reference, [generated])
+    spans = [[(mark.start, mark.stop) for mark in side] for side in marks]
+    shared = sum(count_words(generated[mark.start : mark.stop]) for mark in marks[1])
     title = f"Generated report · {shared} of {count_words(generated)} words shared"
     return [("Reference report", reference, spans[0]), (title, generated, spans[1])]
+
+
+def reports_figure(
+    images: Sequence[np.ndarray], reference: str, reports: Sequence[tuple[str, str]]
+) -> Picture:
+    """Draws one study as the paper's Fig. 3: X-rays, the reference and the systems' reports.
+
+    Sentences that say the same as the reference have the colours of `SHARED_FILLS`.
+
+    Args:
+        images: one array per view; none leaves them out.
+        reports: name and text of each system.
+    """
+    marks = sentence_marks(reference, [text for _, text in reports])
+    cards = [("Reference report", reference), *reports]
+    left = _MARGIN + len(images) * (_XRAY + 0.06)
+    width = WIDTH - left - 0.1
+    heights = [panels.card_height(text, _TYPE, width) for _, text in cards]
+    total = max((_XRAY + 0.35) * bool(len(images)), sum(heights) + 0.1 * len(heights)) + 0.1
+    alt = "X-rays of one study and its reports. " * bool(len(images)) + " ".join(
+        f"{n}: {t}" for n, t in cards
+    )
+    figure = Picture((WIDTH, total), alt=alt)
+    for view, image in enumerate(images):
+        axes = inch_axes(figure, _MARGIN + view * (_XRAY + 0.06), 0.3, _XRAY, _XRAY)
+        panels.draw_xray(axes, image, view_name(view))
+    top = 0.08
+    for (title, text), height, side in zip(cards, heights, marks, strict=True):
+        spans = [(m.start, m.stop, SHARED_FILLS[mark_kind(m, len(reports))]) for m in side]
+        panels.draw_card(figure, (left, top), width, title, text, spans, _TYPE)
+        top += height + 0.1
+    return figure

@@ -13,9 +13,11 @@ from emrrg_lib.data.images import load_mask, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.labeler import VERSION, label_report
+from emrrg_lib.evaluation.metrics import metric
 from emrrg_lib.evaluation.predict import EXAMPLES
-from emrrg_lib.files import InputError, write_text
-from emrrg_lib.interpret.figures import loss_curve
+from emrrg_lib.evaluation.published import with_model_of
+from emrrg_lib.files import InputError, atomic_path, write_text
+from emrrg_lib.interpret.figures import gate_strip, loss_curve, reports_figure
 from emrrg_lib.interpret.page_example import (
     Example,
     SystemReport,
@@ -25,7 +27,9 @@ from emrrg_lib.interpret.page_example import (
     render,
 )
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
+from emrrg_lib.interpret.style import Picture
 from emrrg_lib.run_folder import (
+    RECORD,
     TRAINED_RECORD,
     explorer_file,
     read_config,
@@ -37,54 +41,68 @@ from emrrg_lib.run_folder import (
 from emrrg_lib.trace import Trace
 
 PAGE_PIXELS = 192  # X-rays are drawn at least this large
+FACTS = {"seed": "seed", "training minutes": "minutes", "memory (GiB)": "peak_memory_gib"}
 
 
-def write_run_page(run: Path, against: Path | None = None) -> Path:
+def write_run_page(run: Path, against: Sequence[Path] = (), figures: str | None = None) -> Path:
     """Writes `report.html` into a run folder from its files alone: predictions, metrics, traces, images.
 
     Args:
-        run: the run whose page it is; its first studies are the examples.
-        against: a second run on the same studies. The page shows its model's scores and reports too.
+        run: the run whose page it is; its first studies are the examples. Folders that no training made have
+            no traces, and images only where their data have them.
+        against: other runs on the same studies. The page shows their systems' scores and reports too.
+        figures: "svg" or "pdf" also writes the loss curve and one figure a study into `run/figures`.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: a file is missing, or the two runs are not scored on the same studies alike.
+        InputError: a file is missing, or the runs are not scored on the same studies alike.
     """
-    config, record = read_config(run), read_json(run / "run.json", TRAINED_RECORD)
+    trained = (run / "config.json").is_file()
+    config = read_config(run) if trained else None
+    shape = TRAINED_RECORD if trained else RECORD
+    record = read_json(run / "run.json", shape) if trained or (run / "run.json").is_file() else {}
     metrics, rows = read_metrics(run), read_predictions(run)[:EXAMPLES]
-    names, reports, title = ["Generated"], [rows], f"EMRRG, preset {config.preset}"
-    if against is not None:
-        names = [run.resolve().name, against.resolve().name]
-        metrics = _with_model_of(metrics, read_metrics(against), names[1])
-        reports.append(_same_studies(rows, read_predictions(against), against))
+    names, reports = ["Generated"], [rows]
+    title = f"EMRRG, preset {config.preset}" if config else str(metrics["rows"][0]["system"])
+    if against:
+        names = [folder.resolve().name for folder in (run, *against)]
+        for place, other in enumerate(against, 1):
+            metrics = with_model_of(metrics, other, place)
+            reports.append(_same_studies(rows, read_predictions(other), other))
         title += f": {' against '.join(names)}"
-    data = read_dataset(record["data"], record["seed"])
-    studies = {study.id: study for study in data.split("test")}
-    if strange := [row["id"] for row in rows if row["id"] not in studies]:
-        raise InputError(
-            f"the test split of {record['data']} does not have {len(strange)} studies of "
-            f"{run / 'predictions.jsonl'}, first {strange[0]!r}; give the run its own data again"
-        )
+    studies, synthetic = _studies(run, rows, record)
     layer = (metrics.get("pointing") or {}).get("position")
-    size = max(config.encoder.image_size, PAGE_PIXELS)
+    size = max(config.encoder.image_size, PAGE_PIXELS) if config else PAGE_PIXELS
     examples = [
-        _example(studies[own[0]["id"]], list(zip(names, own, strict=True)), run, size, layer)
+        _example(studies[own[0]["id"]], list(zip(names, own, strict=True)), run, size, layer, trained)
         for own in zip(*reports, strict=True)
     ]
-    facts = {
-        "preset": config.preset,
-        "seed": record["seed"],
-        "training minutes": record["minutes"],
-        "memory (GiB)": record["peak_memory_gib"],
-        "written": time.strftime("%Y-%m-%d"),
-        "commit": record.get("commit") or "not a checkout",
-        "versions": record["versions"],
-    }
-    notes = _notes(metrics, data.synthetic)
+    facts = {"preset": config.preset} if config else {}
+    facts |= {name: record[key] for name, key in FACTS.items() if config}
+    facts |= {"written": time.strftime("%Y-%m-%d"), "commit": record.get("commit") or "not a checkout"}
+    facts |= {"versions": record["versions"]} if "versions" in record else {}
+    if figures:
+        write_figures(run / "figures", figures, metrics, examples)
+    notes = _notes(metrics, synthetic)
     path = run / "report.html"
     return write_report_page(path, title=title, metrics=metrics, examples=examples, facts=facts, notes=notes)
+
+
+def _studies(run: Path, rows: Sequence[dict], record: dict) -> tuple[dict[str, Study], bool]:
+    """The studies of the page by their ids, and whether their images are synthetic."""
+    if record.get("data") is None:
+        return {row["id"]: Study(row["id"], (), row["reference"], "test") for row in rows}, False
+    split = record.get("split") or "test"
+    data = read_dataset(record["data"], record["seed"])
+    studies = {study.id: study for study in data.split(split)}
+    if strange := [row["id"] for row in rows if row["id"] not in studies]:
+        raise InputError(
+            f"the {split} split of {record['data']} does not have {len(strange)} studies of "
+            f"{run / 'predictions.jsonl'}, first {strange[0]!r}; give the run its own data again"
+        )
+    return studies, data.synthetic
 
 
 def write_report_page(
@@ -116,9 +134,8 @@ def write_report_page(
     Raises:
         InputError: the trace of an example does not have one view per image.
     """
-    rows, loss = metrics.get("rows", ()), metrics.get("loss") or {}
+    rows, curve = metrics.get("rows", ()), _loss_picture(metrics)
     cards = [example_card(index, example) for index, example in enumerate(examples)]
-    pairs = [tuple(pair) for pair in loss.get("validation") or ()]
     html = render(
         "page.html",
         Path(__file__).parent,
@@ -129,24 +146,32 @@ def write_report_page(
         controls=page_controls(cards),
         subtitle=" · ".join(str(metrics[key]) for key in ("dataset", "split") if metrics.get(key)),
         scores=score_tables(rows),
-        loss=figure_picture(loss_curve(loss["steps"], loss["train"], pairs)) if loss.get("steps") else None,
+        loss=figure_picture(curve) if curve else None,
         findings=finding_table(rows, metrics.get("support") or {}),
         pointing=pointing_tables(metrics.get("pointing")),
     )
     return write_text(path, html.lstrip())
 
 
-def _with_model_of(metrics: dict, other: dict, name: str) -> dict:
-    """The metrics with the other run's model as second row."""
-    for key in ("dataset", "split", "references", "labeler"):
-        if metrics.get(key) != other.get(key):
-            raise InputError(
-                f"the runs differ in '{key}' ({metrics.get(key)}; {other.get(key)}): "
-                "score both alike with `emrrg evaluate --run`"
-            )
-    first, *rest = metrics["rows"]
-    model = other["rows"][0] | {"system": f"{name}: {other['rows'][0]['system']}"}
-    return metrics | {"rows": [first, model, *rest]}
+def write_figures(folder: Path, style: str, metrics: Mapping[str, Any], examples: Sequence[Example]) -> None:
+    """Writes the loss curve, and of each study its reports and its gates, as `style`: "svg" or "pdf"."""
+    pictures: dict[str, Picture] = {}
+    if curve := _loss_picture(metrics):
+        pictures["loss"] = curve
+    for number, example in enumerate(examples, 1):
+        reports = [(system.name, system.text) for system in example.systems]
+        pictures[f"study{number:02}"] = reports_figure(example.images, example.reference, reports)
+        if example.trace and example.trace.tokens:
+            pictures[f"study{number:02}_gates"] = gate_strip(example.trace)
+    for name, picture in pictures.items():
+        with atomic_path(folder / f"{name}.{style}") as temporary:
+            picture.savefig(temporary, format=style, metadata={"Title": picture.alt[:200]})
+
+
+def _loss_picture(metrics: Mapping[str, Any]) -> Picture | None:
+    loss = metrics.get("loss") or {}
+    pairs = [tuple(pair) for pair in loss.get("validation") or ()]
+    return loss_curve(loss["steps"], loss["train"], pairs) if loss.get("steps") else None
 
 
 def _same_studies(rows: Sequence[dict], others: Sequence[dict], against: Path) -> list[dict]:
@@ -167,17 +192,18 @@ def _notes(metrics: dict, synthetic: bool) -> list[str]:
         f"References: {'cut as the released code scores them' if cut else 'the full cleaned reports'}. "
         f"Labels in the tables: {metrics['labeler']}, beside the examples: {VERSION}; "
         "uncertain counts as positive.",
+        *(f"{metric(key).label}: {by}." for key, by in (metrics.get("learned") or {}).items()),
     ]
 
 
 def _example(
-    study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
+    study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None, trained: bool
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
     first, trace, explorer = rows[0][1], trace_file(run, study.id), explorer_file(run, study.id)
     return Example(
         id=study.id,
-        images=[read_view(path, size) for path in study.images],
+        images=[read_view(path, size) for path in study.images if trained or path.is_file()],
         reference=first["reference"],
         systems=[
             SystemReport(name, row["hypothesis"], label_report(row["hypothesis"]), row.get("scores") or {})

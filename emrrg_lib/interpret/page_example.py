@@ -22,7 +22,9 @@ from emrrg_lib.interpret.words import (
     NamingWord,
     count_words,
     describe_place,
+    mark_kind,
     naming_words,
+    sentence_marks,
     shared_marks,
     view_name,
     widest_layer,
@@ -55,7 +57,7 @@ class Example:
         id: the study's name.
         images: one array per view, (H, W), (H, W, 3) or (3, H, W).
         reference: the radiologist's report.
-        systems: the generated reports to compare with it, one or two, the same on all studies.
+        systems: the generated reports to compare with it, the same ones on all studies.
         labels: the reference's labels, or None.
         trace: the record of the first system's report, for its gate strip and the maps of three words.
         layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
@@ -151,7 +153,8 @@ def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 of = f", {system['name']}" if len(systems) > 1 else ""
                 sorts[_slug(number, key)] = _score_name(key) + of
     findings = {name for card in cards for name in card["data"]["labels"].split("|") if name}
-    return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1}
+    others = "both systems" if len(systems) == 2 else "other systems too"
+    return {"sorts": sorts, "findings": sorted(findings), "several": len(systems) > 1, "others": others}
 
 
 def example_card(index: int, example: Example) -> dict[str, Any]:
@@ -173,8 +176,9 @@ def example_card(index: int, example: Example) -> dict[str, Any]:
         "id": example.id,
         "data": _data(index, example, systems),
         "views": [(picture, view_name(view)) for view, picture in enumerate(views)],
-        "reference": _pieces(example.reference, marks),
+        "reference": _pieces(example.reference, marks, len(systems)),
         "systems": systems,
+        "sentences": _sentences(example),
         "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
         "overlays": overlays,
         "explorer": example.explorer,
@@ -190,7 +194,7 @@ def _system(example: Example, system: SystemReport, marks: Sequence[Mark]) -> di
     words = [count_words(system.text[mark.start : mark.stop]) for mark in marks]
     return {
         "name": system.name,
-        "pieces": _pieces(system.text, marks),
+        "pieces": _pieces(system.text, marks, len(example.systems)),
         "labels": labels,
         "shared": sum(words),
         "both": sum(count for count, mark in zip(words, marks, strict=True) if len(mark.systems) > 1),
@@ -200,13 +204,21 @@ def _system(example: Example, system: SystemReport, marks: Sequence[Mark]) -> di
     }
 
 
-def _pieces(text: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None, str]]:
+def _sentences(example: Example) -> list[tuple[str, list]]:
+    """The reports cut at the sentences that match the reference; [] where none does."""
+    texts = [example.reference, *(system.text for system in example.systems)]
+    found, names = sentence_marks(texts[0], texts[1:]), ["Reference", *(s.name for s in example.systems)]
+    pieces = [_pieces(text, marks, len(example.systems)) for text, marks in zip(texts, found, strict=True)]
+    return list(zip(names, pieces, strict=True)) if any(found) else []
+
+
+def _pieces(text: str, marks: Sequence[Mark], systems: int) -> list[tuple[str, Mark | None, str]]:
     """The text cut at its marks: (piece, mark or None, "a", "b" or "ab")."""
     pieces, at = [], 0
     for mark in marks:
         pieces += [
             (text[at : mark.start], None, ""),
-            (text[mark.start : mark.stop], mark, "".join("ab"[s] for s in mark.systems)),
+            (text[mark.start : mark.stop], mark, mark_kind(mark, systems)),
         ]
         at = mark.stop
     return [*pieces, (text[at:], None, "")]

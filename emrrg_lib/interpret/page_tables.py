@@ -61,9 +61,13 @@ def finding_table(rows: Sequence[Row], support: Mapping[str, int]) -> Table | No
         return None
     body = []
     for key in found:
-        cells = [_score(row["metrics"].get(key), 1.0) for row in systems]
-        body.append((metric(key).label, "", [int(support.get(metric(key).label, 0)), *cells]))
-    caption = "F1 of each finding; generated and reference report are read by the same labeler."
+        cases = int(support.get(metric(key).label, 0))
+        cells = [_score(row["metrics"].get(key) if cases or not support else None, 1.0) for row in systems]
+        body.append((metric(key).label, "", [cases, *cells]))
+    caption = (
+        "F1 of each finding; generated and reference report are read by the same labeler. “–”: no reference "
+        "has the finding, which macro averages count as 0."
+    )
     columns = ["studies", *(str(row["system"]) for row in systems)]
     return Table("F1 of every finding", caption, "Finding", columns, body)
 
@@ -117,5 +121,9 @@ def _score(
     share = 0.0 if value is None or longest <= 0 else max(0.0, min(1.0, value / longest))
     # Without the leading zero, so that thirteen columns fit.
     known = interval is not None and None not in interval
-    ends = "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in interval) if known else ""
+    ends = (
+        "–".join((f"{end:.3f}" if end < 0.9995 else f"{end:.0f}").replace("0.", ".", 1) for end in interval)
+        if known
+        else ""
+    )
     return {"value": value, "share": round(100 * share), "interval": ends}

@@ -173,6 +173,9 @@ def _draw_gate_line(axes: Axes, trace: Trace, line: list[Word], peak: float) -> 
         )
 
 
+Span = tuple[int, int] | tuple[int, int, str]  # start, stop, colour (MATCH_FILL)
+
+
 def card_height(text: str, size: float, width: float) -> float:
     """Inches that `draw_card` needs."""
     return len(_lines(text, size, width)) * size * LINE / 72 + CARD_REST
@@ -184,10 +187,10 @@ def draw_card(
     width: float,
     title: str,
     text: str,
-    spans: Sequence[tuple[int, int]],
+    spans: Sequence[Span],
     size: float,
 ) -> None:
-    """A card with a title and a text, wrapped, whose character spans [start, stop) are marked.
+    """A card with a title and a text, wrapped, whose character spans (start, stop, colour) are marked.
 
     Args:
         figure: to draw in. corner: left and top in inches. width: in inches, see `card_height`.
@@ -203,10 +206,12 @@ def draw_card(
     axes.text(left, 15.8, title, fontsize=8, color=MUTED, weight="bold", **plain)
     for number, (start, stop) in enumerate(_lines(text, size, width)):
         y = top + number * size * LINE
-        for low, high in ((max(low, start), min(high, stop)) for low, high in spans):
-            if low < high:
+        for low, high, *colour in spans:
+            if (low := max(low, start)) < (high := min(high, stop)):
                 x, end = (left + text_width(text[start:place], size) for place in (low, high))
-                mark = Rectangle((x - 0.6, y), end - x + 1.2, size * 1.22, color=MATCH_FILL, linewidth=0)
+                mark = Rectangle(
+                    (x - 0.6, y), end - x + 1.2, size * 1.22, color=(*colour, MATCH_FILL)[0], linewidth=0
+                )
                 axes.add_patch(mark)
         for word in re.finditer(r"\S+", text[start:stop]):  # word by word: no drift against the marks
             x = left + text_width(text[start : start + word.start()], size)

@@ -23,6 +23,7 @@ INK, MUTED, RULE, PAPER = "#1f2933", "#5d6875", "#ccd3da", "#ffffff"
 BLUE, ORANGE, GREEN, PURPLE = "#2f6ea8", "#c85f00", "#00795c", "#7a4f9c"
 BLUE_FILL, ORANGE_FILL = "#dce9f5", "#ffe2c4"
 MATCH_FILL = "#ffe680"
+SHARED_FILLS = {"a": MATCH_FILL, "b": "#a9ecf5", "ab": "#ffc9e3"}  # one system, the other, both (Fig. 3)
 OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
 # Dark red to bright yellow: the brightness always rises, so the map is also clear in grey.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import SPLITS
+from emrrg_lib.evaluation.learned import Source
 from emrrg_lib.evaluation.other_labelers import RULES, Labeler
 from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import evaluate_run
@@ -60,10 +62,12 @@ def run_demo(
     return score_run(out)
 
 
-def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES) -> Path:
+def score_run(
+    run: Path, references: str | None = None, labeler: Labeler = RULES, sources: Sequence[Source] = ()
+) -> Path:
     """Writes predictions (where there are none yet), metrics.json, report.html and the card of a trained run.
 
-    `references` and `labeler` are those of `evaluate_run`.
+    `references`, `labeler` and `sources` are those of `evaluate_run`.
 
     Returns:
         The page. Raises InputError if `run` is not a trained run, or its data is missing.
@@ -74,7 +78,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
         read_dataset(record["data"], record["seed"]).require_images(*SPLITS)  # before the model is loaded
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
-        evaluate_run(run, references, labeler)
+        evaluate_run(run, references, labeler, sources)
         write_example_pages(run)
         write_run_page(run)
         write_card(run)

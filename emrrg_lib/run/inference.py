@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -12,10 +14,17 @@ from torch import nn
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pixels
-from emrrg_lib.files import InputError, atomic_path, processes
+from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import TRAINED_RECORD, read_config, read_json, read_trained, write_predictions
+from emrrg_lib.run_folder import (
+    TRAINED_RECORD,
+    read_config,
+    read_json,
+    read_trained,
+    run_record,
+    write_predictions,
+)
 from emrrg_lib.training.batches import find_images
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import set_trainable
@@ -53,7 +62,7 @@ def generate_folder(run: Path, folder: Path, out: Path, greedy: bool = False) ->
         raise InputError(f"{folder} is a data folder: name it with --data")
     files = find_images(folder)
     studies = [Study(file.relative_to(folder).as_posix(), (file,), "", "test") for file in files]
-    return _write_split(run, studies, out, greedy)
+    return _write_split(run, studies, out, greedy, data=str(folder), dataset=folder.name, split="test")
 
 
 def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = False, seed: int = 0) -> Path:
@@ -69,17 +78,20 @@ def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = 
     """
     dataset = read_dataset(data, seed)
     dataset.require_images(split)
-    return _write_split(run, dataset.split(split), out, greedy)
+    facts = {"data": str(data), "dataset": dataset.caption, "split": split, "seed": seed}
+    return _write_split(run, dataset.split(split), out, greedy, **facts)
 
 
-def _write_split(run: Path, studies: Sequence[Study], out: Path, greedy: bool) -> Path:
-    """Writes the predictions of these studies; those without a report of their own have no `reference`."""
-    state, config = processes(), read_config(run)
+def _write_split(run: Path, studies: Sequence[Study], out: Path, greedy: bool, **facts: Any) -> Path:
+    """Writes `run.json` and the predictions; a study without a report of its own has no `reference`."""
+    state, config, started = processes(), read_config(run), time.time()
     model = EMRRG.from_run(run).to(state.device)
     with state.main_process_first():  # which fills the cache of images
         split = StudySet(studies, config)
     texts = write_reports(model, split, **_beams(greedy))
     if state.is_main_process:
+        record = run_record("reports of a run", started, system=run.resolve().name, **facts)
+        write_json(out / "run.json", record)
         rows = zip(studies, split.reports, texts, strict=True)
         write_predictions(out, (_prediction(*row) for row in rows))
     state.wait_for_everyone()

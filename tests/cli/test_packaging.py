@@ -64,7 +64,7 @@ def test_only_conda_forge_is_used():
 
 def test_extras_keep_compiled_gpu_packages_and_torchvision_out():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"laptop", "gpu", "dev", "all"}
+    assert set(extras) == {"laptop", "metrics", "gpu", "dev", "all"}
     assert extras["all"] == ["emrrg-kit[laptop,dev]"]
     everywhere = " ".join(PROJECT["dependencies"] + extras["laptop"] + extras["dev"])
     assert not re.search(r"mamba|causal|torchvision|timm|llama|\+cpu", everywhere)

@@ -154,6 +154,8 @@ def iu_controls():
         "constant report": "constant report chosen on validation",
         "most frequent report": "most frequent training report",
         "random training report": "random training report",
+        "says nothing": "a text that names no finding",
+        "references themselves": "the references against themselves",
     }
     keys = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr")
     rows = [

@@ -133,11 +133,20 @@ def facts_of_the_controls():
     real = read_json("results", "iu-controls", "metrics.json")
     frequent, interval = system(real, "most frequent report")
     assert real["references"] == "full" and real["studies"] == 590
-    split = re.search(r"split ([\d/]+), cleaning iu_xray", real["dataset"])[1]
+    assert real["cleaning"] == "iu_xray"
+    split = re.search(r"split ([\d/]+)", real["dataset"])[1]
     yield f"R2Gen's split {split}, R2Gen's cleaning, full references"
     yield f"labels by `{real['labeler']}`"
     yield f"is {score(frequent['CE14_micro_F1'], interval['CE14_micro_F1'])} over 14 labels"
     yield f"and {score(frequent['CE13_micro_F1'])} over the 13 findings"
+    nothing, perfect = (system(real, name)[0] for name in ("says nothing", "references themselves"))
+    assert nothing["CE14_micro_F1"] == frequent["CE14_micro_F1"]
+    yield f"names no finding at all has the same {score(nothing['CE14_micro_F1'])}"
+    yield f"references themselves have a 13-label F1 per study of {score(perfect['CE13_example_F1'])}"
+    yield f"a 14-label one of {score(perfect['CE14_example_F1'])}"
+    yield f"a 13-label macro F1 of {score(perfect['CE13_macro_F1'])}"
+    (absent,) = [name for name, count in real["support"].items() if count == 0]
+    yield f"no reference has {absent}"
 
 
 def facts_of_the_laptop():

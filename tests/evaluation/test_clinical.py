@@ -30,6 +30,17 @@ def test_averages_by_hand():
     assert with_no_finding["observations"] == 14
 
 
+def test_weighted_average_and_the_five_by_hand():
+    reference = [labels_of("Edema", "Fracture"), labels_of("Edema"), labels_of("No Finding"), labels_of()]
+    hypothesis = [labels_of("Edema"), labels_of("Pneumonia"), labels_of("Edema"), labels_of("Fracture")]
+    # Edema: 1 of 2 found, 1 invented, F1 1/2, two cases; Fracture: F1 0, one case; Pneumonia has none
+    assert clinical_scores(reference, hypothesis)["weighted"]["F1"] == pytest.approx((2 * 0.5 + 0) / 3)
+    row = clinical_row(label_codes(reference), label_codes(hypothesis), np.ones((1, 4)))
+    assert row["CE13_weighted_R"][0] == pytest.approx(1 / 3)
+    assert row["CE5_micro_F1"][0] == pytest.approx(0.5) and row["CE5_macro_F1"][0] == pytest.approx(0.1)
+    assert row["CE5_weighted_F1"][0] == pytest.approx(0.5) and row["CE5_example_F1"][0] == pytest.approx(0.25)
+
+
 def test_uncertain_counts_by_the_chosen_policy():
     reference, hypothesis = [labels_of(uncertain=["Edema"])], [labels_of("Edema")]
     assert clinical_scores(reference, hypothesis)["micro"]["F1"] == 1
@@ -51,7 +62,7 @@ def test_row_names_and_values_agree_with_the_scores():
     row = clinical_row(label_codes(reference), label_codes(hypothesis), np.ones((1, 2)))
     for size, mark, policy in ((13, "", "positive"), (14, "neg", "negative")):
         scores = clinical_scores(reference, hypothesis, policy, no_finding=size == 14)
-        for average in ("micro", "macro", "example"):
+        for average in ("micro", "macro", "weighted", "example"):
             for name, value in scores[average].items():
                 assert row[f"CE{size}{mark}_{average}_{name}"][0] == pytest.approx(value)
     assert row["CE_F1 Fracture"][0] == 1

@@ -1,6 +1,5 @@
 """Labelers beside the rules: CheXbert's format with a tiny random BERT, and CSV files made elsewhere."""
 
-import argparse
 import csv
 
 import pytest
@@ -11,46 +10,6 @@ from emrrg_lib.evaluation.other_labelers import CHEXBERT_ORDER, MODEL, REFERENCE
 from emrrg_lib.files import InputError
 
 IDS = ("s1", "s2", "s3")
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the heart is enlarged no effusion lungs are clear .".split()
-
-
-@pytest.fixture
-def bert(tmp_path):
-    """A folder like that of bert-base-uncased, with a vocabulary of 15 words and 2 small layers."""
-    from transformers import BertConfig
-
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-    ).save_pretrained(folder)
-    kind = '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}'
-    (folder / "tokenizer_config.json").write_text(kind)
-    return folder
-
-
-@pytest.fixture
-def checkpoint(bert, tmp_path):
-    """A file as CheXbert's: DataParallel names, the heads last, more than weights in the container."""
-    from transformers import AutoConfig, BertModel
-
-    torch.manual_seed(1)
-    weights = BertModel(AutoConfig.from_pretrained(bert)).state_dict()
-    state = {f"module.bert.{name}": tensor for name, tensor in weights.items()}
-    for number in range(14):
-        classes = 4 if number < 13 else 2
-        state[f"module.linear_heads.{number}.weight"] = torch.zeros(classes, 16)
-        state[f"module.linear_heads.{number}.bias"] = torch.arange(classes).roll(number).float()
-    state["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
-    path = tmp_path / "chexbert.pth"
-    more = {"epoch": 3, "optimizer_state_dict": {"state": {}}, "options": argparse.Namespace(lr=2e-5)}
-    torch.save({"model_state_dict": state} | more, path)
-    return path, state
 
 
 def test_chexbert_reads_classes_and_the_order_of_its_heads(bert, checkpoint):
@@ -83,7 +42,8 @@ def test_chexbert_equals_its_parts_done_by_hand(bert, checkpoint):
             if "heads" not in name and "ids" not in name
         }
     )
-    ids = torch.tensor([[WORDS.index(w) for w in "[CLS] no effusion . [SEP]".split()]])
+    words = (bert / "vocab.txt").read_text().split()
+    ids = torch.tensor([[words.index(w) for w in "[CLS] no effusion . [SEP]".split()]])
     with torch.no_grad():
         hidden = model(ids).last_hidden_state[0, 0]
     labels, _ = chexbert(path, bert).label(["No effusion.", "the heart " * 9], MODEL)

@@ -166,3 +166,26 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     assert "metrics.json" in capsys.readouterr().err
     assert main(["evaluate", "table", "--run", str(run), "--format", "markdown"]) == 0
     assert "| EMRRG (EMRRG T1) |" in capsys.readouterr().out
+
+
+def test_several_runs_and_their_mean(tmp_path, capsys):
+    one = write_run(tmp_path / "one")
+    content = json.loads((one / "metrics.json").read_text("utf-8"))
+    for row in content["rows"]:
+        row["metrics"] = {key: value and value + 0.02 for key, value in row["metrics"].items()}
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "metrics.json").write_text(json.dumps(content), "utf-8")
+    first, second = (score_table(tmp_path / name).rows[0] for name in ("one", "two"))
+    beside = score_table(one, [], [tmp_path / "two"]).rows
+    assert beside[0] == first and beside[1]["system"].startswith("two: ")
+    assert beside[1]["Bleu_4"] == second["Bleu_4"]
+    mean = score_table(one, [], [tmp_path / "two"], seeds=True)
+    assert mean.rows[0]["Bleu_4"] == pytest.approx(first["Bleu_4"] + 0.01)
+    assert mean.rows[0]["Bleu_4_sd"] == pytest.approx(0.02 / 2**0.5) and "Bleu_4_low" not in mean.rows[0]
+    assert "mean ± sd of 2 runs" in mean.caption and "±.014" in mean.render()
+    assert "$\\pm$.014" in mean.render("latex")
+    content["split"] = "val"
+    (tmp_path / "two" / "metrics.json").write_text(json.dumps(content), "utf-8")
+    for seeds in (False, True):
+        with pytest.raises(InputError, match=r"differ in 'split' \(test; val\)"):
+            score_table(one, [], [tmp_path / "two"], seeds)

@@ -15,10 +15,12 @@ from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.evaluation import predict
+from emrrg_lib.evaluation.compare import compare_systems
+from emrrg_lib.evaluation.foreign import write_controls
 from emrrg_lib.evaluation.other_labelers import MODEL, RULES, Labeler, from_csv
 from emrrg_lib.evaluation.pointing import MAPS
 from emrrg_lib.evaluation.predict import predict_run
-from emrrg_lib.evaluation.score import compare_runs, evaluate_controls, evaluate_run
+from emrrg_lib.evaluation.score import CEILING, FLOOR, evaluate_run
 from emrrg_lib.files import InputError, write_json
 from emrrg_lib.interpret import page
 from emrrg_lib.run_folder import read_predictions, run_record, write_config
@@ -113,7 +115,7 @@ def test_an_empty_reference_is_named(tmp_path, caplog, blank):
     evaluate_run(run)
     assert "1 of 8 references have no word, first that of study 's5'" in caplog.text
     caplog.clear()
-    compare_runs(run, run)
+    compare_systems([str(run), str(run)])
     assert "study 's5'" in caplog.text
 
 
@@ -162,11 +164,11 @@ def test_compare_says_what_is_real(tmp_path, capsys):
     bad = write_run(tmp_path / "bad", (*REPORTS[1:], REPORTS[0]) * 10)
     lines = (bad / "predictions.jsonl").read_text("utf-8").splitlines(keepends=True)
     (bad / "predictions.jsonl").write_text("".join(lines[::-1]), encoding="utf-8")  # order does not matter
-    studies, differences = compare_runs(good, bad / "predictions.jsonl")
-    found = {d.metric: d for d in differences}
-    assert studies == 40 and found["Bleu_4"].real and found["Bleu_4"].low > 0
-    assert found["CE13_micro_F1"].value == pytest.approx(1.0)
-    assert not any(d.real for d in compare_runs(good, good)[1])
+    table = compare_systems([str(good), str(bad / "predictions.jsonl")])
+    found = {row.metric: row for row in table.rows}
+    assert table.studies == 40 and found["Bleu_4"].verdict == "real" and found["Bleu_4"].low > 0
+    assert found["CE13_micro_F1"].difference == pytest.approx(1.0)
+    assert {row.verdict for row in compare_systems([str(good), str(good)]).rows} == {"identical"}
     assert main(["evaluate", "compare", str(good), str(bad)]) == 0
     printed = capsys.readouterr().out
     assert "40 studies" in printed and RULES.name in printed and "real" in printed
@@ -175,7 +177,7 @@ def test_compare_says_what_is_real(tmp_path, capsys):
 def test_compare_needs_the_same_studies(tmp_path, capsys):
     (tmp_path / "else.jsonl").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="predictions.jsonl"):
-        compare_runs(tmp_path / "else.jsonl", tmp_path)
+        compare_systems([str(tmp_path / "else.jsonl"), str(tmp_path)])
     full, short = write_run(tmp_path / "full", REPORTS), write_run(tmp_path / "short", REPORTS[:3])
     assert main(["evaluate", "compare", str(full), str(short)]) == 2
     assert "s3" in capsys.readouterr().err
@@ -183,10 +185,10 @@ def test_compare_needs_the_same_studies(tmp_path, capsys):
     other = write_run(tmp_path / "other", REPORTS)
     (other / "predictions.jsonl").write_text(changed, encoding="utf-8")
     with pytest.raises(InputError, match="another reference"):
-        compare_runs(full, other)
+        compare_systems([str(full), str(other)])
     (other / "predictions.jsonl").write_text(changed * 2, encoding="utf-8")
     with pytest.raises(InputError, match="occurs a second time"):
-        compare_runs(other, full)
+        compare_systems([str(other), str(full)])
 
 
 def r2gen(folder, count=12):
@@ -245,13 +247,16 @@ def test_a_run_on_phantoms_points_with_every_map(tmp_path, make_model, phantom_d
 
 def test_controls_of_any_data_set(tmp_path, capsys):
     data, out = r2gen(tmp_path / "data"), tmp_path / "out"
-    evaluate_controls(data, out, "iu_xray")
+    write_controls(data, out)
+    evaluate_run(out)
     content, constant = metrics(out, "constant report")
-    assert content["split"] == "test" and "cleaning iu_xray" in content["dataset"]
+    assert content["split"] == "test" and content["cleaning"] == "iu_xray"
     assert [row["system"] for row in content["rows"]] == [
         "constant report",
         "most frequent report",
         "random training report",
+        FLOOR,
+        CEILING,
     ]
     assert constant["Bleu_1"] > 0 and content["rows"][0]["ci"]["Bleu_1"]
     assert main(["evaluate", "controls", "--data", str(data), "--out", str(out)]) == 0
@@ -269,9 +274,16 @@ def test_a_labeler_without_its_files_is_refused(tmp_path, capsys, options):
 @pytest.mark.slow
 @real
 def test_controls_of_the_real_iu_split(tmp_path):
-    evaluate_controls(IU / "annotation.json", tmp_path, "iu_xray")
+    write_controls(IU / "annotation.json", tmp_path)
+    evaluate_run(tmp_path)
     content, constant = metrics(tmp_path, "constant report")
     assert "R2Gen split 2069/296/590" in content["dataset"] and content["studies"] == 590
     assert constant["Bleu_1"] == pytest.approx(0.503, abs=1e-3)
     assert constant["Bleu_4"] == pytest.approx(0.174, abs=1e-3)
     assert constant["CE13_micro_F1"] == 0  # one report for everybody finds nothing
+    # what the researcher's review measured: a text that names nothing, and the references themselves
+    assert metrics(tmp_path, FLOOR)[1]["CE14_micro_F1"] == pytest.approx(0.615, abs=2e-3)
+    ceiling = metrics(tmp_path, CEILING)[1]
+    assert ceiling["CE13_example_F1"] == pytest.approx(0.229, abs=2e-3)
+    assert ceiling["CE14_example_F1"] == pytest.approx(0.822, abs=2e-3)
+    assert ceiling["CE13_micro_F1"] == ceiling["CE13_weighted_F1"] == 1

@@ -15,13 +15,14 @@ from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.evaluation.metrics import metric
 from emrrg_lib.evaluation.pointing import Pointing
 from emrrg_lib.files import InputError, write_json
-from emrrg_lib.interpret.page import write_report_page, write_run_page
+from emrrg_lib.interpret.page import write_figures, write_report_page, write_run_page
 from emrrg_lib.interpret.page_example import (
     Example,
     SystemReport,
     compare_labels,
     mask_outline,
 )
+from emrrg_lib.interpret.page_tables import finding_table
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import trace_file, write_config, write_predictions
@@ -178,7 +179,8 @@ def test_scores_show_intervals_missing_values_and_notes(page):
 def test_marks_and_chips(page):
     parsed = Page(page)
     twins = [mark["data-twin"] for mark in parsed.all("mark") if "data-twin" in mark]
-    assert len(twins) == 4 and twins.count("0") == 4  # one shared run on both sides, two studies
+    # one shared run of words on both sides, and one shared sentence, of two studies
+    assert len(twins) == 8 and twins.count("0") == 4 and twins.count("1") == 4
     text = page.replace('<span aria-hidden="true">', "").replace("</span>", "")
     assert "✓ Pleural Effusion <i>agreed" in text
     assert "− Cardiomegaly <i>missed" in text and "+ Edema <i>invented" in text
@@ -201,7 +203,7 @@ def test_page_of_nothing_is_still_a_page(tmp_path):
     system = SystemReport("Generated", HYPOTHESIS)
     bare = make_example(2, trace=None, systems=[system], labels=None)
     text = write(tmp_path / "s.html", [bare], {"rows": []})
-    assert "<details" not in text and '<ul class="chips"' not in text
+    assert "Inside the model" not in text and '<ul class="chips"' not in text
     Page(text)
 
 
@@ -273,6 +275,43 @@ def test_two_systems_stand_side_by_side(tmp_path):
     assert article["data-differ"] == "1" and article["data-length"] == "13"
 
 
+def test_sentences_are_matched_in_three_colours(tmp_path):
+    text = write(tmp_path / "r.html", [pair()])
+    folded = text.split("Matched by sentence")[1].split("</details>")[0]
+    reference, one, two = (part.split("</div>")[0] for part in folded.split("<h4>")[1:])
+    both = make_example(systems=[SystemReport(name, OTHER) for name in ("one", "two")])
+    assert '<mark class="b" data-twin="0">The heart is enlarged</mark>' in reference
+    assert '<mark class="a" data-twin="1">There is a small right pleural effusion</mark>' in one
+    assert (
+        one.count("<mark") == 1 and two.count("<mark") == 1
+    )  # "left effusion" is not "right pleural effusion"
+    assert '<mark class="ab" data-twin="0">The heart' in write(tmp_path / "s.html", [both])
+
+
+def test_three_systems_are_shown(tmp_path):
+    systems = [SystemReport(name, text) for name, text in zip("xyz", (HYPOTHESIS, OTHER, OTHER), strict=True)]
+    text = write(tmp_path / "r.html", [make_example(systems=systems)])
+    assert 'class="study many"' in text and "by several" in text and "by other systems too" in text
+    assert {mark["class"] for mark in Page(text).all("mark")} == {"a", "ab"}
+    assert "score-2-bleu-4" not in text  # these reports bring no scores
+
+
+def test_a_finding_without_cases_has_a_dash():
+    rows = [{"system": "model", "metrics": {"CE_F1 Edema": 0.0, "CE_F1 Fracture": 0.0}}]
+    cells = {name: cells for name, _, cells in finding_table(rows, {"Edema": 3, "Fracture": 0}).rows}
+    assert cells["Edema"][0] == 3 and cells["Edema"][1]["value"] == 0
+    assert cells["Fracture"][0] == 0 and cells["Fracture"][1]["value"] is None
+
+
+@pytest.mark.parametrize("style", ["svg", "pdf"])
+def test_figures_are_written_as_vectors(tmp_path, style):
+    write_figures(tmp_path / "figures", style, METRICS, [pair(), make_example(1, trace=None, images=[])])
+    names = ["loss", "study01", "study01_gates", "study02"]
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [path.name for path in files] == [f"{name}.{style}" for name in names]
+    assert all((b"<svg" if style == "svg" else b"%PDF") in path.read_bytes() for path in files)
+
+
 def test_every_map_of_the_pointing_game_is_shown(tmp_path):
     maps = [
         {"map": kind, "token": "own", "layer": layer, "rows": METRICS["pointing"]["rows"]}
@@ -317,7 +356,7 @@ def runs(tmp_path_factory):
 
 
 def test_page_of_a_run_against_another(runs):
-    text = write_run_page(runs / "one", runs / "two").read_text("utf-8")
+    text = write_run_page(runs / "one", [runs / "two"]).read_text("utf-8")
     words = " ".join(Page(text).words)
     assert "one against two" in words and "two: model" in words and "Synthetic images" in words
     assert "two heart ." in words and words.count("Inside the model: one") == 1
@@ -337,7 +376,7 @@ def test_runs_that_do_not_compare_are_refused(runs, tmp_path, name, change, sent
     (tmp_path / "two" / name).write_text(json.dumps(change), "utf-8")
     before = sorted(path.name for path in (runs / "one").iterdir())
     with pytest.raises(InputError, match=sentence):
-        write_run_page(runs / "one", tmp_path / "two")
+        write_run_page(runs / "one", [tmp_path / "two"])
     assert sorted(path.name for path in (runs / "one").iterdir()) == before
 
 
