@@ -92,7 +92,7 @@ def _cleaning(raw: Sequence[str], clean: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _spread(lengths: Sequence[int]) -> dict[str, float]:
+def _spread(lengths: Sequence[int] | np.ndarray) -> dict[str, float]:
     median, high, longest = np.percentile(lengths, [50, 90, 100])
     return {"median": float(median), "90 % up to": float(high), "longest": int(longest)}
 
