@@ -24,7 +24,9 @@ ANSWERS = {
 }
 LESSONS = {number: read_twin(next(NOTEBOOKS.glob(f"{number}_*.py"))) for number in ANSWERS}
 EXERCISES = [(number, k) for number, lesson in LESSONS.items() for k in checks(lesson)]
-RIGHT = [(number, *answer) for number, module in ANSWERS.items() for answer in getattr(module, "ALSO_RIGHT", [])]
+RIGHT = [
+    (number, *answer) for number, module in ANSWERS.items() for answer in getattr(module, "ALSO_RIGHT", [])
+]
 WRONG = [(number, *mistake) for number, module in ANSWERS.items() for mistake in module.WRONG]
 
 

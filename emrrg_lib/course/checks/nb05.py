@@ -118,8 +118,8 @@ def _compare_step(moved: np.ndarray, gradient: np.ndarray, clip: float, left: fl
     clipped = gradient * min(1.0, clip / float(np.linalg.norm(gradient)))
     slips = [
         (-0.1 * clipped, "the weights went uphill."),
-        (0.1 * (gradient + left), "gradients from before are added to those of this batch."),
         (0.1 * gradient, "the gradient is not clipped before the step."),
+        (0.1 * (gradient + left), "gradients from before are added to those of this batch."),
         (0.1 * gradient * clip / np.linalg.norm(gradient), "a gradient below the clip is left as it is."),
         (0.1 * np.clip(gradient, -clip, clip), "each number is clipped; clip the norm of all together."),
         (0.1 * each, "each tensor is clipped alone; one norm goes over all of them."),
@@ -282,7 +282,10 @@ def check_8(accumulated_step: Callable) -> str:
         with stage(name):
             yours = array(changed(accumulated_step, model, optimiser, parts), (), "return one loss")
             moved = before - model.numbers
-            expect(bool(np.isfinite(moved).all()), "a part without learnt tokens has no mean: leave it out.")
+            expect(
+                bool(np.isfinite([*moved.ravel(), yours]).all()),
+                "a part without learnt tokens has no mean: leave it out.",
+            )
             each = [
                 softmax_gradient(before, a.ravel(), b.ravel()) for a, b in zip(tokens, labels, strict=True)
             ]
