@@ -503,10 +503,10 @@ points = [(row["step"], row["loss"]) for row in curve]
 loss_curve(*zip(*points, strict=True))
 
 # %%
-quarters = [points[i * len(points) // 4 : (i + 1) * len(points) // 4] for i in range(4)]
-for quarter in quarters:
-    mean = sum(loss for _, loss in quarter) / len(quarter)
-    print(f"steps to {quarter[-1][0]:>6,}: mean loss {mean:.3f}")
+end = curve[-1]["step"]
+for k in range(1, 5):
+    losses = [loss for step, loss in points if k - 1 < 4 * step / end <= k]
+    print(f"quarter {k}: mean loss {sum(losses) / len(losses):.3f}")
 scores = json.loads((longer / "metrics.json").read_text(encoding="utf-8"))
 shown = []
 for row in scores["rows"]:
@@ -526,8 +526,8 @@ print("\n" + scores["dataset"])
 pd.DataFrame(shown, columns=["", "BLEU-4", "CIDEr", "13-label F1"]).set_index("")
 
 # %% [markdown]
-# Most of the fall lies in the first quarter: there the language is fitted. What follows is slow, and
-# it is what matters: compare the model's row with *shuffled images*, its own reports given to other
+# The first point is the highest one: the language is fitted within a few steps. What follows is slow,
+# and it is what matters: compare the model's row with *shuffled images*, its own reports given to other
 # patients. Where the two rows are equal, a run has learnt language; where they differ, it has learnt
 # to look. (A point of the curve is the mean over a twentieth of its part. In the demo run the short
 # joint part comes last, hence the restless end; there the rates are a quarter as high.)

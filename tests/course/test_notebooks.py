@@ -201,4 +201,5 @@ def test_exercises_are_numbered_and_whole(twin):
     assert 3 <= len(numbers) <= 9 and numbers == list(range(1, len(numbers) + 1))
     assert numbers == list(checks(notebook)) == list(solutions(notebook))
     assert text.count("<details><summary>Hint</summary>") == len(numbers)
-    assert text.count("<details>") == text.count("</details>") == 2 * len(numbers)
+    folded = 2 * len(numbers) + text.count("<details><summary>Answers</summary>")
+    assert text.count("<details>") == text.count("</details>") == folded

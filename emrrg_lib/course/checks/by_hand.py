@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,6 +47,56 @@ def points(seed: int, count: int, width: int) -> tuple[np.ndarray, np.ndarray, L
 
 def adamw(
     start: np.ndarray,
+    slope: Callable[[np.ndarray, list[int]], tuple[float, np.ndarray]],
+    batches: Iterable[list[int]],
+    rates: np.ndarray,
+    decays: np.ndarray,
+    factors: Sequence[float],
+    clip: float = math.inf,
+    second: float = 0.98,
+) -> tuple[list[float], np.ndarray]:
+    """Trains numbers by AdamW with β = (.9, second), written out.
+
+    Args:
+        start: the numbers before. slope: of the loss, numbers and places of a batch → loss and gradient.
+        rates, decays: learning rate and weight decay of each number. factors: on the rate, one a step.
+        clip: largest norm of the gradient.
+
+    Returns:
+        The loss of every step, and the numbers after the last one.
+    """
+    p, losses, m, v = start.copy(), [], np.zeros_like(start), np.zeros_like(start)
+    for step, (chosen, factor) in enumerate(zip(batches, factors, strict=False), start=1):
+        loss, gradient = slope(p, chosen)
+        losses.append(loss)
+        gradient = gradient * min(1.0, clip / float(np.linalg.norm(gradient)))
+        p = p * (1 - rates * factor * decays)
+        m, v = 0.9 * m + 0.1 * gradient, second * v + (1 - second) * gradient**2
+        p = p - rates * factor * m / (1 - 0.9**step) / (np.sqrt(v / (1 - second**step)) + 1e-8)
+    return losses, p
+
+
+def epochs(count: int, size: int, seed: int, same: bool = False) -> Iterator[list[int]]:
+    """The kit's batches, epoch after epoch without an end; `same` repeats the first epoch's order."""
+    sampler = Batches(count, size, seed)
+    for epoch in itertools.count():
+        sampler.set_epoch(0 if same else epoch)
+        yield from sampler
+
+
+SLIPS = {
+    "order": "every epoch is a new permutation, of the seed plus the number of the epoch.",
+    "file": "the studies are taken in the order of the file; draw a permutation.",
+    "constant": "the rate stays the same; multiply it by the factor of this step.",
+    "early": "the factor is that of the next step; step 0 has the full rate.",
+    "vectors": "the bias decays too; only matrices (dim() > 1) do.",
+    "betas": "those are torch's betas; the kit's are (.9, .98).",
+    "none": "nothing decays; give the matrices weight_decay.",
+}
+
+
+def trained_line(
+    start: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
     steps: int,
@@ -55,25 +106,22 @@ def adamw(
     seed: int,
     slip: str = "",
 ) -> tuple[list[float], np.ndarray]:
-    """Losses and last numbers of a line that AdamW trains; with a slip, of a training with that mistake."""
-    p, losses, sampler = start.copy(), [], Batches(len(y), size, seed)
-    m = v = np.zeros_like(p)
-    second = 0.999 if slip == "betas" else 0.98
-    decays = np.append(np.ones(len(p) - 1), float(slip == "vectors")) * decay * (slip != "none")
-    for step in range(steps):
-        epoch, place = divmod(step, len(sampler))
-        sampler.set_epoch(0 if slip == "order" else epoch)
-        in_order = list(range(place * size, min(len(y), (place + 1) * size)))
-        chosen = in_order if slip == "file" else list(sampler)[place]
-        loss, slope = line_gradient(p, x[chosen], y[chosen])
-        losses.append(loss)
-        at = {"constant": 0, "early": step + 1}.get(slip, step)
-        lr = rate * (1 + math.cos(math.pi * at / steps)) / 2
-        p = p - lr * decays * p
-        m, v = 0.9 * m + 0.1 * slope, second * v + (1 - second) * slope**2
-        scaled = np.sqrt(v / (1 - second ** (step + 1))) + 1e-8
-        p = p - lr * m / (1 - 0.9 ** (step + 1)) / scaled
-    return losses, p
+    """Losses and last numbers of a trained line; with a slip of `SLIPS`, with that mistake."""
+    at = np.zeros(steps) if slip == "constant" else np.arange(steps) + (slip == "early")
+    factors = (1 + np.cos(np.pi * at / steps)) / 2
+    decays = np.append(np.ones(len(start) - 1), float(slip == "vectors")) * decay * (slip != "none")
+    batches = epochs(len(y), size, seed, slip == "order")
+    if slip == "file":
+        batches = itertools.cycle([list(range(i, min(i + size, len(y)))) for i in range(0, len(y), size)])
+    return adamw(
+        start,
+        lambda numbers, chosen: line_gradient(numbers, x[chosen], y[chosen]),
+        batches,
+        np.full(len(start), rate),
+        decays,
+        factors.tolist(),
+        second=0.999 if slip == "betas" else 0.98,
+    )
 
 
 class Bigram(nn.Module):

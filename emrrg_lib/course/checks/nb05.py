@@ -20,7 +20,15 @@ from emrrg_lib.course.checks import (
     stage,
     whole,
 )
-from emrrg_lib.course.checks.by_hand import Bigram, adamw, changed, line_gradient, points, softmax_gradient
+from emrrg_lib.course.checks.by_hand import (
+    SLIPS,
+    Bigram,
+    changed,
+    line_gradient,
+    points,
+    softmax_gradient,
+    trained_line,
+)
 from emrrg_lib.training.batches import Batches
 
 
@@ -166,29 +174,18 @@ def check_5(train: Callable) -> str:
         x, y, model = points(seed, count, width)
         start, plan = model.numbers, (steps, size, 0.1, decay, seed)
         given = torch.tensor(x), torch.tensor(y)
-        losses, end = adamw(start, x, y, *plan)
+        losses, end = trained_line(start, x, y, *plan)
         with stage(name):
             cause = "return the loss of every step"
             yours = array(changed(train, model, *given, *plan), (steps,), cause)
             same = bool((given[0].numpy() == x).all() and (given[1].numpy() == y).all())
             expect(same, "x and y have changed; take the batch by its numbers.")
-            slips = [(adamw(start, x, y, *plan, slip)[1], told) for slip, told in SLIPS.items()]
+            slips = [(trained_line(start, x, y, *plan, slip)[1], told) for slip, told in SLIPS.items()]
             slips = [(value, told) for value, told in slips if not np.allclose(value, end, rtol=0, atol=1e-6)]
             cause = "batches, rates or betas differ; compare with the list of rules."
             expect_value(model.numbers, end, cause, slips, "The weights at the end", 1e-6)
             expect_value(yours, losses, "the weights are right, the returned losses are not.", where="Losses")
     return "The kit's engine, `fit`, goes the same way."
-
-
-SLIPS = {
-    "order": "every epoch is a new permutation, of the seed plus the number of the epoch.",
-    "file": "the studies are taken in the order of the file; draw a permutation.",
-    "constant": "the rate stays the same; multiply it by the factor of this step.",
-    "early": "the factor is that of the next step; step 0 has the full rate.",
-    "vectors": "the bias decays too; only matrices (dim() > 1) do.",
-    "betas": "those are torch's betas; the kit's are (.9, .98).",
-    "none": "nothing decays; give the matrices weight_decay.",
-}
 
 
 @exercise(6)
