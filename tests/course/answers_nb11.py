@@ -237,6 +237,13 @@ WRONG = [
     (4, changed(HYBRID, ("return S + X * gate", "S += X * gate\n        return S")), "S has changed"),
     (5, changed(TRAINING, ("top = gate_rate if gate else rate", "top = rate")), "has its own rate"),
     (5, changed(TRAINING, ("top = gate_rate if gate else rate", "top = gate_rate")), "everything has"),
+    (5, changed(TRAINING, ('"gate_proj" in name or ', "")), "gate_proj belongs to the gate"),
+    (5, changed(TRAINING, (' or "warm_up" in name', "")), "warm_up belongs to the gate"),
+    (
+        5,
+        changed(TRAINING, ("0.01 if p.dim() > 1 else", "0.01 if p.dim() > 1 and not gate else")),
+        "the gate's matrix decays too",
+    ),
     (5, changed(TRAINING, ("nn.utils.clip_grad_norm_([p for _, p in named], 1.0)", "pass")), "clipped to 1"),
     (5, changed(TRAINING, (" * factor(step)", "")), "multiplied by factor"),
     (5, changed(TRAINING, ("factor(step)", "factor(step + 1)")), "of another step"),

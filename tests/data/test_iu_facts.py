@@ -1,4 +1,4 @@
-"""The facts about IU X-ray: counted by hand on three small reports, and those stored are of the real files."""
+"""The facts about IU X-ray: counted by hand on three small reports, the stored ones on the real files."""
 
 import json
 

@@ -87,38 +87,49 @@ HYBRID_SLIPS = {
 
 
 class GatedLine(nn.Module):
-    """y = tanh(α) · w·x + b: the smallest model with a gate that starts shut."""
+    """y = tanh(α) · tanh(g·x) · w·x + b: the smallest model with the gate of Eq. 2."""
 
-    def __init__(self, w: np.ndarray) -> None:
+    def __init__(self, w: np.ndarray, g: np.ndarray) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.tensor(w[None]))
+        self.w, self.gate_proj = nn.Parameter(torch.tensor(w[None])), nn.Parameter(torch.tensor(g[None]))
         self.b = nn.Parameter(torch.zeros(1, dtype=torch.float64))
         self.warm_up = nn.Parameter(torch.full((1,), 0.2, dtype=torch.float64))
         self.frozen = nn.Parameter(torch.ones(3, dtype=torch.float64), requires_grad=False)
 
     def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        return {"loss": (torch.tanh(self.warm_up) * (x @ self.w.T)[:, 0] + self.b - y).square().mean()}
+        gate = torch.tanh(self.warm_up) * torch.tanh(x @ self.gate_proj.T)[:, 0]
+        return {"loss": (gate * (x @ self.w.T)[:, 0] + self.b - y).square().mean()}
 
     @property
     def numbers(self) -> np.ndarray:
-        """w, b, α."""
-        return torch.cat([self.w[0], self.b, self.warm_up]).detach().numpy().copy()
+        """w, g, b, α."""
+        return torch.cat([self.w[0], self.gate_proj[0], self.b, self.warm_up]).detach().numpy().copy()
 
 
 def gated_slope(p: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    gate, raw = math.tanh(p[-1]), x @ p[:-2]
-    error = gate * raw + p[-2] - y
-    slope = [*(gate * (error @ x)), error.sum(), (1 - gate**2) * (error @ raw)]
+    """The loss of a GatedLine of the numbers p, and its gradient."""
+    w, g = p[:-2].reshape(2, -1)
+    alpha, gate, raw = math.tanh(p[-1]), np.tanh(x @ g), x @ w
+    error = alpha * gate * raw + p[-2] - y
+    slope = [
+        *(error * alpha * gate) @ x,
+        *(error * alpha * (1 - gate**2) * raw) @ x,
+        error.sum(),
+        (1 - alpha**2) * (error * gate * raw).sum(),
+    ]
     return float((error**2).mean()), 2 * np.array(slope) / len(y)
 
 
 LOOP_SLIPS = {
     "one rate": "the gate (gate_proj, warm_up) has its own rate.",
+    "α alone": "gate_proj belongs to the gate too; its rate is gate_rate.",
+    "g alone": "warm_up belongs to the gate too; its rate is gate_rate.",
     "all": "everything has the gate's rate.",
     "clip": "the gradient's norm is clipped to 1.",
     "factor": "each rate is multiplied by factor(step).",
     "late": "the factor is that of another step; count from 0.",
     "decay": "matrices decay by .01.",
+    "w alone": "the gate's matrix decays too.",
     "vectors": "vectors decay too; only matrices (dim() > 1) do.",
     "order": "every epoch is a new permutation, of the seed plus the number of the epoch.",
     "betas": "those are torch's betas; the kit's are (.9, .98).",
@@ -136,16 +147,23 @@ def trained_gate(
     slip: str = "",
 ) -> tuple[list[float], np.ndarray]:
     """Losses and last numbers of a trained GatedLine; with a slip of `LOOP_SLIPS`, with that mistake."""
-    rates = np.full(len(start), gate_rate if slip == "all" else rate)
-    rates[-1] = rate if slip == "one rate" else gate_rate
-    decays = np.where(np.arange(len(start)) < len(start) - 2, 0.0 if slip == "decay" else 0.01, 0.0)
+    width = (len(start) - 2) // 2
+
+    def each(w: float, g: float, b: float, alpha: float) -> np.ndarray:
+        return np.array([w] * width + [g] * width + [b, alpha])
+
+    own = {"one rate": (rate, rate), "α alone": (rate, gate_rate), "g alone": (gate_rate, rate)}
+    other = gate_rate if slip == "all" else rate
+    g_rate, alpha_rate = own.get(slip, (gate_rate, gate_rate))
+    w_decay, g_decay = 0.01 * (slip != "decay"), 0.01 * (slip not in ("decay", "w alone"))
+    vectors = 0.01 * (slip == "vectors")
     factors = 1 - (np.zeros(steps) if slip == "factor" else np.arange(steps) + (slip == "late")) / steps
     return adamw(
         start,
         lambda numbers, chosen: gated_slope(numbers, x[chosen], y[chosen]),
         epochs(len(y), size, 7, slip == "order"),
-        rates,
-        np.full(len(start), 0.01) if slip == "vectors" else decays,
+        each(other, g_rate, other, alpha_rate),
+        each(w_decay, g_decay, vectors, vectors),
         factors.tolist(),
         math.inf if slip == "clip" else 1.0,
         0.999 if slip == "betas" else 0.98,
