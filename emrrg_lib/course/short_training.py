@@ -21,7 +21,7 @@ from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.dataset import PhantomStudy, draw_study, stream
-from emrrg_lib.training.watch import in_notebook
+from emrrg_lib.training.watch import in_notebook, keep_freed_memory
 
 THREE = ("effusion", "pneumothorax", "cardiomegaly")
 ENCODE_BATCH = 16
@@ -48,6 +48,7 @@ class ShortLesson:
     """
 
     def __init__(self, model: EMRRG, train: int = 160, held_out: int = 32, seed: int = 21) -> None:
+        keep_freed_memory()
         self.settings, self.tokenizer, self.train = model.settings, model.tokenizer, train
         self.studies = one_finding(train + held_out, seed, model.settings.encoder.image_size)
         self.reports = [clean_report(s.report, model.settings.data.cleaning) for s in self.studies]
@@ -59,10 +60,10 @@ class ShortLesson:
         return pixels([self.studies[n].images[:1] for n in numbers], self.settings)[0]
 
     @torch.no_grad()
-    def encode(self, model: EMRRG) -> Tensor:
-        """(studies, M + 1, d): the encoder's tokens of every frontal view."""
+    def encode(self, model: EMRRG, numbers: Sequence[int] | None = None) -> Tensor:
+        """(studies, M + 1, d): the encoder's tokens of the frontal views of these studies; None: of all."""
         model.eval()
-        parts = torch.arange(len(self.studies)).split(ENCODE_BATCH)
+        parts = torch.tensor(range(len(self.studies)) if numbers is None else numbers).split(ENCODE_BATCH)
         return torch.cat([model.encoder(self.pixels(part.tolist())) for part in parts])
 
     def batch(
