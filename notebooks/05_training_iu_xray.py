@@ -236,7 +236,8 @@ example = facts["example"]
 print(example["text"], "\n")
 print(" | ".join(piece.strip() for piece in example["pieces"]))
 print(f"\n{len(example['text'].split())} words, {len(example['pieces'])} tokens")
-print("tiny:", " | ".join(model.tokenizer.tokenize(example["text"])))
+own_cut = model.tokenizer.tokenize(example["text"])
+print("tiny:", " | ".join(piece.strip("Ġ") for piece in own_cut))
 
 # %% [markdown]
 # "pneumothorax" is four tokens for Qwen. The loss is a mean over *tokens*, so a long rare word weighs
@@ -557,7 +558,8 @@ else:
 with capture_output() if PROFILE == "tiny" else contextlib.nullcontext():
     run_finetune(config, data, out)
 record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-print(record["history"][-1]["step"], "steps, validation", record["validation"])
+scored = [round(entry["score"], 3) for entry in record["validation"]]
+print(record["history"][-1]["step"], "steps, validation scores", scored)
 
 # %% [markdown]
 # Now the same run again. `power_cut` raises in the middle of the warm part, between two checkpoints.
