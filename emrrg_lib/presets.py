@@ -23,7 +23,7 @@ TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
 # Stage 3 of the paper (§4.2). The paper gives epochs, batch, rank, max_length and the times of validation.
 # What it leaves open is the release's (NOTES B3): AdamW with torch's betas, rate 1e-4, decay .01, a cosine by
 # epochs, no warm-up, no clipping (0), images as they are. LoRA's scale (1) and the gate's rate are given
-# nowhere. Adam moves α by at most the rate in a step: 3,100 steps of a falling 1e-3 let it reach 1.5, and at
+# nowhere. Adam moves α by at most the rate in a step: 3,100 steps of a falling 1e-3 let it reach 1.6, and at
 # 1e-4 the gate stays closed.
 PAPER_TRAIN = TrainConfig(
     warm_steps=0,

@@ -812,12 +812,13 @@ check_4(constant_report)
 # | [02 Mamba block][02] | §3.2, Fig. 2 | 40 + 160 | write a selective scan, in four directions, in chunks |
 # | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
 # | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
-# | [05 training on IU X-ray][05] | §3.5, §4 | 20 + 30 | train, resume and read a run |
+# | [05 training on IU X-ray][05] | §3.5, §4 | 30 + 90 | write a training, resume and read a run |
 # | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can show |
 # | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
 # | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
 # | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |
 # | [10 paper and released code][10] | §3, §4 | 30 + 30 | show where the two differ, a number for each |
+# | [11 your own EMRRG][11] | §3.2–3.5 | 15 + 110 | put your own parts into the model and train them |
 #
 # [01]: 01_patch_embedding.ipynb
 # [02]: 02_mamba_block.ipynb
@@ -829,6 +830,7 @@ check_4(constant_report)
 # [08]: 08_pretraining.ipynb
 # [09]: 09_ablations.ipynb
 # [10]: 10_paper_vs_released_code.ipynb
+# [11]: 11_your_own_emrrg.ipynb
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [the
 # whole model](../emrrg_lib/model.py), [the presets](../emrrg_lib/config.py).

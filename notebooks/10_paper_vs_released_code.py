@@ -1031,4 +1031,4 @@ check_4(encoder_size)
 # layers](../emrrg_lib/language/hybrid_decoder.py), [the ledger](../emrrg_lib/tuning/policy.py), [the
 # tests of cached steps](../tests/language/test_hybrid_decoder.py).
 #
-# [← 09](09_ablations.ipynb) · [00 →](00_start_here.ipynb)
+# [← 09](09_ablations.ipynb) · [11 →](11_your_own_emrrg.ipynb)
