@@ -149,6 +149,13 @@ def laptop():
     return scores(read_json("results", "laptop", "metrics.json"), keys, ("Bleu_4", "CE13_micro_F1"))
 
 
+def iu_rehearsed():
+    keys = ("Bleu_1", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr", "CE13_micro_F1")
+    return scores(
+        read_json("results", "iu-rehearsed", "metrics.json"), keys, ("Bleu_4", "CIDEr", "CE13_micro_F1")
+    )
+
+
 def iu_controls():
     names = {
         "constant report": "constant report chosen on validation",
@@ -219,6 +226,7 @@ TABLES = {
     "demo-pointing": demo_pointing,
     "shipped-weights": shipped_weights,
     "laptop": laptop,
+    "iu-rehearsed": iu_rehearsed,
     "iu-controls": iu_controls,
     "ablation-steps": ablation_steps,
     "benches": benches,

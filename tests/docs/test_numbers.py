@@ -149,6 +149,15 @@ def facts_of_the_controls():
     yield f"no reference has {absent}"
 
 
+def facts_of_the_rehearsal():
+    metrics, run = (read_json("results", "iu-rehearsed", name) for name in ("metrics.json", "run.json"))
+    assert metrics["dataset"].startswith("SYNTHETIC") and metrics["studies"] == 590 and run["seed"] == 0
+    yield f"Its CIDEr minus that of the constant report is {difference(metrics, 'constant report', 'CIDEr')}"
+    yield f"minus that of the constant report is {difference(metrics, 'constant report', 'Bleu_4')}"
+    head, interval = system(metrics, "linear head")
+    yield f"on the same encoder reaches {score(head['CE13_micro_F1'], interval['CE13_micro_F1'])}"
+
+
 def facts_of_the_laptop():
     run = read_json("results", "laptop", "run.json")
     train = run["config"]["train"]
@@ -229,6 +238,7 @@ FACTS = [
     (TINY, facts_of_pointing),
     (TINY, facts_of_the_data),
     (RESULTS, facts_of_the_controls),
+    (RESULTS, facts_of_the_rehearsal),
     (RESULTS, facts_of_the_laptop),
     (RESULTS, facts_of_the_ablations),
     (RESULTS, facts_of_the_benches),
