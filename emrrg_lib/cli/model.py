@@ -55,6 +55,7 @@ def _add_generate(subparsers) -> None:
         "generate",
         generate,
         "emrrg generate --run runs/demo --images frontal.png lateral.png",
+        "emrrg generate --run data/tiny/run --images data/nih_samples/00001323_001.jpg",
         "emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom",
         writes="out",
     )
