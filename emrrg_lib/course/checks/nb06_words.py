@@ -133,9 +133,8 @@ def _slips_of_bleu(references: Sequence[str], reports: Sequence[str]) -> list[tu
         (penalty * product**0.25, "the root of BLEU-n is the n-th one, not always the fourth."),
         (penalty * np.cumprod(loose) ** (1 / _ORDERS), "a repeated run is found too often: clip."),
         (mean, "that is the mean of the pairs' BLEU; sum found and written over the corpus, then divide."),
-        (product ** (1 / _ORDERS), "the brevity penalty is missing."),
+        (product ** (1 / _ORDERS), "the brevity penalty is missing, or it is turned: it is for c < r."),
         (with_penalty(lambda c, r: math.exp(1 - r / c)), "a long report gets no reward: at most 1."),
-        (with_penalty(lambda c, r: min(1.0, math.exp(1 - c / r))), "the penalty is turned: it is for c < r."),
         (with_penalty(lambda c, r: min(1.0, c / r)), "the penalty is exp(1 − r/c), not c/r."),
     ]
 
