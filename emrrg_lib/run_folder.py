@@ -6,6 +6,7 @@
     predictions.jsonl     one line a study: id, reference, hypothesis, scores
     metrics.json          the score table
     traces/HASH.npz       the trace of a study, see `trace_file`
+    explorers/HASH.html   the page of a study's explorers
     report.html           the page
 
 This module reads and writes the first four, and names the shape of every JSON file of a run.
@@ -261,9 +262,19 @@ def peak_memory_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
+def _of_study(folder: Path, study: str, suffix: str) -> Path:
+    """A study's file. It has a hash for its name, because an id could be any path."""
+    return folder / f"{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}{suffix}"
+
+
 def trace_file(run: Path, study: str) -> Path:
-    """The file of a study's trace. It has a hash for its name, because an id could be any path."""
-    return run / "traces" / f"{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.npz"
+    """The file of a study's trace."""
+    return _of_study(run / "traces", study, ".npz")
+
+
+def explorer_file(run: Path, study: str) -> Path:
+    """The page of a study's explorers."""
+    return _of_study(run / "explorers", study, ".html")
 
 
 def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:

@@ -25,14 +25,11 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 #
-# Each explorer is here twice: the **live** one, which needs this notebook to be running, and
-# under it a **still picture**, which also prints and shows on a code host. All can be used by
-# keyboard: *Tab* goes from control to control, the arrow keys move a slider, and a sentence under
-# the picture says what it shows.
+# Each explorer is **live** in a running notebook: point at it, click, or use the keyboard (*Tab* goes
+# from control to control, the arrow keys move inside a map, a report or a slider). A sentence says
+# what you see. Below it a **still picture** is folded, for print and for code hosts.
 
 # %%
-import re
-
 import numpy as np
 import pandas as pd
 import torch
@@ -123,8 +120,9 @@ print(
 #
 # ## Explorer 1 · Word ↔ patch
 #
-# Click a word, or move the slider *Word*. Then move the framed patch: the darker a word's button,
-# the more that word looks there. Lay the true place of a finding over it with *Outline*.
+# Point at a word, and the maps show where it looks. Point at a patch of the X-ray, and the words that
+# look there get a ground: the stronger, the more. A click keeps the choice. *Outline* lays the true
+# place of a finding over it.
 
 # %%
 from emrrg_lib.explorers import WordExplorer
@@ -133,13 +131,13 @@ words = WordExplorer(study.images, trace, masks)
 display(words)
 
 # %% [markdown]
-# *Still: three words that name a finding, frontal view left, lateral view right, one row a hybrid
-# layer. The brighter, the more; each word in each layer has its own scale. Cyan line: the true
-# place of the word's finding, where the study has it.*
+# *In the still picture: three words that name a finding, frontal view left, lateral view right, one
+# row a hybrid layer. Each word in each layer has its own scale. Cyan line: the true place of the
+# word's finding, where the study has it.*
 #
 # **Try this.** Take the word that names a finding and step through the layers: do they agree? Take
 # a full stop: many heads of language models park their attention on places that mean nothing. Then
-# put the patch onto the finding and see whether the word that names it is the darkest.
+# point at the finding and see whether the word that names it has the strongest ground.
 #
 # **What it does not prove.** A bright patch says that its token had a large weight. It does not say
 # that the patch decided the word: that visual token carries more than its own patch, since the scans
@@ -149,8 +147,9 @@ display(words)
 # ## Explorer 2 · The gate
 #
 # One column a token, one row a layer. Orange and purple both let the image in, with opposite sign.
-# The slider scales one layer's gate, or all of them, and the model **writes the report again**:
-# about a second on a laptop. New words are marked.
+# Point at a cell: its value, its layer, its word, and the head that looks at the image most. The
+# slider scales one layer's gate, or all of them, and the model **writes the report anew**: about a
+# second on a laptop. New words are marked, and the old report stays beside the new one.
 
 # %%
 from emrrg_lib.explorers import GateExplorer
@@ -267,8 +266,8 @@ print(
 
 # %% [markdown]
 # The four directions add up to the library's block. Now the explorer: a map of what the state still
-# *holds* of every patch, step by step, and of what the block loses without a direction. Press play
-# or move *Step*.
+# *holds* of every patch, step by step, how the state responds to each token, and what the block loses
+# without a direction. Press *Play*, move *Step*, or click a patch.
 
 # %%
 from emrrg_lib.explorers import ScanExplorer, scan_memory
@@ -281,78 +280,44 @@ scan = ScanExplorer(
 display(scan)
 
 # %% [markdown]
-# *Still: two steps of each direction. The line is the way so far, the cyan dot the token just read; the
-# brighter a patch, the more of it the state still holds. Lower row: where the block's output changes
-# when the direction is dropped, all four on one scale.*
+# *In the still picture: two steps of each direction, then the change of the block's output without it,
+# absolute and as a share of each token. Every map has its own scale.*
 #
 # The memory is not a window of fixed length. Each step size Δ is computed from the token itself: a
 # large Δ writes strongly and wipes what was there, a small one lets the token pass and keeps the
 # old. That is the *selective* in selective scan.
 #
-# The sentence under the picture says how much of the state comes from the last twelve tokens, which
-# is one row here. For a row scan the patch above lies a whole row back; for a column scan it was the
-# step before. So the four directions are not four copies: the lower row of the still picture shows
-# how much the output changes without each. Read its percentages with care. They are shares of the
-# whole output, and a few tokens can be many times as large as the others (printed above the explorer):
-# then map and percentage describe those few.
+# The sentence says how much of the state comes from the last twelve tokens, which is one row here.
+# For a row scan the patch above lies a whole row back; for a column scan it was the step before. So
+# the four directions are not four copies: the right map shows how much the output changes without
+# each. Take both scales. A few tokens can be many times as large as the others (printed above the
+# explorer), and on the *absolute* scale one sees only these; the other scale measures every token by
+# its own size.
 #
 # ## Explorer 4 · Partial LoRA
 #
-# Which rows of which matrices may change, what does it cost, what did training do? The explorer
-# takes one `LoraTarget` for each choice; here we read them from the model.
+# Which rows of which matrices may change, what does it cost, what did training do, and does it
+# matter? `lora_targets` reads the matrices and ΔW from the encoder. `adapter_losses` measures the
+# loss of the reports as trained, without the adapters, and with their rank cut.
 
 # %%
-from emrrg_lib.explorers import LoraExplorer, LoraTarget
-from emrrg_lib.tuning.partial_lora import TARGETS, adapter_name
+from emrrg_lib.explorers import LoraExplorer
+from emrrg_lib.run.explore import adapter_losses, lora_targets
+from emrrg_lib.tuning.partial_lora import adapter_name
 
-
-def matrix_name(path):
-    """layers.2.mixer.x_proj_c → block 2 _c"""
-    found = re.fullmatch(r"layers\.(\d+)\.mixer\.[a-z]+_proj(\w*)", path)
-    return f"block {found[1]} {found[2]}".strip() if found else path
-
-
-def read_target(name):
-    """All matrices that the target acts on, and ΔW where its adapter was trained."""
-    found = {
-        path: module
-        for path, module in encoder.named_modules()
-        if re.fullmatch(TARGETS[name], path)
-    }
-    frozen = [getattr(module, "base_layer", module) for module in found.values()]
-    # (n, out, in)
-    weight = np.stack(
-        [matrix.weight.detach().flatten(1).cpu().numpy() for matrix in frozen]
-    )
-    blocks = getattr(frozen[0], "row_blocks", {"all": (0, weight.shape[1])})
-    trained = [
-        module
-        for module in found.values()
-        if adapter_name(name) in getattr(module, "lora_A", {})
-    ]
-    delta = [
-        module.get_delta_weight(adapter_name(name)).detach().cpu().numpy()
-        for module in trained
-    ]
-    return LoraTarget(
-        name,
-        weight,
-        [matrix_name(path) for path in found],
-        blocks,
-        blocks.get(name, (0, weight.shape[1])),
-        np.stack(delta) if trained else None,
-    )
-
-
-# %%
-# the trained ones first
-targets = sorted(map(read_target, TARGETS), key=lambda target: target.delta is None)
-lora = LoraExplorer(targets, settings.partial_lora.r)
+targets = lora_targets(encoder)  # the trained ones first
+others = [draw_study(7, number, settings.encoder.image_size) for number in range(24)]
+losses = adapter_losses(model, others)
+lora = LoraExplorer(targets, settings.partial_lora.r, losses)
 display(lora)
 
 # %% [markdown]
-# *Still, above: the matrix of each target, hatched the rows that its adapter may change. Below: the
-# size of ΔW for the targets that this run trained; rows that may not change stay white.*
+# *In the still picture: the size of ΔW for the targets that this run trained; rows that may not change
+# have the lowest colour.*
+#
+# The last lines are the point. ΔW looks busy, but a change of the weights is not yet a change of the
+# reports: the loss says what it is good for. Give `adapter_losses` another model and other studies,
+# such as those of notebook 03, and the same view shows where an adapter matters.
 #
 # **Check.** The explorer's count against the model's own: the numbers in the adapters of the run.
 
@@ -374,14 +339,16 @@ for target in targets:
 
 # %% [markdown]
 # Training moved the matrices by a small share of their size. Lower the rank and see how much of ΔW the
-# best smaller pair would keep. If rank 2 kept nearly all, a smaller rank might
-# have done; whether it does, only a training with it can show.
+# best smaller pair keeps, and what that does to the loss. Whether a smaller rank would have done as
+# well, only a training with it can show.
 #
 # ## Take it with you
 #
-# `html` writes an explorer as one file: no network, no Python, no installation. The word and the
-# scan explorer answer everything there; the gate explorer carries the reports of five slider
-# positions, since no model runs in a browser.
+# `html` writes an explorer as one file: no network, no Python, no installation. All but the gate
+# answer everything there; the gate page carries the reports of five slider positions and of each
+# layer closed, since no model runs in a browser. Without a notebook, `emrrg explore --run runs/demo
+# --study 3` writes one page with all four, and `--images frontal.png lateral.png` takes your own
+# X-rays. The page of a run, `report.html`, links the explorers of its examples.
 
 # %%
 pages = KIT / "runs" / "explorers"

@@ -114,7 +114,9 @@ def page(options: Namespace) -> int:
     run = run_folder(options.run)
     against = options.against and run_folder(options.against)
     from emrrg_lib.interpret.page import write_run_page
+    from emrrg_lib.run.explore import write_example_pages
 
+    write_example_pages(run)
     print(f"Open {write_run_page(run, against)}")
     return 0
 

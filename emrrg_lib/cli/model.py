@@ -1,4 +1,4 @@
-"""Commands about models, machine and course: generate, export, info, ledger, doctor, course, bench."""
+"""Commands on models, machine and course: generate, explore, export, info, ledger, doctor, course, bench."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from emrrg_lib.files import InputError
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
+    _add_explore(subparsers)
     command = add_command(
         subparsers, "export", export, "emrrg export --run runs/demo --out encoder.safetensors"
     )
@@ -82,6 +83,33 @@ def generate(options: Namespace) -> int:
         return 0
     for report in generate_for_files(run, options.images, options.greedy):
         print(report)
+    return 0
+
+
+def _add_explore(subparsers) -> None:
+    command = add_command(
+        subparsers,
+        "explore",
+        explore,
+        "emrrg explore --run runs/demo --study 3",
+        "emrrg explore --run runs/demo --images frontal.png lateral.png --out page.html",
+    )
+    add_run(command)
+    studies = command.add_mutually_exclusive_group(required=True)
+    studies.add_argument("--study", metavar="N", help="number in the test split, from 1, or a study's id")
+    add_path(studies, "--images", "instead the views of one study, frontal first", "FILE", nargs="+")
+    add_path(command, "--out", "the page (default: a file in the folder explorers of the run)", "FILE")
+
+
+def explore(options: Namespace) -> int:
+    """Write a page that shows what a run's model does with one study: words, gates, scans, Partial LoRA.
+
+    The page needs no network and no Python.
+    """
+    run = run_folder(options.run)
+    from emrrg_lib.run.explore import write_explorers
+
+    print(f"Open {write_explorers(run, options.study, options.images or (), options.out)}")
     return 0
 
 

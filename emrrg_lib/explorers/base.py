@@ -1,87 +1,64 @@
-"""The common part of all explorers: choices go in, a picture with its sentence comes out, in three forms."""
+"""The common part of all explorers: arrays go in; one view shows them live, on a page, and as a still."""
 
 from __future__ import annotations
 
 import base64
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
+import anywidget
 import numpy as np
+import traitlets
 from IPython.display import display
 
 from emrrg_lib.files import InputError, write_text
 from emrrg_lib.interpret.page_example import figure_picture, render
-from emrrg_lib.interpret.style import HEAT, Picture
+from emrrg_lib.interpret.style import HEAT_STOPS, Picture
 
-MOST_BYTES = 2_000_000  # of a page
-_LIVE_DPI = 110  # of a live picture, shown at 100 pixels an inch
+MOST_BYTES = 2_000_000  # of the arrays of one explorer, as JSON
+XRAY_SIDE = 448  # pixels of an X-ray in a view
 _HERE = Path(__file__).parent
+_PARTS = ("view.js", "words_gate.js", "scan_lora.js")  # of one ES module
+MODULE = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _PARTS)
+STYLE = (_HERE / "view.css").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One thing that can be chosen: a list, or a slider where the options have an order.
+class View(anywidget.AnyWidget):
+    """The live view, which the JavaScript files of this folder draw.
 
     Attributes:
-        name: keyword of `Explorer.draw`. label: as printed. options: their names, in order.
-        value: the option chosen at first. slider: whether it is a slider.
+        data: the arrays of the explorer. request: what the view asks of the kernel, with its `number`.
+        answer: the answer to the request of the same `number`, or the `error` that stopped it.
     """
 
-    name: str
-    label: str
-    options: Sequence[str]
-    value: int = 0
-    slider: bool = False
-
-
-class Live(widgets.VBox):
-    """A live explorer: `controls` by name, the `picture`, and its sentence in words (`read_out`)."""
+    _esm, _css = MODULE, STYLE
+    data = traitlets.Dict().tag(sync=True)
+    request = traitlets.Dict().tag(sync=True)
+    answer = traitlets.Dict().tag(sync=True)
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self.controls = {choice.name: _control(choice) for choice in explorer.choices()}
-        self.picture, self.read_out = widgets.HTML(), widgets.HTML()
-        wrap = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 16px"}
-        row = widgets.Box(list(self.controls.values()), layout=wrap)
-        super().__init__([row, *explorer.extras(self.controls), self.picture, self.read_out])
-        for control in self.controls.values():
-            control.observe(self.answer, "value")
-        self.answer()
+        super().__init__(data=explorer.whole(live=True))
+        self.observe(self._reply, "request")
 
-    def answer(self, change: Any = None) -> None:
-        """Draws the choice of the controls; a note is under the picture until the new one is there."""
-        at = {name: control.value for name, control in self.controls.items()}
-        self.read_out.value = _status(self.explorer.waiting(**at))
+    def _reply(self, change: dict[str, Any]) -> None:
+        number = change["new"].get("number")
+        asked = {name: value for name, value in change["new"].items() if name != "number"}
         try:
-            self._show(self.explorer.draw(**at))
-        except Exception as error:  # the note must not stay; the cell or the log gets the traceback
-            self.picture.value = ""
-            self.read_out.value = _status(f"not drawn: {type(error).__name__}: {error}")
-            raise
-
-    def _show(self, picture: Picture) -> None:
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png", dpi=_LIVE_DPI, pil_kwargs={"compress_level": 1})  # for haste
-        source = base64.b64encode(buffer.getvalue()).decode("ascii")
-        width = round(picture.get_figwidth() * 100)
-        self.picture.value = (
-            f'<img src="data:image/png;base64,{source}" alt="{escape(picture.alt)}" '
-            f'width="{width}" style="display:block; max-width:100%">'
-        )
-        self.read_out.value = _status(picture.alt)
+            answer = self.explorer.reply(**asked)
+        except (Exception, KeyboardInterrupt) as error:  # the view says it; nothing else would
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        self.answer = answer | {"number": number}
 
 
 class Explorer(ABC):
-    """One explorer; a choice is given by the number of its option.
+    """One explorer.
 
     Attributes:
-        title, explains: head of the page. kind: the function of `explorer.js` that draws the page.
+        title, explains: its head. kind: the function of the ES module that draws it.
     """
 
     title: str
@@ -89,63 +66,76 @@ class Explorer(ABC):
     kind: str
 
     @abstractmethod
-    def choices(self) -> list[Choice]:
-        """The choices of the live form."""
-
-    @abstractmethod
-    def draw(self, **at: int) -> Picture:
-        """The picture of one choice; its `alt` is the read-out."""
+    def data(self, live: bool) -> dict[str, Any]:
+        """JSON values for the view; not `live`: all that a page without a kernel needs."""
 
     @abstractmethod
     def figure(self) -> Picture:
-        """The still twin: several choices side by side, for print and for code hosts."""
+        """The still: a part of the same arrays, for print and for code hosts."""
 
-    @abstractmethod
-    def page(self) -> dict[str, Any]:
-        """JSON values for the script of the page."""
-
-    def page_choices(self) -> list[Choice]:
-        """The choices on the page, where no kernel computes."""
-        return self.choices()
-
-    def extras(self, controls: dict[str, widgets.Widget]) -> Sequence[widgets.Widget]:
-        """Further widgets of the live form, which set the controls."""
+    def captions(self) -> Sequence[str]:
+        """Sentences below the still."""
         return ()
 
-    def waiting(self, **at: int) -> str:
-        """The note under the picture until the new one is there."""
-        return "drawing …"
+    def reply(self, **asked: Any) -> dict[str, Any]:
+        """The answer to a request of the live view."""
+        raise InputError(f"“{self.title}” computes nothing in the kernel, but was asked {asked}")
 
-    def widget(self) -> Live:
-        """The live form; needs a running kernel."""
-        return Live(self)
+    def whole(self, live: bool) -> dict[str, Any]:
+        """`data` with what every view needs."""
+        head = {"kind": self.kind, "title": self.title, "explains": self.explains, "heat": HEAT_STOPS}
+        return self.data(live) | head | {"live": live}
+
+    def widget(self) -> View:
+        """The live view; needs a running kernel."""
+        return View(self)
 
     def html(self, path: str | Path) -> Path:
-        """Writes one page that needs nothing else: no network, no kernel. Returns its path.
-
-        Raises:
-            InputError: the page would be larger than 2 MB.
-        """
-        text = render(
-            "explorer.html",
-            _HERE,
-            _HERE.parent / "interpret",
-            title=self.title,
-            explains=self.explains,
-            choices=self.page_choices(),
-            still=figure_picture(self.figure()),
-            data=self.page() | {"kind": self.kind, "colours": _colours()},
-        )
-        if len(text.encode()) > MOST_BYTES:
-            raise InputError(
-                f"the page of “{self.title}” would have {len(text.encode()) / 1e6:.1f} MB, more "
-                "than 2: give it a shorter report or fewer matrices"
-            )
-        return write_text(path, text)
+        """Writes `explorer_html` of this explorer alone; returns the path. InputError: see there."""
+        return write_text(path, explorer_html([self], self.title))
 
     def _ipython_display_(self) -> None:
         display(self.widget())
-        display(self.figure())
+        display(Still(self))
+
+
+class Still:
+    """The still of an explorer, folded, with a heading; Jupyter and code hosts show it as HTML."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        figure = explorer.figure()
+        self.picture, self.alt = figure_picture(figure), figure.alt
+        self.title, self.captions = f"Still picture: {explorer.title}", list(explorer.captions())
+
+    def _repr_html_(self) -> str:
+        picture, lines = self.picture, "".join(f"<p>{escape(line)}</p>" for line in self.captions)
+        return (
+            f'<details class="emrrg-still"><summary>{escape(self.title)}</summary>'
+            f'<img src="{picture["source"]}" alt="{escape(self.alt)}" width="{picture["width"]}" '
+            f'style="max-width: 100%; height: auto; background: #fff">{lines}</details>'
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title}. {self.alt}"
+
+
+def explorer_html(explorers: Sequence[Explorer], title: str, note: str = "") -> str:
+    """One page of explorers that needs nothing else: no network, no kernel.
+
+    Raises:
+        InputError: the arrays of an explorer are larger than 2 MB.
+    """
+    data = [explorer.whole(live=False) for explorer in explorers]
+    stills = [Still(explorer)._repr_html_() for explorer in explorers]
+    page = {"title": title, "note": note, "module": MODULE, "style": STYLE}
+    for part in data:
+        # the length as Python prints it is nearly that of the JSON
+        if (size := len(str(part))) > MOST_BYTES:
+            raise InputError(
+                f"the page of “{part['title']}” would have {size / 1e6:.1f} MB, more than 2: give it a "
+                "shorter report or fewer matrices"
+            )
+    return render("page.html", _HERE, **page, parts=list(zip(data, stills, strict=True)))
 
 
 def packed(values: np.ndarray) -> str:
@@ -153,32 +143,15 @@ def packed(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype=np.uint8)).decode("ascii")
 
 
-def quantised(maps: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """(n, cells), not negative → uint8 in 255ths of each map's largest value, and these values."""
+def quantised(maps: np.ndarray) -> tuple[str, list[float]]:
+    """(n, cells), not negative → packed 255ths of each map's largest value, and these values."""
     peaks = np.asarray(maps, dtype=np.float64).max(axis=1)
     scaled = np.round(255 * maps / np.where(peaks > 0, peaks, 1.0)[:, None])
-    return scaled.astype(np.uint8), [float(f"{peak:.3g}") for peak in peaks]
+    return packed(scaled), rounded(peaks)
 
 
-def _colours() -> list[list[int]]:
-    """The heat map's 256 colours with their opacity, the same as in `style.heat_rgba`."""
-    share = np.linspace(0, 1, 256)
-    alpha = 0.85 * np.clip((share - 0.08) / 0.6, 0, 1)
-    return np.round(255 * np.column_stack([HEAT(share)[:, :3], alpha])).astype(int).tolist()
-
-
-def _control(choice: Choice) -> widgets.Widget:
-    options = [(text, number) for number, text in enumerate(choice.options)]
-    given = {
-        "options": options,
-        "value": choice.value,
-        "description": choice.label,
-        "style": {"description_width": "initial"},
-    }
-    if choice.slider:
-        return widgets.SelectionSlider(**given, continuous_update=False, layout={"width": "280px"})
-    return widgets.Dropdown(**given, layout={"width": "max-content"})
-
-
-def _status(text: str) -> str:
-    return f'<p role="status" style="line-height:1.4; max-width:900px; margin:4px 0">{escape(text)}</p>'
+def rounded(values: np.ndarray) -> Any:
+    """An array as nested lists of numbers with four significant digits."""
+    if np.ndim(values):
+        return [rounded(part) for part in values]
+    return float(f"{values:.4g}")

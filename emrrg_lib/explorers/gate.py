@@ -1,29 +1,24 @@
-"""Gate: token × layer heat map, and the report written again with a gate scaled (paper §3.4, Eq. 2)."""
+"""Gate: every token's gate in every layer, and the report written anew with a gate scaled (§3.4, Eq. 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
 
-from emrrg_lib.explorers.base import Choice, Explorer
-from emrrg_lib.interpret import panels
-from emrrg_lib.interpret.figures import WIDTH
-from emrrg_lib.interpret.page_example import figure_picture
+from emrrg_lib.explorers.base import Explorer, rounded
+from emrrg_lib.interpret.figures import gate_strip
 from emrrg_lib.interpret.style import Picture
-from emrrg_lib.interpret.words import describe_trace
 from emrrg_lib.trace import Trace
 
 STEPS = 20  # slider positions from closed to as trained
-STORED = (0, 5, 10, 15, 20)  # the five whose reports a page carries
-_TYPE = 9.25  # font size of the report; its letters keep their width when rounded to pixels
-_MARGIN = 0.1  # inches
+STORED = (0, 5, 10, 15, 20)  # those of all layers whose reports a page carries; single layers are closed
 
 
 class GateExplorer(Explorer):
-    """tanh(gate) · tanh(α) of every token and layer; scaling a gate writes the report again.
+    """tanh(gate) · tanh(α) of every token and layer; scaling a gate writes the report anew.
 
     Args:
         trace: the record of the report as the model wrote it.
@@ -33,23 +28,16 @@ class GateExplorer(Explorer):
 
     title = "What the gates let in"
     explains = (
-        "Each column is a word, each row a hybrid layer; white is a closed gate. Scale the gates: "
-        "the report is written again; words that differ from the model's own report are marked."
+        "Over each word, one row a hybrid layer and one column a token: how far the gate opens. Orange "
+        "and purple let the image in with opposite signs; no colour is a closed gate."
     )
-    kind = "pictures"
+    kind = "gate"
 
     def __init__(
         self, trace: Trace, regenerate: Callable[[Mapping[int, float]], Trace] | None = None
     ) -> None:
         self.trace, self.regenerate = trace, regenerate
         self._written: dict[tuple[int, int], Trace] = {}
-
-    def choices(self) -> list[Choice]:
-        if self.regenerate is None:
-            return []
-        layers = ["all layers", *(f"layer {layer}" for layer in self.trace.layer_ids)]
-        scales = [f"{step / STEPS:.2f}" for step in range(STEPS + 1)]
-        return [Choice("layer", "Scale the gate of", layers), Choice("scale", "to", scales, STEPS, True)]
 
     def written(self, layer: int = 0, scale: int = STEPS) -> Trace:
         """The report with the gates of all layers (0) or of the n-th hybrid layer at scale / STEPS."""
@@ -60,46 +48,45 @@ class GateExplorer(Explorer):
             self._written[layer, scale] = self.regenerate(dict.fromkeys(chosen, scale / STEPS))
         return self._written[layer, scale]
 
-    def waiting(self, layer: int = 0, scale: int = STEPS) -> str:
-        known = scale == STEPS or (layer, scale) in self._written
-        return super().waiting() if known else f"writing the report again, gate at {scale / STEPS:.2f} …"
-
-    def draw(self, layer: int = 0, scale: int = STEPS) -> Picture:
+    def reply(self, layer: int, scale: int) -> dict[str, Any]:
+        """The report of one choice: words [text, start, stop, new?], old words gone, gates, heads."""
         trace = self.written(layer, scale)
-        card, gate = _card_height(trace), panels.gate_height(trace, WIDTH - 2 * _MARGIN)
-        figure = Picture((WIDTH, card + gate + 0.35))
-        name = f"layer {self.trace.layer_ids[layer - 1]}" if layer else "all layers"
-        in_words = draw_card(figure, 0.1, self.trace, trace, f"{name} at {scale / STEPS:.2f}")
-        peak = float(np.abs(self.trace.gate).max(initial=0.0))  # one scale for all: closing turns pale
-        panels.draw_gate(figure, trace, _MARGIN, card + 0.25, WIDTH - 2 * _MARGIN, peak)
-        figure.alt = f"{in_words} {describe_trace(trace)}"
-        return figure
+        new, gone = changed_words(self.trace, trace), changed_words(trace, self.trace)
+        return {
+            "words": [
+                [word.text, word.start, word.stop, is_new]
+                for word, is_new in zip(trace.words(), new, strict=True)
+            ],
+            "gone": gone,
+            "gate": rounded(trace.gate),
+            "heads": rounded(trace.attention.sum(axis=(3, 4))),  # (layer, head, token): share on patches
+        }
+
+    def _states(self) -> list[tuple[int, int]]:
+        """The choices, (layer, scale), of a page."""
+        if self.regenerate is None:
+            return [(0, STEPS)]
+        single = [(layer + 1, scale) for layer in range(len(self.trace.layer_ids)) for scale in (0, STEPS)]
+        return [*((0, scale) for scale in STORED), *single]
+
+    def data(self, live: bool) -> dict[str, Any]:
+        states = [(0, STEPS)] if live else self._states()
+        return {
+            "layers": self.trace.layer_ids,
+            "warm_up": rounded(self.trace.warm_up),
+            "steps": STEPS,
+            "writes": self.regenerate is not None,
+            "answers": {f"{layer}:{scale}": self.reply(layer, scale) for layer, scale in states},
+        }
 
     def figure(self) -> Picture:
-        """The gates as trained, and the reports at the five stored positions of all gates."""
+        """The gates as trained."""
+        return gate_strip(self.trace)
+
+    def captions(self) -> Sequence[str]:
+        """The reports at the stored positions of all gates."""
         steps = STORED[::-1] if self.regenerate else STORED[-1:]
-        traces = [self.written(0, step) for step in steps]
-        heights = [_card_height(trace) + 0.08 for trace in traces]
-        gate = panels.gate_height(self.trace, WIDTH - 2 * _MARGIN)
-        figure = Picture((WIDTH, sum(heights) + gate + 0.35))
-        panels.draw_gate(figure, self.trace, _MARGIN, 0.1, WIDTH - 2 * _MARGIN)
-        in_words, top = [describe_trace(self.trace)], gate + 0.25
-        for step, trace, height in zip(steps, traces, heights, strict=True):
-            in_words.append(draw_card(figure, top, self.trace, trace, f"all layers at {step / STEPS:.2f}"))
-            top += height
-        figure.alt = " ".join(in_words)
-        return figure
-
-    def page_choices(self) -> list[Choice]:
-        scales = [f"{step / STEPS:.2f}" for step in STORED]
-        return [Choice("scale", "Scale all gates to", scales, 4, slider=True)] if self.regenerate else []
-
-    def page(self) -> dict[str, Any]:
-        drawn = [self.draw(0, step) for step in (STORED if self.regenerate else STORED[-1:])]
-        return {
-            "pictures": [figure_picture(figure) for figure in drawn],
-            "states": [[number, figure.alt] for number, figure in enumerate(drawn)],
-        }
+        return [f"Gates of all layers at {step / STEPS:.2f}: {self.written(0, step).text}" for step in steps]
 
 
 def changed_words(before: Trace, after: Trace) -> list[bool]:
@@ -109,24 +96,3 @@ def changed_words(before: Trace, after: Trace) -> list[bool]:
     for block in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
         changed[block.b : block.b + block.size] = False
     return changed.tolist()
-
-
-def draw_card(figure: Picture, top: float, before: Trace, after: Trace, where: str) -> str:
-    """Draws one report, its new words marked, and returns the same in words."""
-    words, changed = [word.text for word in after.words()], changed_words(before, after)
-    spans, at = [], 0
-    for word, new in zip(words, changed, strict=True):
-        spans += [(at, at + len(word))] * new
-        at += len(word) + 1
-    new = [word for word, is_new in zip(words, changed, strict=True) if is_new]
-    lost = sum(changed_words(after, before))
-    in_words = f"{len(new)} new words, {lost} gone" if new or lost else "the report as the model wrote it"
-    title, report = f"Gate of {where}: {in_words}", " ".join(words)
-    panels.draw_card(figure, (_MARGIN, top), WIDTH - 2 * _MARGIN, title, report, spans, _TYPE)
-    marked = f", new are: {' '.join(new)}" if new else ""
-    return f"{title}{marked}. The report: {report}"
-
-
-def _card_height(trace: Trace) -> float:
-    text = " ".join(word.text for word in trace.words())
-    return panels.card_height(text, _TYPE, WIDTH - 2 * _MARGIN)

@@ -8,17 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
-from emrrg_lib.explorers.base import Choice, Explorer
-from emrrg_lib.interpret import panels
-from emrrg_lib.interpret.figures import WIDTH
-from emrrg_lib.interpret.page_example import figure_picture
-from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import HEAT, INK, MUTED, ORANGE, ORANGE_FILL, PAPER, RULE, Picture
+from emrrg_lib.explorers.base import Explorer, quantised, rounded
+from emrrg_lib.interpret.figures_vision import map_grid
+from emrrg_lib.interpret.style import Picture
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
+MATTERS = 0.001  # nats per token: a smaller change of the loss does nothing, in words
 _SHOWN, _CELLS = 8, 32  # matrices drawn side by side at most; cells along a side of one
 
 
@@ -59,119 +55,102 @@ class LoraTarget:
 
 
 class LoraExplorer(Explorer):
-    """Choose a target and a rank: touched rows, parameters, and the weight change after training.
+    """Choose a target and a rank: touched rows, parameters, the weight change, the change of the loss.
 
     Args:
         targets: the choices; those with a delta come first. rank: the rank of the training.
+        losses: name → (studies,) loss in nats per report token with this change of the adapters, as
+            `run.explore.adapter_losses` measures it; "as trained" is the one to compare with.
     """
 
     title = "Partial LoRA, target by target"
     explains = (
-        "Orange: the rows that the target touches. Beside it ΔW = scale · B · A after training, one "
-        "panel a matrix; at a smaller rank, the best approximation of it."
+        "Orange rows: those that the target touches. ΔW = scale · B · A after training, one panel a matrix; "
+        "at a smaller rank its best approximation. The loss says what the change is good for."
     )
-    kind = "pictures"
+    kind = "lora"
 
-    def __init__(self, targets: Sequence[LoraTarget], rank: int = 8) -> None:
-        self.targets, self.rank = list(targets), rank
+    def __init__(
+        self, targets: Sequence[LoraTarget], rank: int = 8, losses: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        self.targets, self.rank, self.losses = list(targets), rank, dict(losses or {})
+        self.ranks = sorted({rank, *(small for small in RANKS if small < rank)})
 
-    def choices(self) -> list[Choice]:
-        nearest = int(np.argmin(np.abs(np.log2(RANKS) - np.log2(self.rank))))
-        return [
-            Choice("target", "Target", [target.name for target in self.targets]),
-            Choice("rank", "Rank", [str(rank) for rank in RANKS], nearest, slider=True),
-        ]
+    def data(self, live: bool) -> dict[str, Any]:
+        return {
+            "targets": [self._target(target) for target in self.targets],
+            "ranks": self.ranks,
+            "loss": self._loss_rows(),
+            "matters": MATTERS,
+            "verdict": self.verdict(),
+        }
 
-    def sentences(self, target: LoraTarget, rank: int) -> str:
-        """Numbers of one choice, in words."""
-        n, out, width = target.weight.shape
-        low, high = target.rows
-        cost = f"{n} · {rank} · ({width} + {high - low}) = {target.parameters(rank):,} weights"
-        several = "matrix" if n == 1 else "matrices"
-        rows = f"rows {low} to {high - 1} of {n} {several} of {out} × {width}"
-        in_words = f"Target {target.name}: {rows}; rank {rank} costs {cost}. "
+    def _target(self, target: LoraTarget) -> dict[str, Any]:
+        shown = np.linspace(0, len(target.weight) - 1, min(len(target.weight), _SHOWN)).round().astype(int)
+        values = {
+            "name": target.name,
+            "blocks": target.blocks,
+            "rows": target.rows,
+            "shape": target.weight.shape,
+            "weights": [target.parameters(rank) for rank in self.ranks],
+        }
         if target.delta is None:
-            return in_words + "No adapter of this target was trained in this run."
-        size = np.linalg.norm(target.delta) / np.linalg.norm(target.weight)
-        return in_words + (
-            f"Training changed the matrices by {size:.1%} of their size; {target.kept(rank):.0%} "
-            f"of that is left at rank {rank}."
-        )
+            return values
+        maps = np.stack([pooled(target.change(rank)[shown]) for rank in self.ranks])  # (rank, n, rows, cols)
+        packed, peaks = quantised(maps.reshape(len(self.ranks) * len(shown), -1))
+        return values | {
+            "matrices": [target.matrices[number] for number in shown],
+            "grid": maps.shape[2:],
+            "maps": packed,
+            "peaks": peaks,
+            "kept": [target.kept(rank) for rank in self.ranks],
+            "moved": rounded(np.linalg.norm(target.delta) / np.linalg.norm(target.weight)),
+        }
 
-    def draw(self, target: int, rank: int) -> Picture:
-        chosen, rank = self.targets[target], RANKS[rank]
-        figure = Picture((WIDTH, 2.9), alt=self.sentences(chosen, rank))
-        inch_text(figure, 0.15, 0.24, f"Target {chosen.name}", 10)
-        draw_rows(inch_axes(figure, 0.5, 0.4, 1.1, 2.3), chosen)
-        if chosen.delta is None:
-            inch_text(figure, 2.2, 1.4, "No adapter of this target was trained in this run.", 10, MUTED)
-        else:
-            draw_change(figure, chosen, rank, 2.0, 0.4, 2.3)
-        return figure
+    def _loss_rows(self) -> list[dict[str, Any]]:
+        """For each change of the adapters the mean change of the loss with its 95 % interval over studies."""
+        rows, base = [], self.losses.get("as trained")
+        for name, losses in self.losses.items():
+            change = np.asarray(losses) - base
+            half = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else 0.0
+            ends = rounded(np.array([change.mean(), change.mean() - half, change.mean() + half]))
+            rows.append({"name": name, "loss": float(np.mean(losses)), "change": ends})
+        return rows
+
+    def verdict(self) -> str:
+        """What the loss says about all adapters together, in words."""
+        row = next((row for row in self._loss_rows() if row["name"] == "without any"), None)
+        if row is None:
+            return "The loss was not measured: it needs studies with reports."
+        (change, low, high), studies = row["change"], len(self.losses["as trained"])
+        told = f"Without its adapters the model's loss changes by {change:+.4f} nats per token"
+        told += f" (95 % interval {low:+.4f} to {high:+.4f}, {studies} studies). "
+        if abs(change) < MATTERS or low <= 0 <= high:
+            return told + (
+                "So they do nothing here. Adapters matter where the images differ from those that the "
+                "encoder has seen; notebook 03 tunes them on such images."
+            )
+        return told + ("So they matter here." if change > 0 else "So they do harm here.")
 
     def figure(self) -> Picture:
-        """All targets with their cost, and the change of those that were trained."""
-        trained = [target for target in self.targets if target.delta is not None]
-        figure = Picture((WIDTH, 2.5 + 2.2 * len(trained)))
-        wide = (WIDTH - 0.2) / len(self.targets)
-        for place, target in enumerate(self.targets):
-            left = 0.1 + place * wide
-            inch_text(figure, left + 0.05, 0.24, target.name, 9, weight="bold")
-            draw_rows(inch_axes(figure, left + 0.3, 0.4, wide - 0.4, 1.5), target)
-            inch_text(figure, left + 0.05, 2.12, f"{target.parameters(self.rank):,}", 8.5)
-        inch_text(figure, 0.15, 2.32, f"weights at rank {self.rank}", 8, MUTED)
-        for place, target in enumerate(trained):
-            top = 2.5 + 2.2 * place
-            title = f"{target.name}: size of ΔW after training"
-            inch_text(figure, 0.15, top + 0.2, title, 9, MUTED, weight="bold")
-            draw_change(figure, target, self.rank, 0.4, top + 0.3, 1.6)
-        figure.alt = " ".join(self.sentences(target, self.rank) for target in self.targets)
+        """ΔW of the targets that were trained."""
+        maps, columns = {}, ()
+        for target in self.targets:
+            if target.delta is not None:
+                values = self._target(target)
+                shown = [target.matrices.index(name) for name in values["matrices"]]
+                whole = np.abs(target.delta[shown])
+                maps[f"{target.name}"], columns = list(pooled(whole)), values["matrices"]
+        if not maps:
+            return Picture((4, 0.3), alt="No adapter was trained in this run.")
+        figure = map_grid(maps, "Size of ΔW after training", columns)
+        figure.alt += f" {self.verdict()}"
         return figure
 
-    def page(self) -> dict[str, Any]:
-        pictures, states = [], []
-        for number, target in enumerate(self.targets):
-            for place, rank in enumerate(RANKS):
-                if target.delta is not None or place == 0:  # untrained: the picture is the same at every rank
-                    pictures.append(figure_picture(self.draw(number, place)))
-                states.append([len(pictures) - 1, self.sentences(target, rank)])
-        return {"pictures": pictures, "states": states}
-
-
-def draw_rows(axes: Axes, target: LoraTarget) -> None:
-    """The matrix as a box with its named row blocks; touched rows are orange and hatched."""
-    rows = target.weight.shape[1]
-    axes.set(xlim=(0, 1), ylim=(rows, 0), xticks=[])
-    low, high = target.rows
-    hatched = {"facecolor": ORANGE_FILL, "edgecolor": ORANGE, "hatch": "///", "linewidth": 0}
-    axes.add_patch(Rectangle((0, low), 1, high - low, **hatched))
-    for name, (start, stop) in target.blocks.items():
-        axes.axhline(stop, color=MUTED, linewidth=0.8)
-        label = axes.text(0.5, (start + stop) / 2, name, ha="center", va="center", fontsize=8.5, color=INK)
-        label.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.2, "alpha": 0.85})
-    axes.set_yticks([low, high])
-    axes.tick_params(labelsize=7, length=2, color=MUTED, labelcolor=INK)
-    axes.spines[:].set_color(MUTED)
-
-
-def draw_change(
-    figure: Picture, target: LoraTarget, rank: int, left: float, top: float, height: float
-) -> None:
-    """The size of ΔW of up to eight matrices at a rank, with a colour bar; untouched rows stay white."""
-    _, out, width = target.weight.shape
-    shown = np.linspace(0, len(target.weight) - 1, min(len(target.weight), _SHOWN)).round().astype(int)
-    change = pooled(target.change(rank)[shown])
-    peak = max(float(pooled(target.change(max(RANKS))[shown]).max()), 1e-9)
-    wide = (WIDTH - left - 0.95) / len(shown)
-    for place, number in enumerate(shown):
-        axes = inch_axes(figure, left + place * wide, top + 0.2, wide - 0.1, height - 0.2)
-        rows = (0, width, *target.rows[::-1])
-        axes.imshow(change[place], cmap=HEAT, vmin=0, vmax=peak, aspect="auto", extent=rows)
-        axes.set(xlim=(0, width), ylim=(out, 0), xticks=[], yticks=[])
-        axes.set_title(target.matrices[number], fontsize=7.5, color=INK, pad=3)
-        axes.spines[:].set_color(RULE)
-    bar = inch_axes(figure, WIDTH - 0.85, top + 0.2 + height * 0.1, 0.1, height * 0.7)
-    panels.colour_bar(bar, peak, f"size of ΔW, rank {rank}")
+    def captions(self) -> Sequence[str]:
+        """Cost of every target at the rank of the training, and the verdict of the loss."""
+        costs = ", ".join(f"{target.name} {target.parameters(self.rank):,}" for target in self.targets)
+        return [f"Weights at rank {self.rank}: {costs}.", self.verdict()]
 
 
 def pooled(matrices: np.ndarray) -> np.ndarray:

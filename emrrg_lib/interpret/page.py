@@ -27,6 +27,7 @@ from emrrg_lib.interpret.page_example import (
 from emrrg_lib.interpret.page_tables import finding_table, pointing_tables, score_tables
 from emrrg_lib.run_folder import (
     TRAINED_RECORD,
+    explorer_file,
     read_config,
     read_json,
     read_metrics,
@@ -173,7 +174,7 @@ def _example(
     study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None
 ) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
-    first, trace = rows[0][1], trace_file(run, study.id)
+    first, trace, explorer = rows[0][1], trace_file(run, study.id), explorer_file(run, study.id)
     return Example(
         id=study.id,
         images=[read_view(path, size) for path in study.images],
@@ -185,18 +186,22 @@ def _example(
         labels=first.get("labels") or label_report(first["reference"]),
         trace=Trace.load(trace) if trace.is_file() else None,
         layer=layer,
-        masks=_masks(study, size),
+        masks=finding_masks(study, size),
+        explorer=explorer.relative_to(run).as_posix() if explorer.is_file() else "",
     )
 
 
-def _masks(study: Study, size: int) -> dict[str, np.ndarray]:
-    """Observation → (view, size, size) bool, the union of its findings' masks."""
+def finding_masks(study: Any, size: int) -> dict[str, np.ndarray]:
+    """Observation → (view, H, W) bool, the union of its findings' masks; those in files at size × size."""
     masks: dict[str, np.ndarray] = {}
-    for finding in study.findings or ():
-        if finding.get("label") and any(finding["masks"]):
-            drawn = [
-                np.zeros((size, size), bool) if path is None else load_mask(path, size)
-                for path in finding["masks"]
-            ]
-            masks[finding["label"]] = masks.get(finding["label"], False) | np.stack(drawn)
+    for finding in getattr(study, "findings", None) or ():
+        given = finding["masks"]
+        if isinstance(given, np.ndarray):
+            drawn = given
+        else:
+            drawn = np.stack(
+                [np.zeros((size, size), bool) if path is None else load_mask(path, size) for path in given]
+            )
+        if finding.get("label") and drawn.any():
+            masks[finding["label"]] = masks.get(finding["label"], False) | drawn
     return masks

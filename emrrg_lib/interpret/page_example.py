@@ -60,6 +60,7 @@ class Example:
         trace: the record of the first system's report, for its gate strip and the maps of three words.
         layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
         masks: observation → (view, H, W) bool, its true place, drawn where a sentence affirms the finding.
+        explorer: link to the page of its explorers.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Example:
     trace: Trace | None = None
     layer: int | None = None
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    explorer: str = ""
 
 
 def render(template: str, *folders: Path, **values: Any) -> str:
@@ -90,10 +92,10 @@ def figure_picture(figure: Picture) -> dict[str, Any]:
     return {"source": source, "width": int(figure.get_figwidth() * 100), "alt": figure.alt}
 
 
-def xray_picture(image: np.ndarray, name: str, alt: str) -> dict[str, Any]:
-    """An X-ray for an inline <svg>; other pictures of the page reuse it by its name."""
+def xray_picture(image: np.ndarray, name: str, alt: str, most: int = LARGEST_SIDE) -> dict[str, Any]:
+    """An X-ray of at most `most` pixels a side for a page; its other pictures reuse it by its name."""
     grey = grey_image(image)
-    scale = min(1.0, LARGEST_SIDE / max(grey.shape))
+    scale = min(1.0, most / max(grey.shape))
     width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
     grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS))
     return {"name": name, "source": data_uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
@@ -175,6 +177,7 @@ def example_card(index: int, example: Example) -> dict[str, Any]:
         "systems": systems,
         "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
         "overlays": overlays,
+        "explorer": example.explorer,
         "outlined": any(overlay["outlined"] for overlay in overlays),
     }
 

@@ -25,9 +25,8 @@ MATCH_FILL = "#ffe680"
 OUTLINE = "#39d0ff"  # a finding's mask: cyan is clear on grey and on the warm heat map
 
 # Dark red to bright yellow: the brightness always rises, so the map is also clear in grey.
-HEAT = LinearSegmentedColormap.from_list(
-    "emrrg_heat", ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
-)
+HEAT_STOPS = ["#5c0f3f", "#c32f27", "#f06a1d", "#fca52c", "#ffe14a"]
+HEAT = LinearSegmentedColormap.from_list("emrrg_heat", HEAT_STOPS)
 # Purple below zero, white at zero, orange above: safe for all common kinds of colour blindness.
 SIGNED = LinearSegmentedColormap.from_list(
     "emrrg_signed", ["#3f1f69", "#7a5aa6", "#c4b5dc", "#ffffff", "#fbc98e", "#e07b13", "#7f3b08"]

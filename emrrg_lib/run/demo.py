@@ -16,6 +16,7 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
+from emrrg_lib.run.explore import write_example_pages
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune
@@ -72,6 +73,7 @@ def score_run(run: Path, references: str | None = None, labeler: Labeler = RULES
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler)
+        write_example_pages(run)
         write_run_page(run)
     state.wait_for_everyone()
     return run / "report.html"

@@ -1,4 +1,4 @@
-"""The four explorers: set a control and the picture changes; still twins; pages whole in themselves."""
+"""The four explorers: arrays of the view, answers of the kernel, stills, pages whole in themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from html import unescape
 
 import numpy as np
 import pytest
@@ -19,12 +19,12 @@ from emrrg_lib.explorers import (
     ScanExplorer,
     WordExplorer,
     base,
+    explorer_html,
     scan_memory,
 )
 from emrrg_lib.explorers.gate import changed_words
-from emrrg_lib.explorers.lora import RANKS, pooled
+from emrrg_lib.explorers.lora import pooled
 from emrrg_lib.files import InputError
-from emrrg_lib.interpret import Picture
 from emrrg_lib.trace import Trace
 
 TOKENS = (" heart", " is", " en", "larged", ".", " no", " <b>", " eff", "usion", ".")
@@ -67,107 +67,57 @@ def make_targets() -> list[LoraTarget]:
 def make(kind):
     mask = np.zeros((2, 24, 24), dtype=bool)
     mask[0, 3:9, 3:9] = True
+    losses = {"as trained": np.array([0.4, 0.5, 0.6]), "without any": np.array([0.5, 0.59, 0.71])}
     return {
         "words": lambda: WordExplorer(images(), make_trace(), {"Cardiomegaly": mask}),
-        "gate": lambda: GateExplorer(make_trace(), lambda scales: make_trace(BLIND, scales[0])),
+        "gate": lambda: GateExplorer(make_trace(), lambda scales: make_trace(BLIND, min(scales.values()))),
         "scan": make_scan,
-        "lora": lambda: LoraExplorer(make_targets(), rank=4),
+        "lora": lambda: LoraExplorer(make_targets(), 4, losses),
     }[kind]()
 
 
-def page_of(explorer, path):
-    text = explorer.html(path / "page.html").read_text(encoding="utf-8")
-    return text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+def data_of(text):
+    """The arrays in a page, one dict an explorer."""
+    return [json.loads(unescape(part)) for part in re.findall(r'data-explorer="([^"]*)"', text)]
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """kind → (text, data) of the page of each explorer."""
-    return {kind: page_of(make(kind), tmp_path_factory.mktemp(kind)) for kind in KINDS}
-
-
-def stored(values):
-    return np.frombuffer(base64.b64decode(values), dtype=np.uint8)
+def stored(values, *shape):
+    return np.frombuffer(base64.b64decode(values), dtype=np.uint8).reshape(shape)
 
 
 # --- all of them -----------------------------------------------------------------------------
 
 
 @every_explorer
-def test_setting_any_control_changes_picture_and_read_out(kind):
-    live = make(kind).widget()
-    for name, control in live.controls.items():
-        before = live.picture.value, live.read_out.value
-        control.value = (control.value + 1) % len(control.options)
-        assert live.picture.value != before[0], name
-        if name not in ("head", "outline"):  # the same words may be true of another head
-            assert live.read_out.value != before[1], name
-    assert re.search(r'<img [^>]*alt="[^"]{30,}"', live.picture.value)
-    assert 'role="status"' in live.read_out.value
+def test_the_live_view_has_the_arrays_and_they_are_json(kind):
+    view = make(kind).widget()
+    data = json.loads(json.dumps(view.data))
+    assert data["kind"] == kind and data["live"] and data["title"] and len(data["heat"]) == 5
+    assert f"kinds.{kind} = " in view._esm and ".emrrg" in view._css
 
 
 @every_explorer
-@pytest.mark.parametrize("error", [ValueError("no <trace>"), MemoryError(), InputError("no report")])
-def test_a_drawing_that_fails_is_said_in_the_read_out_and_the_next_one_is_drawn(kind, error, monkeypatch):
-    explorer = make(kind)
-    live = explorer.widget()
-    control = next(control for control in live.controls.values() if len(control.options) > 1)
-
-    def broken(**at):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(explorer, "draw", broken)
-        with pytest.raises(type(error)):
-            control.value = control.options[1][1]
-    assert (
-        f"not drawn: {type(error).__name__}" in live.read_out.value and "drawing …" not in live.read_out.value
-    )
-    assert not live.picture.value and "<trace>" not in live.read_out.value
-    control.value = control.options[0][1]
-    assert "not drawn" not in live.read_out.value and "<img" in live.picture.value
+def test_the_page_is_whole_small_and_escapes_what_it_is_given(kind, tmp_path):
+    text = make(kind).html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert "<b>" not in text.split("</style>")[1].split("<script")[0]
+    assert len(text) < 400_000 and "<noscript>" in text and not data_of(text)[0]["live"]
+    assert re.search(r'<details[^>]*><summary>Still picture: .*<img [^>]*alt="[^"]{60,}"', text)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.parametrize("kind", ["pictures", "words", "scan", "nothing"])
-def test_a_page_whose_script_fails_says_so(kind):
-    page = """
-const told = { textContent: "" }, form = { elements: [], addEventListener() {} };
-const parts = { data: { textContent: '{"kind": "KIND", "states": []}' }, controls: form, told };
-const any = () => new Proxy(function () {}, { get: () => any(), set: () => true, apply: () => any() });
-globalThis.document = { getElementById: (id) => parts[id] ?? any(), createElement: any };
-try { SCRIPT } catch (error) { console.log(told.textContent); }
-"""
-    script = (Path(base.__file__).with_name("explorer.js")).read_text(encoding="utf-8")
-    page = page.replace("KIND", kind).replace("SCRIPT", script.replace('"use strict";', ""))
-    done = subprocess.run(["node", "-e", page], capture_output=True, text=True)
-    assert done.stdout.startswith("not drawn: "), done.stderr
+def test_one_page_holds_several_explorers():
+    text = explorer_html([make(kind) for kind in KINDS], "All <four>", "A note.")
+    assert [data["kind"] for data in data_of(text)] == list(KINDS)
+    assert "<h1>All &lt;four&gt;</h1>" in text and text.count("<details") == 4 and "A note." in text
 
 
 @every_explorer
-def test_every_control_has_a_label_and_takes_the_keyboard(kind):
-    for control in make(kind).widget().controls.values():
-        assert control.description and type(control).__name__ in ("SelectionSlider", "Dropdown")
-
-
-@every_explorer
-def test_the_still_twin_stands_beside_the_live_one(kind, monkeypatch):
+def test_the_still_is_folded_below_the_live_view(kind, monkeypatch):
     shown = []
     monkeypatch.setattr(base, "display", shown.append)
     make(kind)._ipython_display_()
-    assert [type(each) for each in shown] == [base.Live, Picture] and len(shown[1].alt) > 60
-
-
-@every_explorer
-def test_the_page_is_whole_small_and_escapes_what_it_is_given(kind, pages):
-    text, data = pages[kind]
-    assert "default-src 'none'" in text and not re.search(r"""(src|href)=["'](?!data:|#)""", text)
-    body = text.split("</style>")[1].split("<script")[0]
-    assert "<b>" not in body.replace("<b></b>", "")
-    assert len(text) < 400_000 and "<noscript>" in text and len(data["colours"]) == 256
-    assert re.search(r'<img class="card" [^>]*alt="[^"]{60,}"', text)
-    for label in re.findall(r"<label>(.*?)</label>", text, re.DOTALL):
-        assert re.search(r"<(select|input)", label) and re.match(r"\s*\w", label)
+    assert isinstance(shown[0], base.View) and isinstance(shown[1], base.Still) and len(shown) == 2
+    assert shown[1]._repr_html_().startswith("<details") and len(repr(shown[1])) > 60
 
 
 def test_a_page_above_the_limit_is_refused(tmp_path, monkeypatch):
@@ -177,40 +127,44 @@ def test_a_page_above_the_limit_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_module_is_one_es_module_without_imports():
+    source = f"'data:text/javascript,' + encodeURIComponent({json.dumps(base.MODULE)})"
+    program = f"import({source}).then((m) => console.log(typeof m.default.render))"
+    done = subprocess.run(["node", "--input-type=module", "-e", program], capture_output=True, text=True)
+    assert done.stdout == "function\n", done.stderr
+    assert not re.search(r"^\s*import\b|https?://(?!www\.w3\.org/2000/svg)", base.MODULE, re.MULTILINE)
+
+
 # --- words -----------------------------------------------------------------------------------
 
 
-def test_a_word_is_the_mean_of_its_tokens_and_a_patch_asks_back():
+def test_a_word_is_the_mean_of_its_tokens():
     trace, explorer = make_trace(), make("words")
-    expected = trace.attention[1, :, 2:4, 1, 7].mean()  # “enlarged”, layer 1, lateral, row 1, column 3
-    assert explorer.looks(1, 0, 1, 1, 3)[2] == pytest.approx(expected)
-    assert explorer.looks(1, 3, 1, 1, 3)[2] == pytest.approx(trace.attention[1, 1, 2:4, 1, 7].mean())
-    largest = trace.attention[1, :, 2:4, 1, 7].mean(axis=1).max()
-    assert explorer.looks(1, 1, 1, 1, 3)[2] == pytest.approx(largest)
+    expected = trace.attention[1, :, 2:4].mean(axis=(0, 1)).ravel()  # “enlarged”, layer 1
+    assert explorer.maps[1, 0, 2] == pytest.approx(expected)
+    assert explorer.maps[1, 1, 2] == pytest.approx(
+        trace.attention[1, :, 2:4].mean(axis=1).max(axis=0).ravel()
+    )
+    assert explorer.maps[1, 3, 2] == pytest.approx(trace.attention[1, 1, 2:4].mean(axis=0).ravel())
 
 
-def test_a_click_on_a_word_picks_it_and_a_patch_shades_the_words():
-    live = make("words").widget()
-    row, colours = live.children[1:3]
-    row.children[0].click()
-    assert live.controls["word"].value == 0 and "“heart”" in live.read_out.value
-    assert "nth-child(1) {font-weight: bold" in colours.value
-    before = colours.value
-    live.controls["col"].value = (live.controls["col"].value + 1) % 4
-    assert colours.value != before and "row 2" not in row.children[0].description
-
-
-def test_the_page_holds_the_attention_to_a_255th(pages):
-    explorer, (_, data) = make("words"), pages["words"]
-    maps = stored(data["maps"]).reshape(-1, 24) / 255 * np.array(data["peaks"])[:, None]
-    truth = explorer.maps.reshape(-1, 24)
+def test_the_view_gets_the_attention_to_a_255th():
+    explorer = make("words")
+    data, truth = explorer.data(live=True), explorer.maps.reshape(-1, 24)
+    maps = stored(data["maps"], -1, 24) / 255 * np.array(data["peaks"])[:, None]
     assert np.abs(maps - truth).max() <= truth.max() * 0.01
-    assert data["heads"] == 4 and data["words"][5] == "<b>" and len(data["outlines"][0]) == 2
+    assert data["words"][5] == "<b>" and data["heads"][2:] == ["head 0", "head 1"]
+    outline = data["outlines"]["Cardiomegaly"]
+    points = np.array(re.findall(r"([\d.]+) ([\d.]+)", outline[0]), float)
+    assert outline[1] == "" and points.min() == pytest.approx(12.5, abs=2.2)  # in hundredths of the picture
+    assert points.max() == pytest.approx(37.5, abs=2.2)
 
 
-def test_a_page_of_many_heads_keeps_mean_and_maximum(tmp_path):
-    text, data = page_of(WordExplorer(images(), make_trace(heads=80, grid=(24, 24))), tmp_path)
-    assert data["heads"] == 2 and "head 0" not in text and "largest of all" in text
+def test_many_heads_keep_mean_and_maximum():
+    data = WordExplorer(images(), make_trace(heads=80, grid=(24, 24))).data(live=True)
+    assert data["heads"] == ["mean of all", "largest of all"]
+    assert len(stored(data["maps"], -1)) == 2 * 2 * len(data["words"]) * 2 * 576
 
 
 def test_a_trace_without_words_is_refused():
@@ -222,20 +176,45 @@ def test_a_trace_without_words_is_refused():
 # --- gate ------------------------------------------------------------------------------------
 
 
-def test_a_scaled_gate_writes_the_report_again_once_with_a_note():
-    asked, notes = [], []
+def test_a_request_writes_the_report_anew_once():
+    asked = []
 
     def regenerate(scales):
         asked.append(dict(scales))
-        notes.append(live.read_out.value)
         return make_trace(BLIND)
 
-    live = GateExplorer(make_trace(), regenerate).widget()
-    live.controls["scale"].value = 0
-    live.controls["layer"].value = 2
-    live.controls["layer"].value = 0
-    assert asked == [{0: 0.0, 6: 0.0}, {6: 0.0}] and all("writing the report again" in note for note in notes)
-    assert "new are: normal." in live.read_out.value and "layers at 0.00" in live.read_out.value
+    view = GateExplorer(make_trace(), regenerate).widget()
+    for number, (layer, scale) in enumerate([(0, 0), (2, 5), (0, 0), (0, 20)]):
+        view.request = {"layer": layer, "scale": scale, "number": number}
+        assert view.answer["number"] == number
+    assert asked == [{0: 0.0, 6: 0.0}, {6: 0.25}]
+    view.request = {"layer": 0, "scale": 0, "number": 9}
+    new = [word[0] for word in view.answer["words"] if word[3]]
+    gone = [word for word, is_gone in zip(TOKENS, view.answer["gone"], strict=False) if is_gone]
+    assert new == ["normal"] and gone == [" en"]  # the third word, “enlarged”
+    assert np.shape(view.answer["heads"]) == (2, 2, len(BLIND))
+
+
+@pytest.mark.parametrize("error", [ValueError("no <trace>"), MemoryError(), KeyboardInterrupt()])
+def test_an_error_of_the_kernel_is_the_answer_and_the_next_request_is_answered(error):
+    fails = [error]
+
+    def regenerate(scales):
+        if fails:
+            raise fails.pop()
+        return make_trace(BLIND)
+
+    view = GateExplorer(make_trace(), regenerate).widget()
+    view.request = {"layer": 0, "scale": 0, "number": 1}
+    assert view.answer == {"error": f"{type(error).__name__}: {error}", "number": 1}
+    view.request = {"layer": 0, "scale": 0, "number": 2}
+    assert "error" not in view.answer and view.answer["number"] == 2
+
+
+def test_an_explorer_that_computes_nothing_says_so():
+    view = make("scan").widget()
+    view.request = {"step": 3, "number": 1}
+    assert "computes nothing in the kernel" in view.answer["error"]
 
 
 def test_changed_words_are_those_not_kept_in_order():
@@ -244,13 +223,14 @@ def test_changed_words_are_those_not_kept_in_order():
     assert changed_words(one, one) == [False] * 4
 
 
-def test_the_page_carries_five_slider_positions_and_without_regenerate_one(pages):
-    text, data = pages["gate"]
-    assert len(data["states"]) == 5 and [state[0] for state in data["states"]] == list(range(5))
-    assert "at 0.00: 1 new words, 1 gone, new are: normal" in data["states"][0][1]
-    assert "the report as the model wrote it" in data["states"][4][1] and 'max="4"' in text
-    fixed = GateExplorer(make_trace())
-    assert len(fixed.page()["states"]) == 1 and not fixed.page_choices() and not fixed.widget().controls
+def test_the_page_carries_five_positions_and_each_layer_closed():
+    answers = make("gate").data(live=False)["answers"]
+    assert set(answers) == {*(f"0:{step}" for step in (0, 5, 10, 15, 20)), "1:0", "1:20", "2:0", "2:20"}
+    assert [word[0] for word in answers["0:0"]["words"] if word[3]] == ["normal"]
+    fixed = GateExplorer(make_trace()).data(live=False)
+    assert list(fixed["answers"]) == ["0:20"] and not fixed["writes"]
+    assert fixed["answers"]["0:20"]["gate"] == pytest.approx(make_trace().gate, rel=1e-3)
+    assert list(make("gate").data(live=True)["answers"]) == ["0:20"]
 
 
 # --- scan ------------------------------------------------------------------------------------
@@ -270,27 +250,27 @@ def test_memory_is_the_state_that_one_token_alone_would_leave():
 
 
 def test_dropping_a_direction_takes_the_mean_of_the_others():
-    explorer, outputs = make_scan(), np.random.default_rng(1)
-    outputs.random((2, 13, 13))
-    outputs = outputs.normal(size=(2, 13, 5))
+    explorer, rng = make_scan(), np.random.default_rng(1)
+    rng.random((2, 13, 13))
+    outputs = rng.normal(size=(2, 13, 5))
     full, without = outputs.sum(axis=0), 2 * outputs[1]
     assert explorer.share[0] == pytest.approx(np.linalg.norm(without - full) / np.linalg.norm(full))
     patches = [token for token in range(13) if token != 6]
-    assert explorer.maps[1] == pytest.approx(np.sqrt(((without - full) ** 2).mean(axis=1))[patches])
+    assert explorer.change[0] == pytest.approx(np.sqrt(((without - full) ** 2).mean(axis=1))[patches])
+    assert explorer.size == pytest.approx(np.sqrt((full**2).mean(axis=1))[patches])
 
 
-def test_what_is_held_lies_on_the_patches_read_and_the_cls_token_has_none():
+def test_kept_and_read_give_the_memory_back():
     explorer = make_scan()
-    held = explorer.held(1, 3)  # the reverse order: tokens 12, 11, 10, 9
-    assert held.shape == (3, 4) and (held.ravel()[:8] == 0).all() and (held.ravel()[8:] > 0).all()
-    assert "the cls token" in explorer.read_step(0, 6) and "row 2, column 3" in explorer.read_step(0, 7)
-
-
-def test_play_walks_the_steps():
-    live = make_scan().widget()
-    play = live.children[1].children[1]
-    play.value += 1
-    assert live.controls["step"].value == play.value
+    memory = np.sort(np.random.default_rng(4).random((2, 13, 13)), axis=1)[:, ::-1]  # it only fades
+    explorer = ScanExplorer(
+        images()[0], (3, 4), explorer.orders, np.tril(memory), np.ones((2, 13, 5)), cls_index=6
+    )
+    data = explorer.data(live=True)
+    kept = stored(data["kept"], 2, 13, 13) / 255
+    read = np.array(data["read"])
+    assert kept * read[:, None] == pytest.approx(explorer.memory, abs=0.005)
+    assert np.diagonal(kept, axis1=1, axis2=2) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +300,9 @@ def test_scan_refuses_what_does_not_fit(changes, sentence):
 def test_parameters_are_a_thin_pair_for_every_matrix():
     z, in_proj = make_targets()  # two matrices of 16 × 6; A is (4, 6), B (8, 4) or (16, 4)
     assert (z.parameters(4), in_proj.parameters(4)) == (2 * (24 + 32), 2 * (24 + 64))
+    data = make("lora").data(live=True)
+    assert data["ranks"] == [1, 2, 4]  # no more than was trained
+    assert data["targets"][0]["weights"] == [2 * 14, 2 * 28, 2 * 56] and "maps" not in data["targets"][1]
 
 
 def test_a_smaller_rank_is_the_best_approximation():
@@ -329,6 +312,9 @@ def test_a_smaller_rank_is_the_best_approximation():
     assert target.change(2)[0] == pytest.approx(best, abs=1e-8)
     assert target.change(4) == pytest.approx(target.delta[:, 8:]) and target.kept(4) == pytest.approx(1)
     assert 0 < target.kept(1) < target.kept(2) < 1
+    data = make("lora").data(live=True)["targets"][0]
+    maps = stored(data["maps"], 3, 2, 8, 6) / 255 * np.reshape(data["peaks"], (3, 2, 1, 1))
+    assert maps[1, 0] == pytest.approx(np.abs(best), abs=0.01 * np.abs(best).max())
 
 
 def test_pooling_keeps_the_mean_square():
@@ -340,9 +326,27 @@ def test_pooling_keeps_the_mean_square():
     assert pooled(values[:, :5, :7]) == pytest.approx(np.abs(values[:, :5, :7]))
 
 
-def test_the_page_has_a_state_for_every_target_and_rank(pages):
-    _, data = pages["lora"]
-    assert len(data["states"]) == 2 * len(RANKS) and len(data["pictures"]) == len(RANKS) + 1
-    told = "rows 8 to 15 of 2 matrices of 16 × 6; rank 1 costs 2 · 1 · (6 + 8) = 28 weights"
-    assert told in data["states"][0][1]
-    assert "No adapter of this target was trained" in data["states"][-1][1]
+@pytest.mark.parametrize(
+    ("without", "told"),
+    [
+        ([0.5, 0.59, 0.71], "they matter here"),
+        ([0.30, 0.41, 0.49], "they do harm here"),
+        ([0.5, 0.4, 0.6], "they do nothing here"),  # the interval holds 0
+        ([0.4005, 0.5004, 0.6006], "they do nothing here"),  # real, but below a thousandth
+    ],
+)
+def test_the_verdict_says_in_words_what_the_adapters_do(without, told):
+    losses = {"as trained": np.array([0.4, 0.5, 0.6]), "without any": np.array(without)}
+    explorer = LoraExplorer(make_targets(), 4, losses)
+    assert told in explorer.verdict() and explorer.verdict() in explorer.captions()
+    change = np.subtract(without, losses["as trained"])
+    row = explorer.data(live=True)["loss"][1]
+    half = 1.96 * change.std(ddof=1) / np.sqrt(3)
+    assert row["change"] == pytest.approx(
+        [change.mean(), change.mean() - half, change.mean() + half], rel=1e-3
+    )
+
+
+def test_without_losses_the_verdict_says_that_none_was_measured():
+    explorer = LoraExplorer(make_targets(), 4)
+    assert explorer.data(live=True)["loss"] == [] and "not measured" in explorer.verdict()
