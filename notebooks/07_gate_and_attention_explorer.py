@@ -57,6 +57,7 @@ from IPython.display import display
 from emrrg_lib.course.notebook import glossary, open_profile
 from emrrg_lib.files import KIT
 
+pd.set_option("display.max_colwidth", None)
 PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 STUDY = 654  # any number is another patient
 
@@ -411,7 +412,9 @@ overlay_rows(
 )
 
 # %% [markdown]
-# *Each map has its own scale. Cyan line: the radiologist's box.* And the scans of the middle block, at the
+# *Each map has its own scale. Cyan line: the radiologist's box.* In the phantom the first layer looks at
+# the heart. In the real chest hardly anything falls into the box: the maps are brightest at the neck, at
+# the edge, on a shoulder, places that a phantom does not have. And the scans of the middle block, at the
 # step when half of the tokens have been read: what does the state hold?
 
 # %%
@@ -449,8 +452,11 @@ claims = {}
 for name, sample in samples.items():
     if sample.labels["No Finding"]:
         text = model.generate(*study_set.pixels([sample], settings))[0]
-        found = [k for k, v in label_report(text).items() if v in (1, -1)]
+        labels = label_report(text) | {"No Finding": None}
+        found = [label for label, value in labels.items() if value in (1, -1)]
         claims[name] = ", ".join(found) or "nothing"
+with_claim = sum(claim != "nothing" for claim in claims.values())
+print(f"{with_claim} of {len(claims)} reports name a finding")
 pd.DataFrame({"the report claims": claims}).rename_axis("NIH: No Finding")
 
 # %% [markdown]
