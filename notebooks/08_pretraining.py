@@ -322,8 +322,8 @@ pd.DataFrame(errors).T.round(3).rename_axis("mean squared error")
 # %% [markdown]
 # *From left to right: target and guess of the phantom, target and guess of the real chest.* Now the guess
 # has a diaphragm, lung fields, and the slope of ribs where a cluster before it shows how they run. The
-# noise is not guessed, and cannot be. In the real chest the model guesses a phantom's anatomy: compare
-# its two errors before you say that it has learnt X-rays.
+# noise is not guessed, and cannot be. In the real chest the model guesses a phantom's anatomy, and its
+# error is larger than that of the average patch: it has learnt phantoms, not X-rays.
 #
 # ## From one direction to four# ## From one direction to four
 #
