@@ -11,16 +11,32 @@
 # %% [markdown]
 # # 06 · Metrics
 #
-# **Goal.** Compute every score of a report generator by hand, find out what a report that never
+# **Goal.** Compute every score of a report generator yourself, find out what a report that never
 # looks at the image scores, and know how large a difference must be before it means anything.
 #
 # | | |
 # |---|---|
 # | **You need** | counting, logarithms, means; notebook 00 |
-# | **Time** | about 30 minutes of reading and trying, 30 more for the exercises |
+# | **Time** | about 45 minutes of reading and trying, 90 more for the exercises, 25 for the bonus task |
 # | **CPU** | 1 core, 2 GB of memory (METEOR runs a Java process), about 1 minute to run |
 # | **GPU** | not needed, at any size; nothing is downloaded |
 # | **Paper** | EMRRG §4.1, Tables 1 to 3 |
+#
+# **You will be able to**
+#
+# - write BLEU and CIDEr yourself, equal to the published scorer (exercises 1 to 5),
+# - compute the three averages of clinical efficacy and name the blind spots of each score (6),
+# - set controls beside a score, and say what a report without an image is worth,
+# - compare two systems on the same studies with an interval (7 and 9),
+# - say how many studies a difference needs (8).
+#
+# **Contents.** [One pair](#One-pair) · [BLEU](#BLEU) · [ROUGE-L](#ROUGE-L) · [CIDEr](#CIDEr) ·
+# [METEOR, and the library](#METEOR,-and-the-library) · [What do they
+# reward?](#What-do-they-reward?) · [A report that never looks](#A-report-that-never-looks) ·
+# [Clinical efficacy](#Clinical-efficacy) · [The metrics of
+# today](#The-metrics-of-today) · [How sure is a score?](#How-sure-is-a-score?) · [Comparing two
+# systems](#Comparing-two-systems) · [0.005 BLEU](#What-does-a-difference-of-0.005-BLEU-mean?) ·
+# [Exercises](#Exercises) · [Quiz](#Quiz) · [Further reading](#Further-reading)
 #
 # > **The reports of this notebook are synthetic.** Nothing in this kit is for clinical use.
 
@@ -32,10 +48,12 @@ PROFILE = "tiny"
 import math
 import warnings
 from collections import Counter
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 
+from emrrg_lib.course.notebook import dashed
 from emrrg_lib.interpret import model_picture
 
 # without Java it is left out; you will see a dash
@@ -49,7 +67,8 @@ model_picture(lit="report")
 # ## One pair
 #
 # Two short reports, cleaned as the published code cleans them: lower case, full stops as words. The
-# second one overlooks an enlarged heart.
+# second one overlooks an enlarged heart. A **run** is n words that follow each other. How many runs of
+# the report are in the reference?
 
 # %%
 reference = (
@@ -64,63 +83,41 @@ def grams(text, n):
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-rows = []
+rows = {}
 for n in range(1, 5):
     ours, theirs = grams(written, n), grams(reference, n)
     # the smaller count of each: what is said too often is not found too often
     shared = ours & theirs
-    rows.append(
-        {
-            "n": n,
-            "runs written": ours.total(),
-            "found": shared.total(),
-            "precision": shared.total() / ours.total(),
-        }
-    )
-counted = pd.DataFrame(rows).set_index("n")
+    rows[n] = {"written": ours.total(), "found": shared.total()}
+counted = pd.DataFrame(rows).T.rename_axis("n")
+counted["precision"] = counted["found"] / counted["written"]
 counted.round(3)
 
 # %% [markdown]
 # ## BLEU
 #
-# BLEU-n is the geometric mean of the precisions up to n. A precision alone could be cheated by
-# writing very little, so there is a **brevity penalty**: with c words written and r in the
-# reference, BLEU is multiplied by exp(1 − r/c) where c < r. Too long costs nothing directly; it
-# lowers the precisions.
-
+# BLEU-n is the **geometric mean** of the precisions up to n: the n-th root of their product. A
+# precision alone could be cheated by a very short report, so there is a **brevity penalty**: with c
+# words written and r in the reference, BLEU is multiplied by exp(1 − r/c) where c < r. Too long costs
+# nothing directly; it lowers the precisions.
 
 # %%
-def bleu(reference, written):
-    """BLEU-1..4 of one pair."""
-    c, r = len(written.split()), len(reference.split())
-    penalty = min(1.0, math.exp(1 - r / c))
-    scores, product = [], 1.0
-    for n in range(1, 5):
-        ours = grams(written, n)
-        product *= (ours & grams(reference, n)).total() / ours.total()
-        scores.append(penalty * product ** (1 / n))
-    return scores
-
-
-print(
-    "words:",
-    len(written.split()),
-    "written,",
-    len(reference.split()),
-    "in the reference, no penalty",
-)
-print("BLEU-1..4:", np.round(bleu(reference, written), 3))
+product = counted["precision"].cumprod()
+by_hand = [product[n] ** (1 / n) for n in range(1, 5)]
+print("words:", len(written.split()), "written,", len(reference.split()), "in the")
+print("reference, so there is no penalty")
+print("BLEU-1..4:", np.round(by_hand, 3))
 short = "the lungs are clear ."
 print(
-    f"\n{short!r}: every word is right, penalty exp(1 - 16/5) = "
-    f"{math.exp(1 - 16 / 5):.3f}"
+    f"\n{short!r}: each of its 5 words is right, so each precision is 1;",
+    f"\nthe penalty is exp(1 - 16/5) = {math.exp(1 - 16 / 5):.3f}, and so is BLEU",
 )
-print("BLEU-1..4:", np.round(bleu(reference, short), 3))
 
 # %% [markdown]
 # Over a **corpus** nothing is averaged: found and written runs of all studies are summed, and so are
 # the lengths; then comes one division. So the penalty asks whether the reports are too short *on the
-# whole*, and a single report without a common run of four words is not a disaster.
+# whole*, and a single report without a common run of four words is not a disaster. In exercises 2 and 3
+# you write this.
 #
 # ## ROUGE-L
 #
@@ -148,24 +145,24 @@ def rouge_l(reference, written, beta=1.2):
     return (1 + beta**2) * P * R / (R + beta**2 * P) if common else 0.0
 
 
-print(
-    "common subsequence:",
-    common_subsequence(reference.split(), written.split()),
-    "words",
-)
+print("common:", common_subsequence(reference.split(), written.split()), "words")
 print("ROUGE-L:", round(rouge_l(reference, written), 3))
 
 # %% [markdown]
 # ## CIDEr
 #
-# BLEU pays as much for "the" as for "pneumothorax". CIDEr weighs each run of words by how rare it
-# is: log(N / number of references that have it), N references in all. What is in every
-# reference weighs nothing. Each text is a vector of count × weight; the score is a cosine, for n = 1
-# to 4, their mean times ten. Two guards: a run repeated more often than in the reference does not
-# count more, and another length is punished by a Gaussian (σ = 6 words). With them it is called
-# CIDEr-D; the scorer that report papers use computes this one.
+# BLEU pays as much for "the" as for "pneumothorax". CIDEr weighs each run by how rare it is:
+# **ln(N / number of references that have it)**, N references in all. A run that is in every reference
+# weighs nothing. A text becomes a vector: for each run its count times its weight. The score of a pair
+# is the cosine of its two vectors, one for n = 1 to 4 each, their mean times ten. There are two guards.
+# A run that the report repeats counts no more than in the reference: in the sum of products the report's
+# weight is at most the reference's. And another length is punished by exp(−(difference in
+# words)² / (2 · 6²)). With these guards it is called CIDEr-D; the scorer that report papers use computes
+# this one.
 #
-# So CIDEr needs a *corpus*, and the same pair scores differently in another one. Here is one of six.
+# So CIDEr needs a *corpus*, and the same pair scores differently in another one. Here is one of six
+# references. The table shows how much a few runs weigh in it; in exercises 4 and 5 you compute the
+# weights and the score.
 
 # %%
 references = [
@@ -180,73 +177,44 @@ references = [
     "the heart is normal in size . the lungs are hyperinflated . no pneumothorax or "
     "pleural effusion .",
 ]
+reports = [written, *references[1:]]  # of the other five an exact copy
+rows = []
+for run in ("the", "effusion", "pneumothorax", "heart is enlarged", "pulmonary edema"):
+    words = tuple(run.split())
+    has = sum(words in grams(text, len(words)) for text in references)
+    rows.append({"run": run, "references": has, "weight": math.log(6 / has)})
+dashed(pd.DataFrame(rows).set_index("run"))
 
-
-def cider(references, reports, sigma=6.0):
-    """CIDEr of each report against its reference, rarity from all references."""
-    N, scores = len(references), []
-    seen = Counter(
-        gram for text in references for n in range(1, 5) for gram in grams(text, n)
-    )
-
-    def vector(text, n):
-        return {
-            gram: count * math.log(N / max(1, seen[gram]))
-            for gram, count in grams(text, n).items()
-        }
-
-    for reference, report in zip(references, reports, strict=True):
-        length = len(report.split()) - len(reference.split())
-        total = 0.0
-        for n in range(1, 5):
-            ours, theirs = vector(report, n), vector(reference, n)
-            dot = sum(
-                min(weight, theirs.get(gram, 0)) * theirs.get(gram, 0)
-                for gram, weight in ours.items()
-            )
-            size = math.sqrt(
-                sum(w * w for w in ours.values()) * sum(w * w for w in theirs.values())
-            )
-            total += dot / size if size else 0.0
-        scores.append(10 * total / 4 * math.exp(-(length**2) / (2 * sigma**2)))
-    return scores
-
-
-reports = [written, *references[1:]]
-print(
-    "CIDEr of the pair:",
-    round(cider(references, reports)[0], 3),
-    "· of an exact copy:",
-    round(cider(references, references)[0], 3),
-)
 
 # %% [markdown]
 # ## METEOR, and the library
 #
 # METEOR aligns the two texts word by word: first equal words, then equal stems ("effusion",
 # "effusions"), then synonyms, then paraphrases from a table. From the alignment come a precision and
-# a recall in which words of grammar count a quarter, combined with much weight on recall; a penalty
-# falls due for every break in the order. The tables make it too long to write here: it is a Java
-# program, which the library calls.
+# a recall, combined with much weight on recall. In both a word of grammar weighs .25 and a word of
+# content .75, so one third of it. A penalty falls due for every break in the order. The tables make it
+# too long to write here: it is a Java program, which the library calls.
 #
-# **Check.** `score_each` of the library is the published scorer (pycocoevalcap 1.2). Are the three
-# by hand equal to it?
+# **Check.** `score_each` of the library is the published scorer (pycocoevalcap 1.2). Are BLEU and
+# ROUGE-L by hand equal to it? (A dash: not computed.)
 
 # %%
 from emrrg_lib.evaluation.nlg import score_each
 
 library = pd.DataFrame(score_each(references, reports)).astype(float)
-by_hand = pd.DataFrame(
-    [bleu(*pair) + [rouge_l(*pair)] for pair in zip(references, reports, strict=True)],
-    columns=["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L"],
+names = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L"]
+hand = pd.Series([*by_hand, rouge_l(reference, written)], index=names)
+assert np.allclose(hand, library.loc[0, names], atol=1e-5)
+print("five scores by hand: equal to the published scorer's")
+dashed(
+    pd.DataFrame(
+        {
+            "by hand": hand,
+            "library": library.loc[0],
+            "library, exact copy": library.loc[1],
+        }
+    ).reindex(library.columns)
 )
-by_hand["CIDEr"] = cider(references, reports)
-largest = (library[by_hand.columns] - by_hand).abs().max().max()
-print(f"six pairs, six metrics, largest difference: {largest:.0e}")
-assert largest < 1e-5
-pd.DataFrame({"by hand": by_hand.iloc[0], "library": library.iloc[0]}).reindex(
-    library.columns
-).round(4)
 
 # %% [markdown]
 # ## What do they reward?
@@ -281,19 +249,39 @@ def findings(text):
     }
 
 
+# %% [markdown]
+# The last two columns count what the report says of the two findings: whether each is named, and whether
+# its **side** is told too. `mine_targets` of the library reads sides from the words of a finding's
+# sentence: for each observation whether it is there, in the right half, in the left half.
+
+# %%
+from emrrg_lib.training.batches import mine_targets
+
+
+def sided(text):
+    """Pairs (finding, side) that a report claims; side is any, right or left."""
+    found = (mine_targets(text) == 1).nonzero().tolist()
+    return {(finding, ("any", "right", "left")[place]) for place, finding in found}
+
+
 corpus = [truth] * len(variants) + references
 scored = score_each(corpus, [*variants.values(), *references])[: len(variants)]
 table = pd.DataFrame(scored, index=list(variants)).astype(float)
 kept = [f"{len(findings(text) & findings(truth))} of 2" for text in variants.values()]
-table[["Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]].round(3).assign(
-    **{"findings kept": kept}
+sides = [
+    f"{len(sided(text) & sided(truth))} of {len(sided(truth))}"
+    for text in variants.values()
+]
+dashed(table[["Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]]).assign(
+    **{"findings kept": kept, "with sides": sides}
 )
 
 # %% [markdown]
 # "other words" says all that is true, and every score puts it last. "one finding denied" misses a
 # pneumothorax and "wrong side" would drain the wrong lung; both score several times as high. Word
-# overlap asks *is it written alike*, not *is it right*. (The last column has a blind spot too:
-# the 14 labels know no sides.)
+# overlap asks *does it read alike*, not *is it right*. The 14 labels have a blind spot too: they
+# know no sides. For them "wrong side" keeps 2 of 2 findings. Only the last column sees it, and it is
+# not among the scores that papers report.
 #
 # ## A report that never looks
 #
@@ -313,7 +301,7 @@ measured = json.loads(file.read_text(encoding="utf-8"))["rows"]
 controls = pd.DataFrame({row["system"]: row["metrics"] for row in measured}).T[METRICS]
 table1 = published("emrrg_table1").query("dataset == 'IU X-Ray'").set_index("system")
 table = pd.concat([controls, table1.loc[["R2Gen", "R2GenGPT", "EMRRG"], METRICS]])
-table.astype(float).round(3)
+dashed(table.astype(float))
 
 # %% [markdown]
 # One text, the same for all 590, has higher BLEU-1 to BLEU-4 than these three published models. It is
@@ -325,8 +313,6 @@ table.astype(float).round(3)
 # %%
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.sources import read_dataset
-from emrrg_lib.evaluation.baselines import constant_bleu, text_controls
-from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.wording import compose, reword
 
@@ -341,6 +327,14 @@ else:
         [clean_report(study.report, "iu_xray") for study in dataset.split(split)]
         for split in ("train", "val", "test")
     )
+print(
+    f"{len(test)} references of {np.mean([len(t.split()) for t in test]):.0f} words "
+    "on average"
+)
+
+# %%
+from emrrg_lib.evaluation.baselines import constant_bleu, text_controls
+from emrrg_lib.evaluation.nlg import score_reports
 
 blind = text_controls(train, val, len(test), seed=0)
 told = {
@@ -348,14 +342,10 @@ told = {
     | {"words": np.mean([len(t.split()) for t in texts])}
     for name, texts in blind.items()
 }
-print(
-    f"{len(test)} references of {np.mean([len(t.split()) for t in test]):.0f} words "
-    "on average"
-)
-print("the constant:", blind["constant report"][0])
-pd.DataFrame(told).transpose()[
-    ["Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr", "words"]
-].astype(float).round(3)
+print(fill(f"the constant: {blind['constant report'][0]}", 88))
+shown = pd.DataFrame(told).T[["Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr", "words"]]
+shown["words"] = shown["words"].map("{:.1f}".format)
+dashed(shown)
 
 # %% [markdown]
 # Two reasons. **Sentences are shared**: most of what a radiologist writes is that something is
@@ -364,49 +354,24 @@ pd.DataFrame(told).transpose()[
 # studies.
 
 # %%
-from emrrg_lib.interpret import Picture
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER
-
-
-def constants_picture(texts, scores, kinds, mean_words):
-    """One point a text: its words against its score as everybody's report;
-    kinds: {name: (mask, …)}."""
-    lengths = np.array([len(text.split()) for text in texts])
-    best = lengths[scores.argmax()]
-    told = (
-        f"BLEU-4 of {len(texts)} reports as constants against their length. The "
-        "highest are reports "
-        f"without a finding, of about {best} words, near the mean of the references, "
-        f"{mean_words:.0f} words; shorter and longer ones fall off."
-    )
-    picture = Picture((7.6, 3.2), facecolor=PAPER, layout="constrained", alt=told)
-    axes = picture.subplots()
-    for name, (mask, colour, mark) in kinds.items():
-        axes.scatter(
-            lengths[mask],
-            scores[mask],
-            s=12,
-            color=colour,
-            marker=mark,
-            linewidths=0.7,
-            alpha=0.6,
-            label=name,
-        )
-    axes.axvline(mean_words, color=MUTED, linestyle="--", linewidth=1)
-    axes.text(mean_words + 0.5, 0.02, "mean of the references", color=INK, fontsize=8)
-    axes.set(xlabel="words", ylabel="BLEU-4 of the constant", ylim=(0, None))
-    axes.legend(fontsize=8, loc="upper right")
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture
-
+from emrrg_lib.interpret.figures_scores import gap_histogram, point_groups
 
 candidates = list(dict.fromkeys(train))
+words = np.array([len(text.split()) for text in candidates])
 normal = np.array([not findings(text) for text in candidates])
-constants_picture(
-    candidates,
-    constant_bleu(candidates, test)[:, 3],
-    {"names a finding": (~normal, ORANGE, "x"), "names none": (normal, BLUE, "o")},
-    np.mean([len(text.split()) for text in test]),
+as_constant = constant_bleu(candidates, test)[:, 3]
+mean_words = np.mean([len(text.split()) for text in test])
+point_groups(
+    {
+        "names a finding": (words[~normal], as_constant[~normal]),
+        "names none": (words[normal], as_constant[normal]),
+    },
+    "words",
+    "BLEU-4 of the constant",
+    f"BLEU-4 of {len(candidates)} reports as constants against their length. The "
+    f"highest one has {words[as_constant.argmax()]} words; the mean of the references "
+    f"is {mean_words:.0f} words. Shorter and longer ones fall off.",
+    (mean_words, "mean of the references"),
 )
 
 # %% [markdown]
@@ -420,7 +385,7 @@ in_test = [s.strip() for text in test for s in text.split(" . ")]
 constant = {s.strip() for s in blind["constant report"][0].split(" . ")}
 common = {s for s, _ in sentences.most_common(20)}
 for name, pool in (
-    ("stand in the constant", constant),
+    ("are in the constant", constant),
     ("are among the 20 commonest", common),
 ):
     share = np.mean([sentence in pool for sentence in in_test])
@@ -451,12 +416,12 @@ texts_of = {
     "study 3": ("normal chest .", "normal chest ."),
 }
 rows = [
-    {"study": study, "side": side}
+    {"study": study, "text": side}
     | {k: v for k, v in label_report(text).items() if v is not None}
     for study, pair in texts_of.items()
     for side, text in zip(("reference", "report"), pair, strict=True)
 ]
-labels = pd.DataFrame(rows).set_index(["study", "side"]).astype("Int64")
+labels = pd.DataFrame(rows).set_index(["study", "text"]).astype("Int64")
 labels.map(lambda value: "" if pd.isna(value) else str(value))
 
 # %% [markdown]
@@ -516,6 +481,8 @@ test_labels = [label_report(text) for text in test]
 labels_of = {
     name: [label_report(text) for text in texts] for name, texts in systems.items()
 }
+
+# %%
 rows = {}
 for name, texts in systems.items():
     with_normal, without = (
@@ -542,6 +509,29 @@ pd.DataFrame(rows).transpose().round(3)
 # the same findings, where there is one: micro F1 of 13 labels .881, BLEU-4 .099. The constant: micro F1
 # .000, BLEU-4 .174. (This notebook with IU's `annotation.json` as `PROFILE`, 22 November 2026.)
 #
+# ## The metrics of today
+#
+# Papers of 2025 and 2026 add scores that read reports with trained models. Each adds something that the
+# scores above lack, and each has a blind spot of its own.
+#
+# | metric | it compares | it adds | it does not see |
+# |---|---|---|---|
+# | **CheXbert F1** | 14 labels, read by a trained BERT | unusual wordings | sides, sizes, places |
+# | **SembScore** | CheXbert's vectors of both texts | partial agreement | which finding differs |
+# | **RadGraph F1** | graphs of observations and places | places and sides | other words for the same |
+# | **BERTScore** | each word with its nearest, by vectors | other words for the same | a single "no" |
+# | **RaTEScore** | medical entities, by vectors | synonyms, denied entities | how entities are related |
+# | **RadCliQ** | a weighted sum of four such scores | weights from radiologists' counts | why it is low |
+# | **GREEN** | errors of six kinds, by a language model | errors in words | what that model misreads |
+#
+# BERTScore is not from medicine; in RadCliQ a lower value is better. All need trained weights, GREEN a
+# language model with 7 billion of them.
+#
+# None of them needs an image, and none is proof against a constant report: put the controls of this
+# notebook beside them. The kit reads CheXbert's labels (`emrrg evaluate --help`), and `emrrg evaluate
+# --metrics radeval:…` asks RadEval, a package that computes the others, for every study, so that they
+# get this kit's controls and intervals; each names the weights that it needs.
+#
 # ## How sure is a score?
 #
 # 590 studies are a sample; another 590 would have given another score. The **bootstrap** asks how
@@ -553,7 +543,7 @@ pd.DataFrame(rows).transpose().round(3)
 from emrrg_lib.evaluation.intervals import bootstrap, resample, system_statistics
 from emrrg_lib.evaluation.metrics import bleu_score
 
-counted = {
+statistics = {
     name: system_statistics(test, texts, test_labels, labels_of[name], meteor=False)
     for name, texts in systems.items()
 }
@@ -563,24 +553,14 @@ draws = resample(len(test), resamples=1000, seed=0)  # (1000, N), each row sums 
 def drawn_bleu_4(system):
     """BLEU-4 of each of the 1000 drawn sets."""
     s = system.nlg
-    return bleu_score(
-        draws @ s.bleu_correct,
-        draws @ s.bleu_guess,
-        draws @ s.hypothesis_words,
-        draws @ s.reference_words,
-    )[:, 3]
+    counts = s.bleu_correct, s.bleu_guess, s.hypothesis_words, s.reference_words
+    return bleu_score(*(draws @ each for each in counts))[:, 3]
 
 
-intervals = {
-    name: np.percentile(drawn_bleu_4(system), [2.5, 97.5])
-    for name, system in counted.items()
-}
-for name, system in counted.items():
-    assert np.allclose(bootstrap(system)["Bleu_4"], intervals[name])
-    print(
-        f"{name:24} BLEU-4 {rows[name]['BLEU-4']:.3f} [{intervals[name][0]:.3f}, "
-        f"{intervals[name][1]:.3f}]"
-    )
+for name, system in statistics.items():
+    low, high = np.percentile(drawn_bleu_4(system), [2.5, 97.5])
+    assert np.allclose(bootstrap(system)["Bleu_4"], (low, high))
+    print(f"{name:24} BLEU-4 {rows[name]['BLEU-4']:.3f} [{low:.3f}, {high:.3f}]")
 print("the library's bootstrap gives the same intervals")
 
 # %% [markdown]
@@ -608,25 +588,16 @@ def imaginary(p):
 
 a, b = imaginary(0.6), imaginary(0.4)
 drawn_a, drawn_b = drawn_bleu_4(a), drawn_bleu_4(b)
-other_studies = np.random.default_rng(2).permutation(drawn_b)
 ways = {
     "BLEU-4 of a": drawn_a,
     "BLEU-4 of b": drawn_b,
     "a − b, same studies": drawn_a - drawn_b,
-    "a − b, other studies for b": drawn_a - other_studies,
+    "a − b, other studies for b": drawn_a
+    - np.random.default_rng(2).permutation(drawn_b),
 }
-shown = pd.DataFrame(
-    {
-        name: {
-            "mean": values.mean(),
-            "low": np.percentile(values, 2.5),
-            "high": np.percentile(values, 97.5),
-        }
-        for name, values in ways.items()
-    }
-)
-shown.loc["width"] = shown.loc["high"] - shown.loc["low"]
-shown.transpose().round(4)
+ends = {name: np.percentile(values, [2.5, 97.5]) for name, values in ways.items()}
+shown = pd.DataFrame(ends, index=["low", "high"]).T
+shown.assign(width=shown["high"] - shown["low"]).round(4)
 
 # %% [markdown]
 # The same studies for both: the interval is three times narrower. `paired_difference(metric, a, b)`
@@ -659,87 +630,52 @@ for metric in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr", "CE13_micro_F1"):
 # How far apart do two of them land on the same 590 studies?
 #
 # No text need be scored twice: for each study there are ten possible reports (the constant, eight
-# wordings of the truth, the reference itself), each with its counts; a "training" picks one a study,
-# and sums.
+# wordings of the truth, the reference itself), each with its counts; a "training" picks one for each
+# study, and sums.
 
 # %%
 from emrrg_lib.evaluation.nlg import nlg_statistics
 
 WORDINGS, TRAININGS = 8, 4000
+options = [blind["constant report"], *[in_other_words() for _ in range(WORDINGS)], test]
 counts = []
-for option in [
-    blind["constant report"],
-    *[in_other_words() for _ in range(WORDINGS)],
-    test,
-]:
+for option in options:
     s = nlg_statistics(test, option, meteor=False)
-    counts.append(
-        np.column_stack(
-            [s.bleu_correct, s.bleu_guess, s.hypothesis_words, s.reference_words]
-        )
-    )
+    lengths = [s.hypothesis_words, s.reference_words]
+    counts.append(np.column_stack([s.bleu_correct, s.bleu_guess, *lengths]))
 counts = np.stack(counts, axis=1)  # (590 studies, 10 reports, 10 numbers)
 
 
 def trainings(copied, studies, seed):
     """BLEU-4 of 4000 trainings;
     in a share `copied` of the studies the reference itself is hit."""
-    luck = np.random.default_rng(seed)
-    sums = np.zeros((TRAININGS, counts.shape[2]))
+    luck, sums = np.random.default_rng(seed), 0
     for study in range(studies):
-        pick = luck.integers(1, WORDINGS + 1, TRAININGS) * (
-            luck.random(TRAININGS) < 0.5
-        )
+        pick = luck.integers(1, WORDINGS + 1, TRAININGS)
+        pick *= luck.random(TRAININGS) < 0.5  # else 0, the constant
         pick[luck.random(TRAININGS) < copied] = WORDINGS + 1
-        sums += counts[study % len(counts), pick]
+        sums = sums + counts[study % len(counts), pick]
     return bleu_score(sums[:, :4], sums[:, 4:8], sums[:, 8], sums[:, 9])[:, 3]
 
 
+# %%
 equal = trainings(0, 590, seed=5)
 gaps = np.abs(equal[::2] - equal[1::2])  # 2000 pairs of equally good models
 print(
     f"BLEU-4 of one model, {TRAININGS} times: {equal.mean():.4f} ± {equal.std():.4f} "
     "(standard deviation)"
 )
-print(
+told = (
     f"two equally good ones differ by {np.median(gaps):.4f} (median), by 0.005 or "
-    "more in "
-    f"{(gaps >= 0.005).mean():.0%} of the pairs"
+    f"more in {(gaps >= 0.005).mean():.0%} of the pairs"
 )
-
-
-# %%
-def gap_picture(gaps, limit):
-    """Histogram of gaps, those of `limit` and more marked."""
-    told = (
-        "Histogram of the BLEU-4 gap between two equally good models on 590 studies: "
-        "median "
-        f"{np.median(gaps):.4f}; {(gaps >= limit).mean():.0%} of the pairs are "
-        f"{limit} or more apart."
-    )
-    picture = Picture((7.6, 2.7), facecolor=PAPER, layout="constrained", alt=told)
-    axes = picture.subplots()
-    edges = np.arange(0, gaps.max() + 0.0005, 0.0005)
-    axes.hist(gaps[gaps < limit], edges, color=BLUE, label=f"less than {limit}")
-    axes.hist(
-        gaps[gaps >= limit],
-        edges,
-        color=ORANGE,
-        hatch="///",
-        edgecolor=PAPER,
-        label=f"{limit} or more",
-    )
-    axes.axvline(limit, color=INK, linewidth=1)
-    axes.set(
-        xlabel="gap of BLEU-4 between two equally good models, 590 studies",
-        ylabel=f"pairs, of {len(gaps)}",
-    )
-    axes.legend(fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture
-
-
-gap_picture(gaps, 0.005)
+print(told)
+gap_histogram(
+    gaps,
+    0.005,
+    "gap of BLEU-4 between two equally good models, 590 studies",
+    f"Histogram: {told}.",
+)
 
 # %% [markdown]
 # *The gap that luck alone makes.*
@@ -751,7 +687,7 @@ gap_picture(gaps, 0.005)
 # what a tenth of the references gains, scaled down to a gain of 0.005
 copied = 0.1 * 0.005 / (trainings(0.1, 590, 6).mean() - equal.mean())
 shown = {}
-for studies in (100, 590, 2360, 5900):
+for studies in (100, 590, 2360):
     worse, better = trainings(0, studies, 8), trainings(copied, studies, 9)
     luck = np.percentile(abs(worse[::2] - worse[1::2]), 95)
     shown[studies] = {
@@ -759,9 +695,8 @@ for studies in (100, 590, 2360, 5900):
         "gap of equal models, 95 % below": f"{luck:.4f}",
         "the better one wins": f"{(better > worse).mean():.0%}",
     }
-print(
-    f"references hit: {copied:.1%} of the studies; above 590 the studies are used again"
-)
+print(f"references hit: {copied:.1%} of the studies;")
+print("above 590 the studies are used again")
 pd.DataFrame(shown).transpose().rename_axis("studies")
 
 # %% [markdown]
@@ -791,6 +726,8 @@ pd.DataFrame(shown).transpose().rename_axis("studies")
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · Fool BLEU *(easy, 5 minutes)*
+#
+# **Why.** Who has once fooled a score does not trust it again.
 #
 # Write a report for `patient`, below, that has BLEU-4 of at least 0.8 and is clinically worthless:
 # it shares no finding with the reference, and claims one that is not there. The kit's labeler decides
@@ -830,7 +767,200 @@ check_1(fooling, patient)
 #
 # </details>
 #
-# ### Exercise 2 · Three averages *(medium, 8 minutes)*
+# ### Exercise 2 · Clipped runs *(easy, 8 minutes)*
+#
+# **Why.** This count is the core of BLEU, and most home-made versions forget one half of it.
+#
+# How many runs of n words has the report, and how many of them are *found* in the reference? A run of
+# the reference can be found once only: in "the the the" against "the lungs" one "the" is found, not
+# three. A text shorter than n words has no run.
+#
+# <details><summary>Hint</summary>
+#
+# A `Counter` of all runs of each text; `grams` above makes one. Found is the sum of the smaller counts.
+#
+# </details>
+
+
+# %%
+def clipped(reference, report, n):
+    """Two texts, n → (runs found, runs written)."""
+    return None  # your code
+
+
+# %%
+# Check 2
+from emrrg_lib.course.checks.nb06 import check_2
+
+check_2(clipped)
+
+# %% [markdown]
+# <details><summary>Solution 2</summary>
+#
+# ```python
+# def clipped(reference, report, n):
+#     ours, theirs = grams(report, n), grams(reference, n)
+#     return sum(min(count, theirs[run]) for run, count in ours.items()), sum(ours.values())
+# ```
+#
+# </details>
+#
+# ### Exercise 3 · BLEU of a corpus *(hard, 25 minutes)*
+#
+# **Why.** BLEU is in every table of this field, and its corpus form is not the mean of single scores.
+#
+# Write BLEU-1 to BLEU-4 of a list of pairs. The check goes step by step: one pair, clipping, the brevity
+# penalty, then a corpus. Where nothing is found, a precision is 0, and so is BLEU from there on; no run
+# written is no error.
+#
+# <details><summary>Hint</summary>
+#
+# Four sums of found runs, four of written runs, two sums of words, over all pairs. Then the four
+# precisions, their product up to n, its n-th root, and one penalty min(1, exp(1 − r/c)) for all.
+#
+# </details>
+
+
+# %%
+def corpus_bleu(references, reports):
+    """Two lists of N texts → [BLEU-1, BLEU-2, BLEU-3, BLEU-4]."""
+    return None  # your code
+
+
+# %%
+# Check 3
+from emrrg_lib.course.checks.nb06 import check_3
+
+check_3(corpus_bleu)
+
+# %% [markdown]
+# <details><summary>Solution 3</summary>
+#
+# ```python
+# def corpus_bleu(references, reports):
+#     pairs = list(zip(references, reports))
+#     c = sum(len(report.split()) for _, report in pairs)
+#     r = sum(len(reference.split()) for reference, _ in pairs)
+#     penalty = min(1.0, math.exp(1 - r / c))
+#     scores, product = [], 1.0
+#     for n in range(1, 5):
+#         found = sum(
+#             (grams(report, n) & grams(reference, n)).total() for reference, report in pairs
+#         )
+#         written = sum(grams(report, n).total() for _, report in pairs)
+#         product *= found / max(1, written)
+#         scores.append(penalty * product ** (1 / n))
+#     return scores
+# ```
+#
+# </details>
+#
+# ### Exercise 4 · CIDEr's weight of a run *(easy, 8 minutes)*
+#
+# **Why.** The weight makes the difference between "the" and "pneumothorax", which BLEU does not know.
+#
+# Return ln(N / k): N is the number of references, k the number of them that have the run. A reference
+# counts once, however often it has it. A run that no reference has weighs as if one had it.
+#
+# <details><summary>Hint</summary>
+#
+# `tuple(run.split()) in grams(text, n)` compares whole words. And `max(1, k)`.
+#
+# </details>
+
+
+# %%
+def rarity(run, references):
+    """A run such as "pleural effusion", a list of texts → its weight."""
+    return None  # your code
+
+
+# %%
+# Check 4
+from emrrg_lib.course.checks.nb06 import check_4
+
+check_4(rarity)
+
+# %% [markdown]
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# def rarity(run, references):
+#     words = tuple(run.split())
+#     has = sum(words in grams(text, len(words)) for text in references)
+#     return math.log(len(references) / max(1, has))
+# ```
+#
+# </details>
+#
+# ### Exercise 5 · CIDEr *(hard, 25 minutes)*
+#
+# **Why.** CIDEr is the word score that best separates a model from a constant; its parts show why.
+#
+# Write the score of each pair by the section above: for n = 1 to 4 the cosine of two vectors (count ×
+# weight for each run), the guard against repetition in the sum of products, the mean over n, the guard
+# for length, times ten. The weights come from all references together. The check adds one step
+# at a time. A vector of length 0 gives 0.
+#
+# <details><summary>Hint</summary>
+#
+# For one n: `vector(text)` is a dict run → count · ln(N / max(1, k)). The sum of products runs over the
+# report's runs: min(ours, theirs) · theirs. Divide by both lengths, each the root of its sum of squares;
+# there nothing is limited.
+#
+# </details>
+
+
+# %%
+def cider(references, reports):
+    """Two lists of N texts → list of N scores."""
+    return None  # your code
+
+
+# %%
+# Check 5
+from emrrg_lib.course.checks.nb06 import check_5
+
+check_5(cider)
+
+# %% [markdown]
+# <details><summary>Solution 5</summary>
+#
+# ```python
+# def cider(references, reports):
+#     N = len(references)
+#     seen = Counter(run for text in references for n in range(1, 5) for run in grams(text, n))
+#
+#     def vector(text, n):
+#         return {
+#             run: count * math.log(N / max(1, seen[run])) for run, count in grams(text, n).items()
+#         }
+#
+#     def size(v):
+#         return math.sqrt(sum(w * w for w in v.values()))
+#
+#     scores = []
+#     for reference, report in zip(references, reports):
+#         total = 0.0
+#         for n in range(1, 5):
+#             ours, theirs = vector(report, n), vector(reference, n)
+#             dot = sum(min(w, theirs.get(run, 0)) * theirs.get(run, 0) for run, w in ours.items())
+#             both = size(ours) * size(theirs)
+#             total += dot / both if both else 0.0
+#         gap = len(report.split()) - len(reference.split())
+#         scores.append(10 * total / 4 * math.exp(-(gap**2) / 72))
+#     return scores
+#
+#
+# print([round(score, 3) for score in cider(references, reports)], "· library:",
+#       library["CIDEr"].round(3).tolist())
+# ```
+#
+# </details>
+#
+# ### Exercise 6 · Three averages *(medium, 8 minutes)*
+#
+# **Why.** Two papers can print the same "F1" and mean two of these.
 #
 # `true` and `said` are boolean arrays (N studies, L observations). Return the micro, macro and
 # example-based F1. Where a division is 0 / 0, the value is 0.
@@ -850,13 +980,13 @@ def three_f1(true, said):
 
 
 # %%
-# Check 2
-from emrrg_lib.course.checks.nb06 import check_2
+# Check 6
+from emrrg_lib.course.checks.nb06 import check_6
 
-check_2(three_f1)
+check_6(three_f1)
 
 # %% [markdown]
-# <details><summary>Solution 2</summary>
+# <details><summary>Solution 6</summary>
 #
 # ```python
 # def three_f1(true, said):
@@ -869,7 +999,9 @@ check_2(three_f1)
 #
 # </details>
 #
-# ### Exercise 3 · The interval of a difference *(medium, 10 minutes)*
+# ### Exercise 7 · The interval of a difference *(medium, 10 minutes)*
+#
+# **Why.** The two intervals of two systems do not contain this one: what both share drops out of it.
 #
 # Two systems were scored on the same studies. `hits_a`, `hits_b` (N,) are the words found,
 # `words_a`, `words_b` (N,) the words written, `draws` (R, N) how often each study came up. Return
@@ -890,13 +1022,13 @@ def difference_interval(hits_a, words_a, hits_b, words_b, draws):
 
 
 # %%
-# Check 3
-from emrrg_lib.course.checks.nb06 import check_3
+# Check 7
+from emrrg_lib.course.checks.nb06 import check_7
 
-check_3(difference_interval)
+check_7(difference_interval)
 
 # %% [markdown]
-# <details><summary>Solution 3</summary>
+# <details><summary>Solution 7</summary>
 #
 # ```python
 # def difference_interval(hits_a, words_a, hits_b, words_b, draws):
@@ -904,9 +1036,14 @@ check_3(difference_interval)
 #     return tuple(np.percentile(difference, [2.5, 97.5]))
 # ```
 #
+# The difference of the ends of two intervals is another thing, and it is wrong: the end of a's interval
+# and the end of b's come from different draws.
+#
 # </details>
 #
-# ### Exercise 4 · How many studies? *(medium, 7 minutes)*
+# ### Exercise 8 · How many studies? *(medium, 7 minutes)*
+#
+# **Why.** It tells before a training whether its test set can show what you hope for.
 #
 # A test with N studies gave a paired difference with an interval of total width `width` (95 %). You
 # want to find a true difference `effect` with 80 % power. That needs a standard error of
@@ -928,13 +1065,13 @@ def studies_needed(N, width, effect):
 
 
 # %%
-# Check 4
-from emrrg_lib.course.checks.nb06 import check_4
+# Check 8
+from emrrg_lib.course.checks.nb06 import check_8
 
-check_4(studies_needed)
+check_8(studies_needed)
 
 # %% [markdown]
-# <details><summary>Solution 4</summary>
+# <details><summary>Solution 8</summary>
 #
 # ```python
 # def studies_needed(N, width, effect):
@@ -943,6 +1080,66 @@ check_4(studies_needed)
 #
 #
 # print(studies_needed(590, found.high - found.low, 0.005))  # for the two models above
+# ```
+#
+# </details>
+#
+# ### Exercise 9 · The paired bootstrap *(bonus, hard, 25 minutes)*
+#
+# **Why.** With it you can compare any two systems by any score, also where no package does it for you.
+#
+# Everything from the texts on: `references` and the reports of `a` and of `b` are lists of N texts.
+# Draw N studies with replacement `resamples` times, the same ones for a and b; the same seed gives the
+# same draws. Return the difference of corpus BLEU-4 (a minus b) on the full set and its 95 % interval:
+# (difference, low, high).
+#
+# <details><summary>Hint</summary>
+#
+# Count each study once: a row of 4 found, 4 written, 2 lengths (exercise 2). A draw is
+# `rng.integers(0, N, N)`; sum the rows of the drawn studies, then one BLEU-4 from the ten sums. With
+# `rng.multinomial(N, [1 / N] * N, resamples)` all draws are one matrix product.
+#
+# </details>
+
+
+# %%
+def paired_bootstrap(references, a, b, resamples=1000, seed=0):
+    """→ (BLEU-4 of a − BLEU-4 of b, low, high)."""
+    return None  # your code
+
+
+# %%
+# Check 9
+from emrrg_lib.course.checks.nb06 import check_9
+
+check_9(paired_bootstrap)
+
+# %% [markdown]
+# <details><summary>Solution 9</summary>
+#
+# ```python
+# def paired_bootstrap(references, a, b, resamples=1000, seed=0):
+#     def counts(reports):
+#         rows = []
+#         for reference, report in zip(references, reports):
+#             ours = [grams(report, n) for n in range(1, 5)]
+#             found = [(o & grams(reference, n)).total() for n, o in enumerate(ours, start=1)]
+#             lengths = [len(report.split()), len(reference.split())]
+#             rows.append(found + [o.total() for o in ours] + lengths)
+#         return np.array(rows, dtype=float)
+#
+#     def bleu_4(sums):
+#         precision = sums[:, :4] / np.maximum(sums[:, 4:8], 1)
+#         penalty = np.exp(np.minimum(0, 1 - sums[:, 9] / sums[:, 8]))
+#         return penalty * precision.prod(axis=1) ** 0.25
+#
+#     N, rng = len(references), np.random.default_rng(seed)
+#     draws = rng.multinomial(N, [1 / N] * N, resamples)
+#     counts_a, counts_b = counts(a), counts(b)
+#     full = np.ones((1, N))
+#     value = bleu_4(full @ counts_a) - bleu_4(full @ counts_b)
+#     gaps = bleu_4(draws @ counts_a) - bleu_4(draws @ counts_b)
+#     return float(value[0]), *np.percentile(gaps, [2.5, 97.5])
 # ```
 #
 # </details>
@@ -955,12 +1152,42 @@ check_4(studies_needed)
 # - None of them asks whether a report is right. A constant report, tuned in length, has a higher BLEU on IU
 #   than published models.
 # - Clinical efficacy has three averages, two readings of *uncertain*, 13 or 14 labels, and a
-#   labeler. A number without them cannot be compared.
+#   labeler. A number without them cannot be compared. The 14 labels know no sides.
+# - Scores of today read reports with trained models; they need weights and the same controls.
 # - Compare on the same studies, by the interval of the difference. Two equally good models can lie
 #   0.005 BLEU-4 apart on 590 studies by luck alone.
 #
 # You can now compute each score of a report table, set controls beside it, and say which of its
 # differences are real.
+#
+# ## Quiz
+#
+# 1. A report repeats one correct sentence three times. Which part of BLEU keeps its precision low?
+# 2. Two systems have BLEU-4 .160 [.150, .170] and .166 [.156, .176] on the same studies. Are they
+#    different?
+# 3. A paper reports "CE F1 .52" for a model. Name three things that you must know before you compare it.
+#
+# <details><summary>Answers</summary>
+#
+# 1. Clipping: each run of the reference can be found once only.
+# 2. These two intervals cannot say. The paired interval of the difference can, and it is often much
+#    narrower.
+# 3. The average (micro, macro, example-based), the labels (13 or 14, and how *uncertain* is read), and the
+#    labeler. The score of a constant report on the same test set is the fourth.
+#
+# </details>
+#
+# ## Further reading
+#
+# - K. Papineni et al., BLEU, ACL 2002, doi 10.3115/1073083.1073135. M. Denkowski and A. Lavie, Meteor
+#   Universal, WMT 2014, doi 10.3115/v1/W14-3348. R. Vedantam et al., CIDEr, arXiv 1411.5726.
+# - Z. Babar et al., encoder-decoder models against unconditioned baselines, PLOS ONE 2021, doi
+#   10.1371/journal.pone.0259639.
+# - J. Irvin et al., CheXpert, arXiv 1901.07031. A. Smit et al., CheXbert, arXiv 2004.09167.
+# - S. Jain et al., RadGraph, arXiv 2106.14463. F. Yu et al., RadCliQ and what radiologists count,
+#   Patterns 2023, doi 10.1016/j.patter.2023.100802.
+# - T. Zhang et al., BERTScore, arXiv 1904.09675. W. Zhao et al., RaTEScore, arXiv 2406.16845. S. Ostmeier et
+#   al., GREEN, arXiv 2405.03595. RadEval, which computes most of them, arXiv 2509.18030.
 #
 # Read on in the code: [word overlap](../emrrg_lib/evaluation/nlg.py), [clinical
 # efficacy](../emrrg_lib/evaluation/clinical.py), [controls](../emrrg_lib/evaluation/baselines.py),

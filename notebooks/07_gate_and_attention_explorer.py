@@ -18,12 +18,30 @@
 # | | |
 # |---|---|
 # | **You need** | notebook 00; 02 helps for the scan, 03 for Partial LoRA, 04 for the gate |
-# | **Time** | about 20 minutes of trying, 25 more for the exercises |
+# | **Time** | about 25 minutes of trying, 25 more for the exercises, 20 for the bonus task |
 # | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
 # | **Paper** | EMRRG §3.2 to §3.4, Eq. 1 and 2 |
 #
-# > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+# **You will be able to**
+#
+# - read from a trace where a word looked, and in which view (exercise 1),
+# - find the words that let most of the image in, and say why this is not importance (2),
+# - find by an intervention which layers decide a report (3),
+# - tell a word that looks at a finding from one that looks there by chance (4),
+# - compute what the state of a scan still holds of each patch (5),
+# - say what a model that has seen synthetic X-rays only can and cannot tell about a real one.
+#
+# **Contents.** [One trace](#One-study,-one-report,-one-trace) · [Where does a word
+# look?](#The-smallest-version:-where-does-a-word-look?) · [Word ↔
+# patch](#Explorer-1-·-Word-↔-patch) · [The gate](#Explorer-2-·-The-gate) · [The
+# scans](#Explorer-3-·-The-scans) · [Partial LoRA](#Explorer-4-·-Partial-LoRA) · [A real
+# chest](#A-real-chest) · [Take it with you](#Take-it-with-you) · [What the paper
+# says](#What-the-paper-says) · [Exercises](#Exercises) · [Quiz](#Quiz) · [Further
+# reading](#Further-reading)
+#
+# > **Nothing in this kit is for clinical use.** The X-rays are synthetic; in the section *A real chest*
+# > they are from NIH ChestX-ray14, provided by the NIH Clinical Center.
 #
 # Each explorer is **live** in a running notebook: point at it, click, or use the keyboard (*Tab* goes
 # from control to control, the arrow keys move inside a map, a report or a slider). A sentence says
@@ -39,6 +57,7 @@ from IPython.display import display
 from emrrg_lib.course.notebook import glossary, open_profile
 from emrrg_lib.files import KIT
 
+pd.set_option("display.max_colwidth", None)
 PROFILE = "tiny"  # on a GPU machine: a preset with a finished run, as "iu-xray"
 STUDY = 654  # any number is another patient
 
@@ -176,7 +195,7 @@ table = pd.DataFrame(
     },
     index=pd.Index(closed, name="closed"),
 )
-table.style.format(precision=2).set_properties(
+table.style.set_uuid("closed").format(precision=2).set_properties(
     subset="report", **{"text-align": "left"}
 )
 
@@ -222,37 +241,36 @@ with torch.no_grad():
 
 # %%
 @torch.no_grad()
-def scan_by_hand(direction):
-    """One direction: Δ, A, B, x in scan order, and what it adds to the block's output,
-    in token order."""
+def scan_inputs(direction):
+    """Δ (L, d), A (d, N), B (L, N), x (L, d) of one direction, in scan order."""
     suffix = mixer.suffixes[direction]
-    # (L, …)
-    X, Z, dt, B, C = (
-        features[name][0, direction] for name in ("X", "Z", "dt", "B", "C")
-    )
+    X, dt, B = (features[name][0, direction] for name in ("X", "dt", "B"))
     conv = getattr(mixer, f"conv1d{suffix}")
     before = conv.kernel_size[0] - 1  # causal: a token sees itself and those before
-    # (L, d)
-    x = F.silu(
-        F.conv1d(F.pad(X.T, (before, 0)), conv.weight, conv.bias, groups=conv.groups)
-    ).T
-    delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(dt))  # (L, d)
-    # (d, N), (d,)
-    A, D = -torch.exp(getattr(mixer, f"A{suffix}_log")), getattr(mixer, f"D{suffix}")
+    padded = F.pad(X.T, (before, 0))
+    x = F.silu(F.conv1d(padded, conv.weight, conv.bias, groups=conv.groups)).T
+    delta = F.softplus(getattr(mixer, f"dt_proj{suffix}")(dt))
+    return delta, -torch.exp(getattr(mixer, f"A{suffix}_log")), B, x
+
+
+@torch.no_grad()
+def scan_by_hand(direction):
+    """What one direction adds to the block's output, (L, d) in token order."""
+    delta, A, B, x = scan_inputs(direction)
+    Z, C = (features[name][0, direction] for name in ("Z", "C"))
+    D = getattr(mixer, f"D{mixer.suffixes[direction]}")
     h, y = torch.zeros_like(A), torch.zeros_like(x)
     for t in range(len(x)):
-        # (d, N)
         h = torch.exp(delta[t, :, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]
         y[t] = h @ C[t] + D * x[t]
     added = torch.zeros_like(y)
     added[mixer.orders[direction]] = y * F.silu(Z)
-    arrays = delta, A, B, x, mixer.out_proj(added / len(mixer.suffixes))
-    return [array.cpu().numpy() for array in arrays]
+    return mixer.out_proj(added / len(mixer.suffixes)).cpu().numpy()
 
 
 # %%
-by_hand = [scan_by_hand(direction) for direction in range(len(mixer.suffixes))]
-outputs = np.stack([added for *_, added in by_hand])  # (4, L, d)
+directions = range(len(mixer.suffixes))
+outputs = np.stack([scan_by_hand(direction) for direction in directions])  # (4, L, d)
 difference = np.abs(outputs.sum(axis=0) - output[0].cpu().numpy()).max()
 print(
     f"largest difference to the library's block: {difference:.0e}, numbers up to "
@@ -272,7 +290,8 @@ print(
 # %%
 from emrrg_lib.explorers import ScanExplorer, scan_memory
 
-memory = np.stack([scan_memory(*arrays[:4]) for arrays in by_hand])  # (4, L, L)
+arrays = [[a.cpu().numpy() for a in scan_inputs(direction)] for direction in directions]
+memory = np.stack([scan_memory(*given) for given in arrays])  # (4, L, L)
 orders = mixer.orders.cpu().numpy()
 scan = ScanExplorer(
     study.images[0], model.grid, orders, memory, outputs, model.cls_index
@@ -341,6 +360,115 @@ for target in targets:
 # Training moved the matrices by a small share of their size. Lower the rank and see how much of ΔW the
 # best smaller pair keeps, and what that does to the loss. Whether a smaller rank would have done as
 # well, only a training with it can show.
+
+# %% [markdown]
+# ## A real chest
+#
+# All of this was a phantom, drawn by the kit, and this model has seen nothing else: encoder, language
+# model and hybrid layers learnt from synthetic X-rays. Now a real one, an X-ray of the NIH
+# Clinical Center ([data/nih_samples](../data/nih_samples/README.md)). A radiologist drew a box around
+# its heart and called it enlarged.
+
+# %%
+from textwrap import fill
+
+from emrrg_lib.data.images import read_view
+from emrrg_lib.data.samples import NIH_SAMPLES, nih_samples
+
+samples = {sample.id: sample for sample in nih_samples()}
+real = samples["00008365_000"]
+real_batch = study_set.pixels([real], settings)
+real_trace = model.generate(*real_batch, trace=True)[1][0]
+boxes = pd.read_csv(NIH_SAMPLES / "boxes.csv").set_index(["file", "label"])
+box = boxes.loc[(f"{real.id}.jpg", "Cardiomegaly")]
+real_image = read_view(real.images[0], 256)
+x, y, width, height = box.astype(int)
+real_heart = np.zeros((256, 256), dtype=bool)
+real_heart[y : y + height, x : x + width] = True
+print("NIH's labels: ", ", ".join(name for name, value in real.labels.items() if value))
+print(fill(f"generated: {real_trace.text}", 88))
+
+# %% [markdown]
+# The report is fluent, and it is wrong about the heart. Where did the word "heart" look, in the phantom
+# and in the real chest? Both reports have this word.
+
+# %%
+from emrrg_lib.interpret.figures import overlay_rows
+
+
+def heart_maps(of):
+    """(layer, rows, columns): the attention of the word "heart" on the frontal view."""
+    word = next(i for i, word in enumerate(of.words()) if word.text == "heart")
+    return [of.word_attention(word, layer)[0] for layer in range(len(of.layer_ids))]
+
+
+overlay_rows(
+    {
+        "phantom": (study.images[0], heart_maps(trace), None),
+        "real chest": (real_image, heart_maps(real_trace), real_heart),
+    },
+    [f"layer {number}" for number in trace.layer_ids],
+    "Where the word “heart” looks",
+)
+
+# %% [markdown]
+# *Each map has its own scale. Cyan line: the radiologist's box.* In the phantom the first layer looks at
+# the heart. In the real chest hardly anything falls into the box: the maps are brightest at the neck, at
+# the edge, on a shoulder, places that a phantom does not have. And the scans of the middle block, at the
+# step when half of the tokens have been read: what does the state hold?
+
+# %%
+from emrrg_lib.run.explore import scan_of
+
+real_scan = scan_of(model, real_batch, real_image)
+
+
+def held_halfway(of):
+    """(direction, rows, columns): what the state holds of each patch at half time."""
+    held, half = np.zeros(of.orders.shape), of.orders.shape[1] // 2
+    for direction, order in enumerate(of.orders):
+        held[direction, order] = of.memory[direction, half]
+    return np.delete(held, model.cls_index, axis=1).reshape(-1, *model.grid)
+
+
+overlay_rows(
+    {
+        "phantom": (study.images[0], held_halfway(scan), None),
+        "real chest": (real_image, held_halfway(real_scan), None),
+    },
+    ["rows", "rows backwards", "columns", "columns backwards"],
+    "What the state holds at half time",
+)
+
+# %% [markdown]
+# The scans do in a real chest what they do in a phantom: recent tokens are held, older ones fade, and
+# patches that stand out are held longer. Nothing in the pictures says that the report is wrong. Now all
+# seven X-rays that NIH calls *No Finding*:
+
+# %%
+from emrrg_lib.evaluation import label_report
+
+claims = {}
+for name, sample in samples.items():
+    if sample.labels["No Finding"]:
+        text = model.generate(*study_set.pixels([sample], settings))[0]
+        labels = label_report(text) | {"No Finding": None}
+        found = [label for label, value in labels.items() if value in (1, -1)]
+        claims[name] = ", ".join(found) or "nothing"
+with_claim = sum(claim != "nothing" for claim in claims.values())
+print(f"{with_claim} of {len(claims)} reports name a finding")
+pd.DataFrame({"the report claims": claims}).rename_axis("NIH: No Finding")
+
+# %% [markdown]
+# So what can such a model tell about a real chest?
+#
+# - **It can not** tell what is in it. It was never shown a real heart, so a real heart's size means
+#   nothing to it; it names findings in X-rays that NIH calls normal. Seven images measure nothing
+#   exactly, and nobody should measure it exactly: the model was not made for this.
+# - **It can** show the mechanics: the shapes, the scans, the gates that open, a word that has a map. The
+#   same notebook with a model that was trained on real reports (`PROFILE`) has the same pictures.
+# - **The pictures do not tell you which of the two it is.** An attention map of a wrong report looks as
+#   good as that of a right one. That is why this kit counts against controls.
 #
 # ## Take it with you
 #
@@ -384,8 +512,10 @@ for name, explorer in {
 #
 # ### Exercise 1 · Which view? *(easy, 5 minutes)*
 #
+# **Why.** A trace is numbers; whoever can read them needs no explorer.
+#
 # How much of a word's attention goes to each view? Sum over the patches of a view, mean over the
-# heads and over the word's tokens. Return one number a view. Use `trace.attention`, not
+# heads and over the word's tokens. Return one number for each view. Use `trace.attention`, not
 # `word_attention`.
 #
 # <details><summary>Hint</summary>
@@ -424,6 +554,8 @@ check_1(share_of_views)
 # </details>
 #
 # ### Exercise 2 · The widest gates *(easy, 5 minutes)*
+#
+# **Why.** The gate is the paper's own answer to "how much image does this word need?".
 #
 # Which words let the most image in? A word's opening in a layer is the largest *size* of the gate
 # among its tokens. Return the texts of the `k` widest words, widest first.
@@ -470,6 +602,8 @@ check_2(widest_words)
 #
 # ### Exercise 3 · The deciding layers *(medium, 5 minutes)*
 #
+# **Why.** Only an intervention tells what decides; this is the smallest one.
+#
 # Close each layer's gate alone and keep the layers whose closing changes the *text* of the report.
 # `regenerate({6: 0.0})` closes layer 6. Return their ids in order.
 #
@@ -509,7 +643,9 @@ check_3(deciding_layers)
 #
 # </details>
 #
-# ### Exercise 4 · On the finding, or just often there? *(hard, 10 minutes)*
+# ### Exercise 4 · On the finding, or just often there? *(medium, 10 minutes)*
+#
+# **Why.** Without the chance level every attention map looks like an explanation.
 #
 # A word that puts 40 % of its attention on a finding looks good, until you hear that the finding
 # covers 40 % of the image. Write the *gain*: the share of the attention on the finding, divided by
@@ -559,6 +695,58 @@ check_4(gain)
 # That is why the pointing game fixes word and layer *before* it looks at the test studies.
 #
 # </details>
+#
+# ### Exercise 5 · What the state holds *(bonus, hard, 20 minutes)*
+#
+# **Why.** The scan explorer draws this; it is also the shortest proof that a scan is a kind of attention.
+#
+# The recurrence h ← exp(Δ_t A) h + Δ_t B_t x_t is linear in x: h is a sum of one part for each token that
+# was read. Return for each step t and token s the size of the part of s in the state after step t: the
+# root mean square over its d · N numbers. `delta` and `x` are (L, d), `A` is (d, N), `B` is (L, N). A
+# token that has not been read has 0.
+#
+# <details><summary>Hint</summary>
+#
+# Keep one state (d, N) for each token, (L, d, N) in all. In step t all that is there decays by
+# `np.exp(delta[t][:, None] * A)`; then token t writes `(delta[t] * x[t])[:, None] * B[t]`.
+#
+# </details>
+
+
+# %%
+def held(delta, A, B, x):
+    """→ (L, L): [t, s] how much of token s the state holds after step t."""
+    raise NotImplementedError
+
+
+# %%
+# Check 5
+from emrrg_lib.course.checks.nb07 import check_5
+
+check_5(held)
+
+# %% [markdown]
+# <details><summary>Solution 5</summary>
+#
+# ```python
+# def held(delta, A, B, x):
+#     parts = np.zeros((len(x), *A.shape))
+#     sizes = np.zeros((len(x), len(x)))
+#     for t in range(len(x)):
+#         parts *= np.exp(delta[t][:, None] * A)
+#         parts[t] = (delta[t] * x[t])[:, None] * B[t]
+#         sizes[t] = np.sqrt((parts**2).mean(axis=(1, 2)))
+#     return sizes
+#
+#
+# for direction, given in enumerate(arrays):
+#     print(direction, np.allclose(held(*given), memory[direction], atol=1e-5))
+# ```
+#
+# Multiply each part by C_t and add D x_t, and you have y_t as a weighted sum over the tokens before it:
+# attention without a softmax, causal, with weights that Δ, B and C make.
+#
+# </details>
 
 # %% [markdown]
 # ## Summary
@@ -571,7 +759,42 @@ check_4(gain)
 # - Partial LoRA moves its matrices by a small share of their size, in its rows and nowhere else.
 # - One study is an anecdote. Every question here has its counted version in the score table.
 #
+# - A model that has seen synthetic X-rays only writes fluent and wrong reports about real ones, and its
+#   maps look as they always do.
+#
 # **You can now** open any report of a run, ask it these questions, and hand the answers on as files
 # that need no installation.
+#
+# ## Quiz
+#
+# 1. A word's map is brightest on the heart. What does that prove?
+# 2. A layer's gate is at .9 for each word; closed, the report stays the same. What does the layer do?
+# 3. Why does the last token of a row scan hold little of the patch directly above the current one?
+#
+# <details><summary>Answers</summary>
+#
+# 1. That the tokens of these patches had large weights in this layer. Not that the heart decided the
+#    word: a token carries more than its patch, and the gate may have been narrow.
+# 2. It lets something in that the report does not need, or that another layer lets in too. Close both
+#    together to distinguish the two.
+# 3. In a row scan that patch was read a whole row of tokens ago, and it has decayed once in each step
+#    since. A column scan read it one step before.
+#
+# </details>
+#
+# ## Further reading
+#
+# - S. Jain and B. Wallace, Attention is not explanation, arXiv 1902.10186; S. Wiegreffe and Y. Pinter,
+#   Attention is not not explanation, arXiv 1908.04626.
+# - J. Zhang et al., the pointing game, arXiv 1608.00507.
+# - J.-B. Alayrac et al., Flamingo, whose gated layers start closed, arXiv 2204.14198.
+# - A. Gu and T. Dao, Mamba, arXiv 2312.00752; A. Ali et al., The hidden attention of Mamba models, arXiv
+#   2403.01590.
+# - T. Darcet et al., outlier tokens of vision transformers, arXiv 2309.16588; F. Wang et al., those of
+#   vision Mambas, arXiv 2405.14858.
+# - X. Wang et al., ChestX-ray8, the data set of the real X-rays, arXiv 1705.02315.
+#
+# Read on in the code: [the trace](../emrrg_lib/trace.py), [the
+# explorers](../emrrg_lib/explorers/base.py), [pointing](../emrrg_lib/evaluation/pointing.py).
 #
 # [← 06](06_metrics.ipynb) · [08 →](08_pretraining.ipynb)

@@ -17,10 +17,23 @@
 # | | |
 # |---|---|
 # | **You need** | notebooks 03 (Partial LoRA), 04 (the gate) and 06 (scores and intervals) |
-# | **Time** | about 25 minutes of reading and trying, 35 more for the exercises |
+# | **Time** | about 30 minutes of reading and trying, 26 more for the exercises, 9 for the bonus task |
 # | **CPU** | 2 cores, 2 GB of memory, 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "laptop"` takes a real small language model (not measured) |
 # | **Paper** | EMRRG §4.4, Tables 5 and 6 |
+#
+# **You will be able to**
+#
+# - write a row of an ablation as a line of settings (exercise 1),
+# - compute mean and spread over seeds, and know what one seed cannot tell (2),
+# - compare two rows on the same studies with an interval (3),
+# - say how far the best of many equal rows leads by luck (4).
+#
+# **Contents.** [Table 6](#The-paper's-Table-6) · [A row is a line](#A-row-is-a-line) · [One
+# row](#One-row,-in-the-smallest-version) · [The real runner](#The-real-runner) · [The
+# results](#The-results-that-come-with-the-kit) · [Luck](#How-much-of-it-is-luck?) · [The paper's
+# order](#Is-it-the-paper's-order?) · [Four traps](#Four-traps-in-reading) · [Exercises](#Exercises) ·
+# [Quiz](#Quiz) · [Further reading](#Further-reading)
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
@@ -29,7 +42,6 @@ import base64
 import html
 import itertools
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -452,10 +464,8 @@ print(
 )
 for name, frame in stored.items():
     for _, row in frame[frame["source"] == "left out"].iterrows():
-        print(
-            f"{name}, left out: {row['row']}:",
-            re.sub(r"(/[\w.+-]+)+/", "…/", str(row["note"])),
-        )
+        reason = str(row["note"]).split(" (")[0].split(":")[0]  # without the details
+        print(f"{name}, left out: {row['row']}:", reason)
 # those with a row that ran
 stored = {name: frame for name, frame in stored.items() if len(trainings(frame))}
 several = [
@@ -1121,6 +1131,8 @@ lead_picture(15)
 #
 # ### Exercise 1 · A new row *(easy, 6 minutes)*
 #
+# **Why.** A row that is a line of text can be read, checked and run again by others.
+#
 # Write the `settings` of a line for a row that Table 6 lacks: LoRA_P(X) of rank 4, everything else as in
 # its row LoRA_P(X). It must hold from any preset.
 #
@@ -1152,6 +1164,8 @@ check_1(settings)
 # </details>
 #
 # ### Exercise 2 · Mean ± sd *(medium, 8 minutes)*
+#
+# **Why.** A table without a spread over seeds cannot say which of its rows differ.
 #
 # `frame` is a `results.csv` as a DataFrame. Return for each row of this run its mean over the seeds and
 # the standard deviation of one training, estimated from these seeds; None where there is but one.
@@ -1195,6 +1209,8 @@ check_2(mean_and_sd)
 #
 # ### Exercise 3 · Two rows, three seeds, the same studies *(hard, 12 minutes)*
 #
+# **Why.** The luck of the test studies is the same for both rows; paired, it drops out.
+#
 # `a` and `b` (seeds, studies) are two rows' scores of each study, such as ROUGE-L; the studies are the
 # same. `draws` (R, studies) says how often each study was drawn. Return the difference of the rows' means
 # and its 95 % interval over the draws: (difference, low, high).
@@ -1234,7 +1250,9 @@ check_3(paired)
 #
 # </details>
 #
-# ### Exercise 4 · The best of k equal rows *(medium, 9 minutes)*
+# ### Exercise 4 · The best of k equal rows *(bonus, medium, 9 minutes)*
+#
+# **Why.** The bold number of a table is always too high, and one can say by how much.
 #
 # k rows have the same true score. Each is trained `seeds` times; a training scores the truth plus normal
 # luck of standard deviation `sd`. A table shows the means over seeds, and the highest is printed bold. By
@@ -1288,6 +1306,28 @@ scratch.cleanup()
 #
 # You can now write an ablation table as a file, run it with seeds, stop it and go on, and say which of its
 # rows differ, in this kit's tables and in the paper's.
+#
+# ## Quiz
+#
+# 1. Two rows have one seed each and differ by .006 BLEU-4. What do you need to say that they differ?
+# 2. All rows of a table are beaten by the control "shuffled images". What has the table measured?
+# 3. Why is the score of the best of eleven rows too high, although nobody cheated?
+#
+# <details><summary>Answers</summary>
+#
+# 1. More seeds of both, for the luck of training; and the reports of both, for a paired interval over the
+#    studies.
+# 2. How well the rows write reports that fit anybody: their reports do not depend on the patient.
+# 3. It was chosen because it is high, and part of being high is luck. Choose on validation, report on test.
+#
+# </details>
+#
+# ## Further reading
+#
+# - J. Dodge et al., Show your work, arXiv 1909.03004; X. Bouthillier et al., Accounting for variance in
+#   machine learning benchmarks, arXiv 2103.03098; N. Reimers and I. Gurevych, Reporting score
+#   distributions makes a difference, arXiv 1707.09861.
+# - E. Hu et al., LoRA, arXiv 2106.09685; M. Yoshimura et al., MambaPEFT, arXiv 2411.03855.
 #
 # Read on in the code: [the runner](../emrrg_lib/training/ablation.py), [the
 # tables](../data/ablations/table6.csv), [what trains](../emrrg_lib/tuning/policy.py), [the

@@ -14,8 +14,9 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from IPython.display import HTML
 from transformers import PretrainedConfig
@@ -107,6 +108,16 @@ def no_bars() -> Iterator[None]:
     """Keeps printed text and progress bars off the page; pictures are still shown."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def dashed(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """The table as texts: floats with so many digits, a dash where a value is missing."""
+
+    def text(value: Any) -> str:
+        missing, real = pd.isna(value), isinstance(value, float)
+        return "–" if missing else f"{value:.{digits}f}" if real else str(value)
+
+    return frame.map(text)
 
 
 class Row(NamedTuple):

@@ -115,6 +115,33 @@ def draw_word(
     return f"“{caption}”: {describe_place(weights)}."
 
 
+def overlay_rows(
+    rows: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray], np.ndarray | None]],
+    columns: Sequence[str],
+    title: str,
+) -> Picture:
+    """Draws maps over X-rays, one line for each name, each map on its own scale.
+
+    Args:
+        rows: name → the X-ray (H, W), its maps (rows, cols), and a place (H, W) bool to outline or None.
+        columns: names of the maps.
+    """
+    side = min(2.0, (WIDTH - 1.2) / len(columns) - 0.08)
+    alt = [f"{title}, over X-rays, in {', '.join(columns)}."]
+    figure = Picture((1.2 + len(columns) * (side + 0.08), 0.6 + len(rows) * (side + 0.1)))
+    inch_text(figure, 0.1, 0.22, title, 9.5)
+    for line, (name, (image, maps, mask)) in enumerate(rows.items()):
+        top = 0.55 + line * (side + 0.1)
+        inch_text(figure, 0.1, top + side / 2, name, 8.5)
+        alt.append(f"{name.capitalize()}, first map: {describe_place(np.asarray(maps[0])[None])}.")
+        for place, values in enumerate(maps):
+            axes = inch_axes(figure, 1.15 + place * (side + 0.08), top, side, side)
+            heading = columns[place] if line == 0 else ""
+            panels.draw_overlay(axes, image, values, float(np.max(values)), heading, mask)
+    figure.alt = " ".join(alt)
+    return figure
+
+
 def loss_curve(
     steps: Sequence[float],
     losses: Sequence[float],

@@ -1,4 +1,4 @@
-"""Wrong answers to the exercises of notebook 09: (exercise, code, words of the message)."""
+"""Answers to the exercises of notebook 09: (exercise, code), wrong ones with words of the message."""
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,27 @@ def answer(k, sd, seeds):
     return {result}
 """
 LUCK = {"sd": "sd / seeds**0.5", "k": "k", "result": "tables.max(axis=1).mean()"}
+ALSO_RIGHT = [
+    (1, "answer = 'partial_lora.r=4 policy=table6-X'"),
+    (1, "answer = 'policy=table6-X   partial_lora.r=4 '"),
+    (2, SPREAD.format(**RIGHT | {"mine": "frame.query(\"source == 'this run'\")"})),
+    (
+        2,
+        "def answer(frame, metric):\n    found = {}\n    for _, line in frame.iterrows():\n"
+        "        if line['source'] == 'this run':\n"
+        "            found.setdefault(line['row'], []).append(line[metric])\n"
+        "    return {r: [np.mean(v), np.std(v, ddof=1) if len(v) > 1 else None] for r, v in found.items()}",
+    ),
+    (3, PAIRED.format(**PAIR | {"drawn": "(draws / draws.sum(1, keepdims=True)) @ gap"})),
+    (3, PAIRED.format(**PAIR | {"drawn": "draws @ a.mean(0) / 40 - draws @ b.mean(0) / 40"})),
+    (4, BEST.format(**LUCK | {"result": "float(np.sort(tables)[:, -1].mean())"})),
+    (
+        4,
+        "def answer(k, sd, seeds):\n"
+        "    tables = np.random.default_rng(5).normal(7, sd, (40_000, k, seeds)).mean(axis=2)\n"
+        "    return tables.max(axis=1).mean() - 7",
+    ),
+]
 WRONG = [
     (1, "answer = 'policy=table6-X'", "the rank is 8, expected 4"),
     (1, "answer = 'partial_lora.r=4'", "acts on X, in_proj"),

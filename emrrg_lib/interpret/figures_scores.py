@@ -1,0 +1,72 @@
+"""Figures of scores: points in groups, a histogram with a limit, bars in panels. They take numbers alone.
+
+Groups differ by mark or hatching as well as by colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from emrrg_lib.interpret.panels import inch_axes, plain_axes
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture, text_width
+
+_MARKS = ((ORANGE, "x"), (BLUE, "o"), (INK, "^"))
+
+
+def point_groups(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    alt: str,
+    line: tuple[float, str],
+) -> Picture:
+    """Points of up to three groups, name → (x values, y values), and an upright line: place and name."""
+    figure = Picture((7.6, 3.3), alt=alt)
+    axes = inch_axes(figure, 0.7, 0.15, 6.75, 2.55)
+    for (name, (across, up)), (colour, mark) in zip(groups.items(), _MARKS, strict=False):
+        axes.scatter(across, up, s=12, color=colour, marker=mark, linewidths=0.7, alpha=0.6, label=name)
+    place, name = line
+    axes.axvline(place, color=MUTED, linestyle="--", linewidth=1)
+    axes.annotate(name, (place, 0), (4, 6), textcoords="offset points", color=INK, fontsize=8)
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+    axes.legend(fontsize=8, labelcolor=INK)
+    plain_axes(axes)
+    return figure
+
+
+def gap_histogram(gaps: np.ndarray, limit: float, x: str, alt: str) -> Picture:
+    """Histogram of gaps (n,); those of `limit` or more are hatched."""
+    figure = Picture((7.6, 2.8), alt=alt)
+    axes = inch_axes(figure, 0.7, 0.15, 6.75, 2.05)
+    edges = np.arange(0, gaps.max() + limit / 10, limit / 10)
+    axes.hist(gaps[gaps < limit], edges, color=BLUE, label=f"less than {limit}")
+    wide = {"color": ORANGE, "hatch": "///", "edgecolor": PAPER, "label": f"{limit} or more"}
+    axes.hist(gaps[gaps >= limit], edges, **wide)
+    axes.axvline(limit, color=INK, linewidth=1)
+    axes.set(xlabel=x, ylabel=f"pairs, of {len(gaps)}")
+    axes.legend(fontsize=8, labelcolor=INK)
+    plain_axes(axes)
+    return figure
+
+
+def bar_panels(
+    panels: Mapping[str, Mapping[str, float]], hatched: Collection[str] = (), digits: int = 1
+) -> Picture:
+    """One panel of bars for each title; all have the same names, of which the `hatched` ones are grey."""
+    names = list(next(iter(panels.values())))
+    left = max(text_width(name, 8) for name in names) / 72 + 0.3
+    width, height = (9 - left) / len(panels), 0.3 * len(names)
+    told = (f"{t}, {name}: {value:.{digits}f}" for t, bars in panels.items() for name, value in bars.items())
+    figure = Picture((9, height + 0.75), alt=f"{'; '.join(told)}.")
+    for place, (title, bars) in enumerate(panels.items()):
+        axes = inch_axes(figure, left + place * width, 0.35, width - 0.2, height)
+        for row, name in enumerate(names):
+            grey = {"color": RULE, "hatch": "////"} if name in hatched else {"color": BLUE}
+            axes.barh(row, bars[name], edgecolor=INK, linewidth=0.6, **grey)
+        axes.set_title(title, fontsize=9, color=INK, loc="left")
+        axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names), fontsize=8)
+        axes.invert_yaxis()
+        plain_axes(axes)
+    return figure
