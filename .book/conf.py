@@ -1,4 +1,4 @@
-"""Sphinx settings of the course's website; `make book` prepares its source folder (emrrg_lib/course/book.py)."""
+"""Sphinx settings of the course's website; emrrg_lib/course/book.py prepares its source folder."""
 
 project = "The EMRRG course"
 html_title = project
@@ -10,7 +10,7 @@ nb_execution_mode = "off"  # the outputs are the stored ones
 nb_ipywidgets_js = {}  # nothing is loaded from the network
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
+suppress_warnings = ["toc.not_included"]  # pages of code
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "use_download_button": False,

@@ -1,6 +1,6 @@
 """The course as a website that needs no network: `make book` writes runs/book/index.html.
 
-Sphinx with MyST-NB shows the stored outputs of `notebooks/`; `.book/` holds its settings, style and first page.
+Sphinx with MyST-NB shows the stored outputs of `notebooks/`; `.book/` holds settings, style and first page.
 What the notebooks link to becomes a page or a copy, so nothing leads out of the site.
 """
 
@@ -23,9 +23,9 @@ SETTINGS = KIT / ".book"
 FRAME = '<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>'
 EXPLORERS = f"""# The explorers
 
-A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a scan shows what its
-state keeps. [The same in a window of its own](explorers_page.html). They are explained in
-[notebook 07](07_gate_and_attention_explorer.ipynb).
+A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a scan
+shows what its state keeps. <a href="explorers_page.html">The same in a window of its own.</a> They are explained
+in [notebook 07](07_gate_and_attention_explorer.ipynb).
 
 {FRAME}
 """
