@@ -23,9 +23,9 @@ SETTINGS = KIT / ".book"
 FRAME = '<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>'
 EXPLORERS = f"""# The explorers
 
-A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a scan
-shows what its state keeps. <a href="explorers_page.html">The same in a window of its own.</a> They are explained
-in [notebook 07](07_gate_and_attention_explorer.ipynb).
+A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a
+scan shows what its state keeps. <a href="explorers_page.html">The same in a window of its own.</a>
+[Notebook 07](07_gate_and_attention_explorer.ipynb) explains them.
 
 {FRAME}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from matplotlib import image as pictures
@@ -21,7 +22,7 @@ FORMULAS = (  # name and place in the paper, formula, one line about it
     (
         "Scan (§3.2)",
         r"$h_t = e^{\Delta_t A}\,h_{t-1} + \Delta_t B_t x_t,\quad y_t = C_t h_t + D x_t$",
-        r"$\Delta$, B and C come from the token itself; four directions are added up, gated by SiLU(Z)",
+        r"$\Delta$, B and C come from the token itself; SiLU(Z) gates each direction; the mean of four goes on",
     ),
     (
         "Partial LoRA (§3.3)",
@@ -74,13 +75,13 @@ def _model_page() -> Figure:
 def _letters_page() -> Figure:
     page = Figure(figsize=PAGE)
     page.text(0.07, 0.95, "The letters, their names in the code and their shapes", fontsize=14, weight="bold")
-    columns = {"paper": 0.07, "name in the code": 0.155, "shape": 0.475, "meaning": 0.62}
+    columns = {"paper": 0.06, "name in the code": 0.14, "shape": 0.42, "meaning": 0.59}
     for name, x in columns.items():
         page.text(x, 0.925, name, fontsize=8.5, weight="bold")
     for number, row in enumerate(ROWS):
-        y = 0.905 - 0.86 * number / len(ROWS)
-        cells = (row.letter, row.code, row.shape.replace("*", "·"), row.meaning)
+        y = 0.91 - 0.87 * number / len(ROWS)
+        cells = (row.letter, row.code, row.shape.replace("*", "·"), textwrap.fill(row.meaning, 62))
         for x, text, font in zip(columns.values(), cells, ("", "monospace", "", ""), strict=True):
-            style = {"family": font, "fontsize": 6.2} if font else {"fontsize": 7}
-            page.text(x, y, text.replace("$", r"\$"), **style)
+            style = {"family": font, "fontsize": 6.2} if font else {"fontsize": 6.8, "linespacing": 0.9}
+            page.text(x, y, text.replace("$", r"\$"), va="top", **style)
     return page

@@ -159,7 +159,8 @@ def test_an_unfit_python_is_said_in_one_sentence(fresh, script, words):
 @needs_make
 @pytest.mark.parametrize(("user", "options"), [("0", " --allow-root"), ("1000", "")])
 @pytest.mark.parametrize(
-    ("words", "root", "start"), [((), ".", "notebooks/00_start_here"), (("FOLDER=class",), "class", "00_start_here")]
+    ("words", "root", "start"),
+    [((), ".", "notebooks/00_start_here"), (("FOLDER=class",), "class", "00_start_here")],
 )
 def test_the_lab_opens_the_kit_or_a_class_and_says_when_it_runs_as_root(
     fresh, user, options, words, root, start
