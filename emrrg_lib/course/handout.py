@@ -22,7 +22,7 @@ FORMULAS = (  # name and place in the paper, formula, one line about it
     (
         "Scan (§3.2)",
         r"$h_t = e^{\Delta_t A}\,h_{t-1} + \Delta_t B_t x_t,\quad y_t = C_t h_t + D x_t$",
-        r"$\Delta$, B and C come from the token itself; SiLU(Z) gates each direction; the mean of four goes on",
+        r"$\Delta$, B and C come from the token itself; SiLU(Z) gates each of the four directions",
     ),
     (
         "Partial LoRA (§3.3)",
