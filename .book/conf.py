@@ -21,3 +21,4 @@ html_theme_options = {
 html_css_files = ["course.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # it would be fetched, which no browser does from a folder

@@ -68,13 +68,18 @@ def slides_of(notebook: NotebookNode) -> Iterator[str]:
         yield "\n".join(slide)
 
 
+def _html(text: str) -> str:
+    """Markdown as HTML; the signs that link a heading to itself are left out."""
+    return re.sub(r'<a class="anchor-link".*?</a>', "", markdown2html(text))
+
+
 def _tagged(notebook: NotebookNode) -> Iterator[tuple[bool, str]]:
     """Whether a part begins a slide, and its HTML, of every tagged cell."""
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", ())
         if "slide" in tags or "slide-part" in tags:
             code = cell.cell_type == "code"
-            yield "slide" in tags, Highlight2HTML()(cell.source) if code else markdown2html(cell.source)
+            yield "slide" in tags, Highlight2HTML()(cell.source) if code else _html(cell.source)
             yield from ((False, html) for html in _outputs(cell))
 
 
@@ -98,7 +103,7 @@ def _sections(notebook: NotebookNode) -> Iterator[tuple[bool, str]]:
             formulas = [each for each in _FORMULA.findall(text) if each not in first]
             if kept := [part for part in (heading, first, *formulas) if part]:
                 full = full and not heading
-                yield bool(heading), markdown2html("\n\n".join(kept))
+                yield bool(heading), _html("\n\n".join(kept))
 
 
 def _outputs(cell: NotebookNode, pictures: bool = False) -> Iterator[str]:
@@ -113,7 +118,7 @@ def _outputs(cell: NotebookNode, pictures: bool = False) -> Iterator[str]:
             alt = output.metadata.get("image/png", {}).get("alt", "")
             yield f'<img alt="{escape(alt)}" src="data:image/png;base64,{data["image/png"]}">'
         elif "text/markdown" in data:
-            yield markdown2html(data["text/markdown"])
+            yield _html(data["text/markdown"])
         elif not pictures:
             yield f"<pre>{ansi2html(output.get('text') or data.get('text/plain', ''))}</pre>"
 

@@ -142,11 +142,13 @@ def test_the_folder_of_a_class_holds_all_that_it_links_to_and_no_solution(tmp_pa
     links = 0
     for path in files:
         if path.suffix == ".ipynb":
-            prose = re.sub(r"```.*?```|`[^`]*`", "", text(nbformat.read(path, as_version=4)), flags=re.DOTALL)
+            cells = nbformat.read(path, as_version=4).cells
+            prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+            prose = re.sub(r"```.*?```|`[^`]*`", "", prose, flags=re.DOTALL)
             for target in re.findall(r"\]\(([^)#\s]+)", prose):
                 assert "://" in target or (path.parent / target).exists(), target
                 links += "://" not in target
-    assert links > 50 and not any(path.name in {twin.name for twin in twins()} for path in files)
+    assert links > 20 and not any(path.name in {twin.name for twin in twins()} for path in files)
     handed_out = "\n".join(
         path.read_text(encoding="utf-8") for path in files if path.suffix in (".ipynb", ".md")
     )
