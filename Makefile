@@ -1,7 +1,9 @@
 # The EMRRG kit in three commands. They need only python3 >= 3.10 and make; all else goes into .venv.
 #
 #   make demo   X-rays -> trained tiny model -> scored reports, in runs/demo/report.html
-#   make lab    JupyterLab on the notebooks
+#   make lab    JupyterLab on the notebooks; make lab FOLDER=class opens the folder of a class
+#   make book   the course as a website that needs no network, in runs/book/index.html
+#   make slides one deck a notebook in runs/slides, and the two-page handout.pdf beside them
 #   make lint   format, style and types as continuous integration checks them
 #   make test   every test not marked slow, gpu, browser or notebooks
 #   make test-floor   tests of the model with the oldest and the newest packages that are allowed
@@ -22,11 +24,18 @@ help:
 demo: .venv/.ready-core
 	$(BIN)/emrrg demo
 
+# The server's root is the kit, so that links from the notebooks to its files work; a class's folder has copies of them.
 lab: .venv/.ready-core
 	@if [ "$$(id -u)" = 0 ]; then \
-	    echo "you are root: JupyterLab starts with --allow-root" >&2; \
-	    exec $(BIN)/jupyter lab --allow-root notebooks; \
-	else exec $(BIN)/jupyter lab notebooks; fi
+	    echo "you are root: JupyterLab starts with --allow-root" >&2; ROOT=--allow-root; fi; \
+	exec $(BIN)/jupyter lab $$ROOT --ServerApp.root_dir=$(or $(FOLDER),.) \
+	    --LabApp.default_url=/lab/tree/$(if $(FOLDER),,notebooks/)00_start_here.ipynb
+
+book: .venv/.ready-dev
+	$(BIN)/python -m emrrg_lib.course.book
+
+slides: .venv/.ready-dev
+	$(BIN)/python -m emrrg_lib.course.slides
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff format --check emrrg_lib tests notebooks
@@ -54,4 +63,4 @@ notebooks: .venv/.ready-dev
 .venv/.ready-dev: $(SETUP_FILES)
 	@PYTHON="$(PYTHON)" sh .ci/setup.sh dev
 
-.PHONY: help demo lab lint test test-floor test-notebooks notebooks browser-test
+.PHONY: help demo lab book slides lint test test-floor test-notebooks notebooks browser-test

@@ -21,7 +21,7 @@ from io import StringIO
 from pathlib import Path
 
 from emrrg_lib import __version__
-from emrrg_lib.cli import data, evaluate, model, train
+from emrrg_lib.cli import course, data, evaluate, model, train
 from emrrg_lib.cli.parsing import Parser
 from emrrg_lib.files import DISK_FULL, InputError, Terminated, existing_parent, file_errno, terminate
 
@@ -129,6 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"emrrg {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     parser.set_defaults(run_command=lambda options: parser.print_help() or 0, writes="")
-    for group in (train, data, evaluate, model):
+    for group in (train, data, evaluate, model, course):
         group.register(subparsers)
     return parser

@@ -1,11 +1,10 @@
-"""Commands on models, machine and course: generate, explore, export, info, ledger, doctor, course, bench."""
+"""Commands on models and the machine: generate, explore, export, info, ledger, doctor, bench."""
 
 from __future__ import annotations
 
 import json
 import time
 from argparse import Namespace
-from pathlib import Path
 
 from emrrg_lib.bench import KINDS, measure
 from emrrg_lib.cli.parsing import (
@@ -53,7 +52,6 @@ def register(subparsers) -> None:
         help="instead: what a full run of a paper preset costs, FLOPs and GPU hours",
     )
     add_command(subparsers, "doctor", doctor, "emrrg doctor")
-    _add_course(subparsers)
     _add_bench(subparsers)
 
 
@@ -169,46 +167,6 @@ def doctor(options: Namespace) -> int:
     checks = check_machine()
     print(report(checks))
     return 0 if healthy(checks) else 1
-
-
-def _add_course(subparsers) -> None:
-    kinds = add_group(
-        subparsers,
-        "course",
-        "Make the course's notebooks for a class.",
-        "emrrg course build --variant student",
-    )
-    command = add_command(
-        kinds,
-        "build",
-        build_course,
-        "emrrg course build --variant student",
-        "emrrg course build --variant solved --execute --out solved",
-        writes="out",
-    )
-    command.add_argument(
-        "--variant",
-        required=True,
-        metavar="NAME",
-        help="student: hints but no solutions; solved: every stub holds its solution",
-    )
-    add_path(command, "--out", "folder (default: course/VARIANT)")
-    command.add_argument("--execute", action="store_true", help="also run them and store the outputs")
-
-
-def build_course(options: Namespace) -> int:
-    """Write all notebooks without solutions, or with the solutions filled in."""
-    try:
-        from emrrg_lib.course.build import build
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{error.name} is not installed; the notebooks are built with it: "
-            "pip install 'emrrg-kit[dev]', or make test once"
-        ) from error
-    out = options.out or Path("course") / options.variant
-    for path in build(options.variant, out, options.execute):
-        print(f"wrote {path}")
-    return 0
 
 
 def _add_bench(subparsers) -> None:

@@ -1,6 +1,6 @@
 """Makes notebooks from their text twins: executed for the course, or as a variant for a class.
 
-`notebooks/NAME.py` (jupytext, percent format) is the source of `NAME.ipynb`.
+`NAME.py` in `TWINS` (jupytext, percent format) is the source of `notebooks/NAME.ipynb`.
 
 * `make notebooks`, or `python -m emrrg_lib.course.build [TWIN ...]`, executes the twins and stores the
   outputs. Details that change from machine to machine are left out, so a new execution gives a small diff.
@@ -14,8 +14,9 @@ import base64
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from symtable import symtable
 from typing import Any
@@ -29,18 +30,23 @@ from tqdm import tqdm
 from emrrg_lib.files import KIT, TINY_DIR, InputError, write_text
 
 NOTEBOOKS = KIT / "notebooks"
+TWINS = NOTEBOOKS  # the folder of the text twins; notebooks/jupytext.toml names it too
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+COPIES = "kit"  # folder of a variant: the files of the kit that its notebooks link to
 VARIANTS = ("student", "solved")
 COLOURS = 224  # of a stored picture; 32 true greys join them
 _SOLUTION = re.compile(
     r"<details><summary>Solution (\d+)</summary>\s*```python\n(.*?)```\s*(.*?)\s*</details>", re.DOTALL
 )
-_LINK = re.compile(r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)\)", re.DOTALL)  # layers[0](x) in code is not a link
+_LINK = re.compile(
+    r"```.*?```|`[^`]*`|\]\(([^)#\s:]+)(?=[)#])", re.DOTALL
+)  # layers[0](x) in code is not a link
 _PNG = re.compile(r"(data:image/png;base64,)([A-Za-z0-9+/=]+)")
 
 
 def twins() -> list[Path]:
     """The text twins `NN_name.py` in the order of the course."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    return sorted(TWINS.glob("[0-9][0-9]_*.py"))
 
 
 def read_twin(twin: Path) -> nbformat.NotebookNode:
@@ -48,8 +54,7 @@ def read_twin(twin: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(twin)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02}"
-    # jupytext writes its version here, which would only disturb a diff
-    notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})  # the same from every machine
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
@@ -90,7 +95,6 @@ def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode
         if cell.cell_type == "markdown":
             cell.source = _SOLUTION.sub(remark, cell.source).strip()
     notebook.cells = [cell for cell in notebook.cells if cell.source]
-    notebook.metadata.pop("jupytext", None)  # a variant has no text twin
     return notebook
 
 
@@ -111,10 +115,11 @@ def _names(code: str) -> set[str]:
 def build(kind: str, out: Path, execute: bool = False, sources: Sequence[Path] | None = None) -> list[Path]:
     """Writes one variant of every notebook into `out`, unexecuted unless `execute`.
 
-    Links between notebooks stay; links to other files of the kit are turned so that they work from `out`.
+    Links between notebooks stay. What else they link to is copied into the folder `COPIES` of `out`, so that
+    `out` can be handed out alone.
 
     Args:
-        sources: the text twins; None takes all of `notebooks/`.
+        sources: the text twins; None takes all of `TWINS`.
 
     Raises:
         InputError: the variant or the notebooks do not exist, or `out` holds a notebook with other text,
@@ -123,10 +128,11 @@ def build(kind: str, out: Path, execute: bool = False, sources: Sequence[Path] |
     """
     sources = twins() if sources is None else sources
     if not sources:
-        raise InputError(f"there are no notebooks in {NOTEBOOKS}; run this in a checkout of the kit")
+        raise InputError(f"there are no twins in {TWINS}; run this in a checkout of the kit")
     made = {out / f"{twin.stem}.ipynb": variant(read_twin(twin), kind) for twin in sources}
+    linked: dict[str, Path] = {}
     for (path, notebook), twin in zip(made.items(), sources, strict=True):
-        _turn_links(notebook, twin.parent, out)
+        linked |= turn_links(notebook, notebook_of(twin).parent, COPIES)
         if path.is_file() and _text(nbformat.read(path, as_version=4)) != _text(notebook):
             raise InputError(
                 f"{path} has other text, perhaps somebody's answers; move it away or choose another --out"
@@ -136,6 +142,7 @@ def build(kind: str, out: Path, execute: bool = False, sources: Sequence[Path] |
             out.mkdir(parents=True, exist_ok=True)
             run_cells(notebook, out)
         write_text(path, nbformat.writes(notebook) + "\n")
+    copy_linked(linked, out / COPIES)
     return list(made)
 
 
@@ -143,17 +150,48 @@ def _text(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def _turn_links(notebook: nbformat.NotebookNode, home: Path, out: Path) -> None:
-    """Changes relative links of a notebook in `home` so that they work from `out`."""
+def turn_links(notebook: nbformat.NotebookNode, home: Path, copies: str) -> dict[str, Path]:
+    """Turns the links of a notebook in `home` to files of the kit into links to their copies.
+
+    Returns:
+        Path inside the kit → the file.
+    """
+    found = {}
 
     def turned(match: re.Match) -> str:
         if match[1] is None or re.fullmatch(r"\d\d_\w+\.ipynb", match[1]):
             return match[0]
-        return f"]({Path(os.path.relpath(home / match[1], out)).as_posix()})"
+        file = (home / match[1]).resolve()
+        inside = file.relative_to(home.parent.resolve()).as_posix()
+        found[inside] = file
+        return f"]({copies}/{inside}"
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _LINK.sub(turned, cell.source)
+    return found
+
+
+def copy_linked(linked: Mapping[str, Path], folder: Path) -> None:
+    """Copies the files and folders of `turn_links` into `folder`."""
+    for inside, file in linked.items():
+        target = folder / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            shutil.copytree(file, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(file, target)
+
+
+def kernel_environment() -> dict[str, str]:
+    """Variables of a kernel: this checkout of the kit, the shipped run (or EMRRG_RUN), and no network."""
+    paths = [str(KIT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "EMRRG_RUN": str(TINY_DIR / "run"),
+        "HF_HUB_OFFLINE": "1",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300) -> nbformat.NotebookNode:
@@ -165,13 +203,6 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
         nbclient.exceptions.CellExecutionError: a cell raised.
         nbclient.exceptions.CellTimeoutError: a cell took longer than `timeout` seconds.
     """
-    paths = [str(KIT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        "EMRRG_RUN": str(TINY_DIR / "run"),
-        "HF_HUB_OFFLINE": "1",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -180,7 +211,7 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300)
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env=environment)
+    client.execute(env=kernel_environment())
     return tidy(notebook)
 
 
@@ -225,14 +256,20 @@ def _with_palette(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def notebook_of(twin: Path) -> Path:
+    """The notebook of a twin: in `notebooks/`, or beside a twin that is not of the course."""
+    return (NOTEBOOKS if twin.resolve().parent == TWINS else twin.parent) / f"{twin.stem}.ipynb"
+
+
 def execute(twin: Path) -> Path:
-    """Makes the executed `NAME.ipynb` beside `NAME.py`. An error of `run_cells` leaves the old file."""
-    notebook = run_cells(read_twin(twin), twin.parent)
-    return write_text(twin.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
+    """Makes the executed notebook of a twin. An error of `run_cells` leaves the old file."""
+    path = notebook_of(twin)
+    notebook = run_cells(read_twin(twin), path.parent)
+    return write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def main(names: list[str]) -> None:
-    """Executes the named twins, or all of `notebooks/`."""
+    """Executes the named twins, or all."""
     for twin in [Path(name) for name in names] or twins():
         print("executing", twin.name, flush=True)
         path = execute(twin)

@@ -64,9 +64,9 @@ def test_only_conda_forge_is_used():
 
 def test_extras_keep_compiled_gpu_packages_and_torchvision_out():
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"laptop", "metrics", "gpu", "dev", "all"}
-    assert extras["all"] == ["emrrg-kit[laptop,dev]"]
-    everywhere = " ".join(PROJECT["dependencies"] + extras["laptop"] + extras["dev"])
+    assert set(extras) == {"laptop", "dicom", "metrics", "gpu", "book", "dev", "all"}
+    assert extras["all"] == ["emrrg-kit[laptop,dicom,dev]"]
+    everywhere = " ".join(PROJECT["dependencies"] + extras["laptop"] + extras["book"] + extras["dev"])
     assert not re.search(r"mamba|causal|torchvision|timm|llama|\+cpu", everywhere)
 
 
@@ -158,13 +158,20 @@ def test_an_unfit_python_is_said_in_one_sentence(fresh, script, words):
 
 @needs_make
 @pytest.mark.parametrize(("user", "options"), [("0", " --allow-root"), ("1000", "")])
-def test_the_lab_starts_as_root_only_with_allow_root_and_says_so(fresh, user, options):
+@pytest.mark.parametrize(
+    ("words", "root", "start"),
+    [((), ".", "notebooks/00_start_here"), (("FOLDER=class",), "class", "00_start_here")],
+)
+def test_the_lab_opens_the_kit_or_a_class_and_says_when_it_runs_as_root(
+    fresh, user, options, words, root, start
+):
     fake_program(fresh / "bin", "id", f"echo {user}")
     fake_program(fresh / ".venv", "none", "")
     fake_program(fresh / ".venv" / "bin", "jupyter", 'echo "jupyter $*"')
     (fresh / ".venv" / ".ready-core").touch()
-    done = make(fresh, "-o", ".venv/.ready-core", "lab")
-    assert done.stdout.splitlines()[-1] == f"jupyter lab{options} notebooks"
+    done = make(fresh, "-o", ".venv/.ready-core", "lab", *words)
+    begin = f"jupyter lab{options} --ServerApp.root_dir={root} --LabApp.default_url="
+    assert done.stdout.splitlines()[-1] == f"{begin}/lab/tree/{start}.ipynb"
     assert ("you are root" in done.stderr) == bool(options)
 
 

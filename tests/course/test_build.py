@@ -2,17 +2,18 @@
 
 import base64
 import io
+import json
 import re
+import shutil
 
 import nbformat
 import pytest
 from PIL import Image
 
-pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
-
-from emrrg_lib import cli  # noqa: E402
-from emrrg_lib.course.build import (  # noqa: E402
+from emrrg_lib import cli
+from emrrg_lib.course.build import (
     NOTEBOOKS,
+    TWINS,
     build,
     checks,
     read_twin,
@@ -22,8 +23,8 @@ from emrrg_lib.course.build import (  # noqa: E402
     twins,
     variant,
 )
-from emrrg_lib.files import InputError  # noqa: E402
-from emrrg_lib.interpret.style import Picture, html_image  # noqa: E402
+from emrrg_lib.files import InputError
+from emrrg_lib.interpret.style import Picture, html_image
 
 LESSON = '''# %% [markdown]
 # # 00 · Lesson
@@ -123,25 +124,50 @@ def test_an_unknown_variant_is_refused(lesson):
 def test_the_command_builds_every_notebook_with_links_that_work(kind, tmp_path, capsys):
     out = tmp_path / "class"
     assert cli.main(["course", "build", "--variant", kind, "--out", str(out)]) == 0
-    assert sorted(path.stem for path in out.iterdir()) == [twin.stem for twin in twins()]
+    assert sorted(path.stem for path in out.glob("*.*")) == [twin.stem for twin in twins()]
     assert capsys.readouterr().out.count("wrote") == len(twins())
-    for path in out.iterdir():
+    for path in out.glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         assert not any(cell.get("outputs") for cell in notebook.cells) and "Solution" not in text(notebook)
         nbformat.validate(notebook)
     first = text(nbformat.read(out / "00_start_here.ipynb", as_version=4))
     assert "](01_patch_embedding.ipynb)" in first
     target = re.search(r"whole\s+model\]\(([^)]+)\)", first)[1]
-    assert (out / target).resolve() == (NOTEBOOKS.parent / "emrrg_lib" / "model.py").resolve()
+    assert (out / target).read_bytes() == (NOTEBOOKS.parent / "emrrg_lib" / "model.py").read_bytes()
+
+
+def test_the_folder_of_a_class_holds_all_that_it_links_to_and_no_solution(tmp_path):
+    build("student", tmp_path / "class")
+    shutil.move(tmp_path / "class", tmp_path / "elsewhere")
+    files = [path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()]
+    links = 0
+    for path in files:
+        if path.suffix == ".ipynb":
+            cells = nbformat.read(path, as_version=4).cells
+            prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+            prose = re.sub(r"```.*?```|`[^`]*`", "", prose, flags=re.DOTALL)
+            for target in re.findall(r"\]\(([^)#\s]+)", prose):
+                assert "://" in target or (path.parent / target).exists(), target
+                links += "://" not in target
+    assert links > 20 and not any(path.name in {twin.name for twin in twins()} for path in files)
+    handed_out = "\n".join(
+        path.read_text(encoding="utf-8") for path in files if path.suffix in (".ipynb", ".md")
+    )
+    for twin in twins():
+        for code in solutions(read_twin(twin)).values():
+            assert json.dumps(code)[1:-1] not in handed_out and code not in handed_out
 
 
 def test_links_are_turned_but_those_between_notebooks_and_code_are_not(tmp_path):
     twin = tmp_path / "notebooks" / "00_lesson.py"
     twin.parent.mkdir()
     twin.write_text(LESSON, encoding="utf-8")
+    (tmp_path / "emrrg_lib").mkdir()
+    (tmp_path / "emrrg_lib" / "model.py").write_text("model")
     (path,) = build("student", tmp_path / "course" / "student", sources=[twin])
+    assert (path.parent / "kit" / "emrrg_lib" / "model.py").read_text() == "model"
     assert text(nbformat.read(path, as_version=4)).splitlines()[1] == (
-        "See [`the code`](../../emrrg_lib/model.py), `layers[0](x)`, [site](https://example.org), "
+        "See [`the code`](kit/emrrg_lib/model.py), `layers[0](x)`, [site](https://example.org), "
         "[01](01_patch_embedding.ipynb)."
     )
 
@@ -159,7 +185,7 @@ def test_somebodys_answers_are_never_overwritten(tmp_path):
 
 def test_twins_come_in_the_order_of_the_course():
     numbers = [int(twin.stem[:2]) for twin in twins()]
-    assert numbers == list(range(11)) and twins() == sorted(NOTEBOOKS.glob("*.py"))
+    assert numbers == list(range(11)) and twins() == sorted(TWINS.glob("*.py"))
 
 
 def test_tidy_drops_widgets_and_keeps_the_twin_and_shrinks_pictures():

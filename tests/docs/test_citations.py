@@ -14,7 +14,7 @@ HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CITING = [
     *sorted((KIT / "emrrg_lib").glob("**/*.py")),
-    *sorted((KIT / "notebooks").glob("*.py")),
+    *sorted((KIT / "notebooks").rglob("*.py")),
     *sorted(path for path in (KIT / "tests").glob("**/*.py") if path.parent.name != "docs"),
     *READMES,
 ]

@@ -278,7 +278,7 @@ def test_no_measured_number_is_left_without_a_file(page):
 # ------------------------------------------------------------- what the notebooks and the face share
 
 
-@pytest.mark.parametrize("twin", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem[:2])
+@pytest.mark.parametrize("twin", sorted(NOTEBOOKS.rglob("*.py")), ids=lambda path: path.stem[:2])
 def test_the_minutes_of_the_exercises_add_up_to_those_of_the_face(twin):
     text = twin.read_text(encoding="utf-8")
     minutes = re.findall(r"^# ### Exercise \d.*?(\d+) minutes", text, re.MULTILINE)

@@ -39,7 +39,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_the_map_names_every_notebook_and_rooms_that_exist():
     rows = re.findall(r"^    (\d\d) [^/.]+? {2,}(\S.*?)  ", emrrg_lib.__doc__, flags=re.M)
-    notebooks = sorted(path.name[:2] for path in (KIT / "notebooks").glob("[0-9][0-9]_*.py"))
+    notebooks = sorted(path.name[:2] for path in (KIT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     assert [number for number, _ in rows] == notebooks
     rooms = {room for _, found in rows for room in found.split(", ")} - {"NOTES.md"}
     assert all((KIT / "emrrg_lib" / room).exists() for room in rooms), rooms
