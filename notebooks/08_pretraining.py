@@ -162,9 +162,10 @@ grey_pictures(
             cluster_mask(clusters - 1) == 0, -0.6, 2
         ),
     },
-    f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by line. "
-    "Middle: the same with every patch normalised, so that edges show and brightness is "
-    "gone. Right: the mask, a staircase: the queries for cluster k + 1 see clusters 1 to k.",
+    f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by "
+    "line. Middle: the same with every patch normalised, so that edges show and "
+    "brightness is gone. Right: the mask, a staircase: the queries for cluster k + 1 "
+    "see clusters 1 to k.",
     span=2,
     numbered=side // CLUSTER,
 )
