@@ -587,9 +587,8 @@ early = made["stage1"]  # what stage 1 wrote; the minutes of the whole hold it
 minutes = made["minutes"] - early["minutes"]
 print(f"stage 1: {early['history'][-1]['step']} steps, {early['minutes']:.0f} minutes")
 print(f"stage 2: {made['history'][-1]['step']} steps, {minutes:.0f} minutes")
-print(
-    f"processes: {made['hardware']['processes']} of {made['hardware']['threads']} thread"
-)
+hardware = made["hardware"]
+print(f"processes: {hardware['processes']} of {hardware['threads']} thread")
 history = made["history"]
 curves(
     {"stage 2": ([h["step"] for h in history], [h["loss"] for h in history])},
