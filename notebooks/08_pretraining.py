@@ -162,9 +162,10 @@ grey_pictures(
             cluster_mask(clusters - 1) == 0, -0.6, 2
         ),
     },
-    f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by line. "
-    "Middle: the same with every patch normalised, so that edges show and brightness is "
-    "gone. Right: the mask, a staircase: the queries for cluster k + 1 see clusters 1 to k.",
+    f"Left: a synthetic frontal X-ray with its {clusters} clusters numbered line by "
+    "line. Middle: the same with every patch normalised, so that edges show and "
+    "brightness is gone. Right: the mask, a staircase: the queries for cluster k + 1 "
+    "see clusters 1 to k.",
     span=2,
     numbered=side // CLUSTER,
 )
@@ -586,9 +587,8 @@ early = made["stage1"]  # what stage 1 wrote; the minutes of the whole hold it
 minutes = made["minutes"] - early["minutes"]
 print(f"stage 1: {early['history'][-1]['step']} steps, {early['minutes']:.0f} minutes")
 print(f"stage 2: {made['history'][-1]['step']} steps, {minutes:.0f} minutes")
-print(
-    f"processes: {made['hardware']['processes']} of {made['hardware']['threads']} thread"
-)
+hardware = made["hardware"]
+print(f"processes: {hardware['processes']} of {hardware['threads']} thread")
 history = made["history"]
 curves(
     {"stage 2": ([h["step"] for h in history], [h["loss"] for h in history])},

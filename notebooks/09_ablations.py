@@ -38,8 +38,6 @@
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
 # %%
-import base64
-import html
 import itertools
 import json
 from dataclasses import replace
@@ -48,13 +46,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML, display
+from IPython.display import HTML
 from IPython.utils.capture import capture_output
 
 from emrrg_lib.course.notebook import glossary, picture_of, scratch_folder
 from emrrg_lib.files import KIT
-from emrrg_lib.interpret import Picture
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE
+from emrrg_lib.interpret.figures_scores import bar_panels
+from emrrg_lib.interpret.figures_vision import curves
+from emrrg_lib.interpret.style import html_image
 from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
 from emrrg_lib.settings import to_dict
@@ -476,33 +475,20 @@ pd.DataFrame(overview).set_index("table")
 
 
 # %%
-def stored_figure(name):
-    """The PNG of a table, base64, and its text."""
+def stored_figure(name, width):
+    """The figure of a table with its sentence, as HTML."""
     alt = (results / name / "figure.txt").read_text(encoding="utf-8").strip()
-    return base64.b64encode((results / name / "figure.png").read_bytes()).decode(
-        "ascii"
-    ), alt
+    return html_image((results / name / "figure.png").read_bytes(), alt, width)
 
 
 large = [name for name in stored if name in ("table5", "table6")] or list(stored)
-for name in large:
-    image, alt = stored_figure(name)
-    display(
-        {"image/png": image, "text/plain": alt},
-        metadata={"image/png": {"alt": alt, "width": 900}},
-        raw=True,
-    )
-folded = ""
-for name in stored:
-    if name not in large:
-        image, alt = stored_figure(name)
-        folded += (
-            f"<details><summary>{name}</summary><img width='720' "
-            f'alt="{html.escape(alt)}" '
-            f"src='data:image/png;base64,{image}'></details>"
-        )
-if folded:
-    display(HTML(folded))
+shown = [stored_figure(name, 900) for name in large]
+shown += [
+    f"<details><summary>{name}</summary>{stored_figure(name, 720)}</details>"
+    for name in stored
+    if name not in large
+]
+HTML("\n".join(shown))
 
 # %% [markdown]
 # *One figure a table, Tables 5 and 6 large; a click on a name unfolds one of the others, if there are any.
@@ -663,38 +649,13 @@ compared.round(1).rename_axis("percent of the mean score")
 
 
 # %%
-def lengths_picture(frame):
-    """Bars, one panel a score; what is luck is hatched."""
-    told = "; ".join(
-        f"{title}, {what}: {value:.1f} %"
-        for title in frame
-        for what, value in frame[title].items()
-    )
-    picture = Picture(
-        (9, 0.32 * len(frame) + 0.8),
-        facecolor=PAPER,
-        layout="constrained",
-        alt=f"Percent of the mean score. {told}.",
-    )
-    panels = picture.subplots(1, len(frame.columns), sharey=True)
-    luck = [": sd" in what for what in frame.index]
-    for axes, title in zip(panels, frame, strict=True):
-        axes.barh(
-            range(len(frame)),
-            frame[title],
-            color=[RULE if each else BLUE for each in luck],
-            hatch=["////" if each else "" for each in luck],
-            edgecolor=INK,
-            linewidth=0.6,
-        )
-        axes.set_title(f"{title}, percent of the mean score", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_yticks(range(len(frame)), frame.index, fontsize=8)
-    axes.invert_yaxis()
-    return picture
-
-
-lengths_picture(compared)
+bar_panels(
+    {
+        f"{title}, percent of the mean score": compared[title].to_dict()
+        for title in compared
+    },
+    hatched=[what for what in compared.index if ": sd" in what],
+)
 
 # %% [markdown]
 # *Plain: differences between rows. Hatched: standard deviations of luck.* IU's are those of the constant
@@ -1079,46 +1040,17 @@ if single:
 
 
 # %%
-def lead_picture(most):
-    """How far the best of k equal rows leads,
-    in standard deviations of one training."""
-    ks = range(2, most + 1)
-    curves = {seeds: [lead(k, 1.0, seeds).mean() for k in ks] for seeds in (1, 3)}
-    told = "; ".join(
-        f"{seeds} seed{'s' * (seeds > 1)}: {curve[0]:.2f} for 2 rows, {curve[-1]:.2f} "
-        f"for {most}"
-        for seeds, curve in curves.items()
+rows_of_a_table = range(2, 16)
+by_luck = {
+    f"{seeds} seed{'s' * (seeds > 1)} for each row": (
+        rows_of_a_table,
+        [lead(k, 1.0, seeds).mean() for k in rows_of_a_table],
     )
-    picture = Picture(
-        (6.4, 2.8),
-        facecolor=PAPER,
-        layout="constrained",
-        alt=(
-            "How far the best of k equal rows leads by luck, in sd of one training; "
-            f"it grows with k. {told}."
-        ),
-    )
-    axes = picture.subplots()
-    for (seeds, curve), style in zip(curves.items(), ("o-", "s--"), strict=True):
-        axes.plot(
-            ks,
-            curve,
-            style,
-            color=ORANGE if seeds == 1 else BLUE,
-            markersize=4,
-            label=f"{seeds} seed{'s' * (seeds > 1)} a row",
-        )
-    axes.axvline(len(table6), color=MUTED, linewidth=1, linestyle=":")
-    axes.text(
-        len(table6) - 0.2, 0.1, "rows of Table 6", color=INK, fontsize=8, ha="right"
-    )
-    axes.set(xlabel="equal rows", ylabel="lead by luck, in sd", ylim=(0, None))
-    axes.legend(fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture
-
-
-lead_picture(15)
+    for seeds in (1, 3)
+}
+curves(
+    by_luck, "equal rows (Table 6 has 11)", "lead in sd", "Lead of the best row by luck"
+)
 
 # %% [markdown]
 # *More rows, more luck; more seeds, less.* The cure costs nothing: choose the row on **validation**, then
