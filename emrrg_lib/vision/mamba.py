@@ -257,7 +257,7 @@ class VisionMamba(nn.Module):
 
     Args:
         config: sizes; `EncoderConfig()` is the base encoder.
-        scan_backend: `auto`, `reference`, `cpu` or `cuda`.
+        scan_backend: `auto`, `reference`, `cpu`, `triton` or `cuda`.
 
     Raises:
         InputError: a patch grid that is odd or does not divide the image; see also `check_images`.
