@@ -27,7 +27,7 @@ def batch_size(model, beams: int, tokens: int) -> int:
     """The studies generated together: BATCH, and on a GPU up to 64.
 
     A step of decoding waits for the launches and the weights, so 64 studies cost about what 8 do. Their keys
-    and values may take a quarter of the GPU's memory; tokens: the longest report.
+    and values may take half of the memory beside the weights; tokens: the longest report.
     """
     if model.device.type != "cuda":
         return BATCH
@@ -37,7 +37,8 @@ def batch_size(model, beams: int, tokens: int) -> int:
     length = 100 + views * (math.prod(model.grid) + 1) + tokens  # 100: more than any prompt
     study = beams * length * sizes.num_hidden_layers * 2 * sizes.num_key_value_heads * head * 2  # bytes
     memory = torch.cuda.get_device_properties(model.device).total_memory
-    return next((size for size in (64, 32, 16) if size * study <= memory / 4), BATCH)
+    free = memory - sum(p.numel() * p.element_size() for p in model.parameters())
+    return next((size for size in (64, 32, 16) if size * study <= free / 2), BATCH)
 
 
 @torch.no_grad()
