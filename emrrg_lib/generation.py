@@ -24,7 +24,25 @@ from emrrg_lib.language.prompt import position_ids, prompt_ids, report_ids
 from emrrg_lib.trace import Trace
 from emrrg_lib.vision.mamba import drop_cls
 
-BATCH = 8  # studies generated together
+BATCH = 8  # studies generated together on a CPU; on a GPU as many as `batch_size` says
+
+
+def batch_size(model, beams: int, tokens: int) -> int:
+    """The studies generated together: BATCH, and on a GPU up to 64.
+
+    A step of decoding waits for the launches and the weights, so 64 studies cost about what 8 do. Their keys
+    and values may take half of the memory beside the weights; tokens: the longest report.
+    """
+    if model.device.type != "cuda":
+        return BATCH
+    sizes = model.llm.config.get_text_config()
+    head = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
+    views = model.settings.data.view_limit or 1 if model.settings.data.views == "concat" else 1
+    length = 100 + views * (math.prod(model.grid) + 1) + tokens  # 100: more than any prompt
+    study = beams * length * sizes.num_hidden_layers * 2 * sizes.num_key_value_heads * head * 2  # bytes
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    free = memory - sum(p.numel() * p.element_size() for p in model.parameters())
+    return next((size for size in (64, 32, 16) if size * study <= free / 2), BATCH)
 
 
 @torch.no_grad()
@@ -39,8 +57,8 @@ def generate(
 
     Args:
         model: the EMRRG.
-        studies: a list of studies, see `emrrg_lib.data.study_set.pixels`, of which BATCH are taken at
-            once; or one batch of images as `EMRRG.encode` takes it, with its view_mask.
+        studies: a list of studies, see `emrrg_lib.data.study_set.pixels`, of which `batch_size` are
+            taken at once; or one batch of images as `EMRRG.encode` takes it, with its view_mask.
         trace: also return a `Trace` of each report.
         settings: override fields of `GenerationConfig`, e.g. num_beams=1 for greedy decoding.
 
@@ -51,7 +69,8 @@ def generate(
     if isinstance(studies, Tensor):
         pairs = _generate_batch(model, studies, view_mask, trace, chosen)
     else:
-        batches = (studies[start : start + BATCH] for start in range(0, len(studies), BATCH))
+        size = batch_size(model, chosen.num_beams, chosen.max_new_tokens)
+        batches = (studies[start : start + size] for start in range(0, len(studies), size))
         pairs = [
             pair
             for batch in batches
@@ -139,13 +158,15 @@ def write_reports(
     """
     state = processes()
     indices = list(range(len(studies)) if indices is None else indices)
-    starts, mine = range(0, len(indices), BATCH), []
+    chosen = replace(model.settings.generation, **settings)
+    size, mine = batch_size(model, chosen.num_beams, chosen.max_new_tokens), []
+    starts = range(0, len(indices), size)
     with tqdm(
         total=len(indices), desc=describe, unit="report", leave=False, disable=not state.is_main_process
     ) as bar:
         for start in starts[state.process_index :: state.num_processes]:
-            mine.append((start, model.generate(*studies.images(indices[start : start + BATCH]), **settings)))
-            bar.update(min(BATCH * state.num_processes, len(indices) - bar.n))
+            mine.append((start, model.generate(*studies.images(indices[start : start + size]), **settings)))
+            bar.update(min(size * state.num_processes, len(indices) - bar.n))
     return [text for _, texts in sorted(gather(mine)) for text in texts]
 
 

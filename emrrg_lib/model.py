@@ -20,10 +20,11 @@ from emrrg_lib.files import InputError
 from emrrg_lib.language.frozen import fit_for_cpu, without_dropout
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, load_llm, require_llm
-from emrrg_lib.language.prompt import IGNORE, image_slot, position_ids
+from emrrg_lib.language.prompt import IGNORE, first_report_position, image_slot, position_ids
 from emrrg_lib.presets import preset
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
+from emrrg_lib.vision.checks import check_finite
 from emrrg_lib.vision.mamba import drop_cls
 from emrrg_lib.vision.weights import build_encoder, load_encoder, require_encoder
 
@@ -148,8 +149,10 @@ class EMRRG(nn.Module):
 
     def mixed_precision(self) -> torch.autocast:
         """bfloat16 autocast on a GPU with a bfloat16 LLM; elsewhere nothing is cast."""
-        half = self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half())
+
+    def _half(self) -> bool:
+        return self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
 
     def encode(self, pixel_values: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
@@ -165,9 +168,10 @@ class EMRRG(nn.Module):
         if view_mask is None:
             shape = pixel_values.shape[:2] if pixel_values.dim() == 5 else (len(pixel_values), 1)
             view_mask = torch.ones(shape, dtype=torch.bool)
-        pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
         if pixel_values.dim() == 5:
-            pixel_values = pixel_values[view_mask]
+            pixel_values = pixel_values[view_mask.to(pixel_values.device)]
+        check_finite(pixel_values)  # before they go to a GPU
+        pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
         with self.mixed_precision():
             return self.project(self.encoder(pixel_values), view_mask)
 
@@ -210,6 +214,8 @@ class EMRRG(nn.Module):
             inputs_embeds (B, n + P, D), attention_mask (B, n + P), and, where layers attend to the image,
             visual_states, visual_mask, text_mask; the P visual tokens follow <Img> (NOTES G).
         """
+        if self._half():  # projector_norm ends in float32: the LLM's residual stream and cache would too
+            states = states.to(self.llm.dtype)
         embeds = self.llm.get_input_embeddings()(input_ids).to(states.dtype)
         shown, shown_mask = self.prompt_states(states, mask)
         slot = image_slot(self.tokenizer) if shown.shape[1] else 0
@@ -249,6 +255,7 @@ class EMRRG(nn.Module):
         labels: Tensor,
         pixel_values: Tensor | None = None,
         tokens: Tensor | None = None,
+        first: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
@@ -258,6 +265,7 @@ class EMRRG(nn.Module):
             input_ids, attention_mask, labels: (B, n), right padded; labels outside the report are -100.
             pixel_values: (I, 3, H, W), see `encode`.
             tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
+            first: the first position that holds report tokens; None: it is looked for in `labels`.
             num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():
@@ -270,7 +278,7 @@ class EMRRG(nn.Module):
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
             # logits before the report are not needed; nothing predicts the first token of the sequence
-            first = max(1, int((labels != IGNORE).any(dim=0).int().argmax()))
+            first = first_report_position(labels) if first is None else first
             positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
             places = position_ids(inputs["attention_mask"])
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits

@@ -409,7 +409,7 @@ for part, group in zip(
     print(f"{part:<28}{count:>12,} parameters at a rate of {group['lr']:g}")
 factors = {
     name: [
-        rule(step, 0 if "cosine" in name else 100, steps, steps // epochs)
+        rule(step, 0 if "cosine" in name else 100, steps, batches)
         for step in range(steps)
     ]
     for name, rule in SCHEDULES.items()

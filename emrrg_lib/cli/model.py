@@ -183,6 +183,33 @@ def _add_bench(subparsers) -> None:
         add_path(command, "--json", "also write the figures here", "FILE")
         add_number(command, "--threads", "CPU threads", 2, high=1024)
         command.set_defaults(kind=kind)
+    _add_bench_gpu(kinds)
+
+
+def _add_bench_gpu(kinds) -> None:
+    summary = "Parity, kernel times, training steps and reports on a GPU, as JSON lines."
+    example = "emrrg bench gpu --json gpu.jsonl"
+    command = add_command(
+        kinds, "gpu", bench_gpu, example, "emrrg bench gpu --report gpu.jsonl", summary=summary
+    )
+    add_number(command, "--minutes", "the most minutes of all parts", 40, high=1440)
+    command.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes")
+    add_path(command, "--json", "write each line here as it comes", "FILE")
+    add_path(command, "--report", "measure nothing: print the lines of this file as tables", "FILE")
+
+
+def bench_gpu(options: Namespace) -> int:
+    """Measure on a GPU, or print earlier figures as Markdown tables."""
+    from emrrg_lib.bench.gpu import measure, report
+
+    if options.report:
+        print(report(options.report))
+        return 0
+    failed = False
+    for line in measure(options.minutes, options.device, options.json):
+        print(json.dumps(line), flush=True)
+        failed |= "error" in line and line["part"] != "parity"
+    return int(failed)
 
 
 def bench(options: Namespace) -> int:

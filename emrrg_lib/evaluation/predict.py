@@ -60,7 +60,8 @@ def image_features(model: EMRRG, studies: StudySet) -> np.ndarray:
         for start in tqdm(range(0, count, 16), desc="encoding images", leave=False):
             rows = range(start, min(start + 16, count))
             pixels, mask = studies.images(rows)
-            tokens = model.encoder(pixels.to(model.device)).cpu()
+            with model.mixed_precision():
+                tokens = model.encoder(pixels.to(model.device)).float().cpu()
             pooled = torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=-1)  # (I, 2d)
             views = pooled.new_zeros(*mask.shape, pooled.shape[1])
             views[mask] = pooled

@@ -38,7 +38,8 @@ class HalfStoredLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
-            return super().forward(x)
+            half = x.dtype == self.weight.dtype or torch.is_autocast_enabled("cuda")
+            return super().forward(x) if half else super().forward(x.to(self.weight.dtype)).to(x.dtype)
         if cpu_multiplies_bfloat16():
             return super().forward(x.bfloat16()).float()
         return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())

@@ -65,3 +65,8 @@ def text_batch(
         mask[i, :end] = 1
         labels[i, len(head) : end] = torch.tensor(row)
     return BatchEncoding({"input_ids": ids, "attention_mask": mask, "labels": labels})
+
+
+def first_report_position(labels: Tensor) -> int:
+    """The first column of labels (B, n) that holds a report token, but at least 1: nothing predicts 0."""
+    return max(1, int((labels != IGNORE).any(dim=0).int().argmax()))

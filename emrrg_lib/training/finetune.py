@@ -20,7 +20,7 @@ from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
-from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.language.prompt import first_report_position, text_batch
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record, write_config, write_trained
 from emrrg_lib.settings import to_dict
@@ -49,7 +49,8 @@ class StudyCollator:
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         reports, data = [self.studies.reports[i] for i in indices], self.data
         text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
-        return self.images(indices) | text.data
+        first = first_report_position(text["labels"])  # here, because a GPU would have to be waited for
+        return self.images(indices) | text.data | {"first": first}
 
 
 class TokenCollator(StudyCollator):
@@ -65,7 +66,8 @@ class TokenCollator(StudyCollator):
         tokens = []
         for start in range(0, len(self.studies), ENCODE_BATCH):
             pixels, masks = self.studies.images(range(start, min(start + ENCODE_BATCH, len(self.studies))))
-            encoded = self.model.encoder(pixels.to(self.model.device)).half().cpu()
+            with self.model.mixed_precision():
+                encoded = self.model.encoder(pixels.to(self.model.device)).half().cpu()
             tokens += encoded.split(masks.sum(dim=1).tolist())
         return tokens
 

@@ -28,16 +28,8 @@ from torch import Tensor, nn
 
 from emrrg_lib.config import EncoderConfig
 from emrrg_lib.files import InputError
+from emrrg_lib.vision.checks import check_images
 from emrrg_lib.vision.scan import causal_conv1d, selective_scan
-
-
-def check_images(pixel_values: Tensor, size: int) -> None:
-    """Raises InputError unless the images are (B, 3, size, size) and finite."""
-    if pixel_values.dim() != 4 or pixel_values.shape[1:] != (3, size, size):
-        shape = tuple(pixel_values.shape)
-        raise InputError(f"images must be (B, 3, {size}, {size}), got {shape}; resize them first")
-    if not pixel_values.isfinite().all():
-        raise InputError("an image holds NaN or infinite values; check its file and how it was normalised")
 
 
 class PatchEmbed(nn.Module):
@@ -196,13 +188,14 @@ class MambaMixer(nn.Module):
         out = self.out_proj(mean * F.silu(Z))
         if not return_features:
             return out
-        ordered = {"X": X.transpose(1, 2), "Z": self._spread(Z).transpose(1, 2)}
-        return out, ordered | {"dt": dt, "B": B, "C": C}
+        X, Z = X.transpose(1, 2), self._spread(Z).transpose(1, 2)
+        return out, {"X": X, "Z": Z, "dt": dt, "B": B, "C": C}
 
     def _spread(self, tokens: Tensor) -> Tensor:
         """(B, L, d) → (B, L, G, d) in scan order; one direction takes the tokens as they come."""
-        several = len(self.suffixes) > 1
-        return _Spread.apply(tokens, self.orders, self.inverse) if several else tokens[:, :, None]
+        if len(self.suffixes) == 1:
+            return tokens[:, :, None]
+        return _Spread.apply(tokens, self.orders, self.inverse)
 
 
 class SwiGLU(nn.Module):
@@ -257,7 +250,7 @@ class VisionMamba(nn.Module):
 
     Args:
         config: sizes; `EncoderConfig()` is the base encoder.
-        scan_backend: `auto`, `reference`, `cpu` or `cuda`.
+        scan_backend: `auto`, `reference`, `cpu`, `triton` or `cuda`.
 
     Raises:
         InputError: a patch grid that is odd or does not divide the image; see also `check_images`.

@@ -1,40 +1,63 @@
-"""The selective scan of Mamba and its causal convolution, each with three backends.
+"""The selective scan of Mamba and its causal convolution, each with four backends.
 
 `h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t B_t u_t`, `y_t = C_t · h_t + D u_t`, then `y_t · SiLU(z_t)`.
 
-Backends: `reference` (a short time loop in PyTorch that holds one state), `cpu` (numba kernels with their
-backward, in `kernels/`), `cuda` (the kernels of mamba-ssm and causal-conv1d). Meaning and argument names are
-those of mamba-ssm's `selective_scan_fn`. B and C may be grouped, so that the four scan directions run as one
-call with G = 4 groups. B is the batch size in shapes and the input matrix in the equations.
+Backends: `reference` (a short time loop in PyTorch that holds one state), `cpu` (numba kernels), `triton`
+(Triton kernels), both with their backward in `kernels/`, `cuda` (mamba-ssm's and causal-conv1d's kernels).
+Meaning and argument names are those of mamba-ssm's `selective_scan_fn`. B and C may be grouped, so that the
+four scan directions run as one call with G = 4 groups. B is the batch size in shapes and the input matrix
+in the equations.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKENDS = ("reference", "cpu", "cuda")
+# Backend → devices that it reads, for `auto` in this order; `reference` reads all. On ROCm the device is
+# called cuda too. Triton's interpreter, which the tests use, reads tensors on the CPU.
+DEVICES = {"cpu": ("cpu",), "triton": ("cuda",), "cuda": ("cuda",)}
+if os.environ.get("TRITON_INTERPRET") == "1":
+    DEVICES["triton"] = ("cpu",)
+BACKENDS = ("reference", *DEVICES)
 log = logging.getLogger("emrrg_lib.scan")
 
 
 @functools.cache
 def unavailable(backend: str) -> str | None:
-    """Why `backend` cannot run here; None if it can. The kernels are imported, not only the packages."""
+    """Why `backend` cannot run here; None if it can. A GPU's kernels run once, forward and backward."""
     try:
         if backend == "cpu":
             from emrrg_lib.vision.kernels import conv_cpu, scan_cpu  # noqa: F401
-        elif backend == "cuda":
-            if not torch.cuda.is_available():
+        elif backend in DEVICES:
+            if DEVICES[backend] == ("cuda",) and not torch.cuda.is_available():
                 return "torch sees no CUDA device"
-            import causal_conv1d_cuda  # noqa: F401
-            import selective_scan_cuda  # noqa: F401
-    except Exception as error:  # a stub wheel of mamba-ssm fails in many ways, not only ImportError
-        return f"{type(error).__name__}: {error}"
+            worst = difference(backend)
+            if not worst < 1e-4:
+                return f"it differs from the reference loop by {worst:.1g}"
+    except Exception as error:  # a stub wheel or a broken compiler fails in many ways
+        return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
     return None
+
+
+def difference(backend: str) -> float:
+    """Largest relative difference from the reference loop, of outputs and gradients of a small mixer."""
+    results, device = [], DEVICES.get(backend, ("cpu",))[0]
+    shapes = ((2, 8, 6), (2, 8, 6), (8, 4), (2, 2, 4, 6), (2, 2, 4, 6), (8,), (8, 4))
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+        for name in (backend, "reference"):
+            g = torch.Generator().manual_seed(0)
+            leaves = [torch.rand(s, generator=g).to(device).requires_grad_() for s in shapes]
+            u, delta, A, B, C, D, weight = leaves
+            y = _scan(name, _conv(name, u, weight, D), delta, -A, B, C, D, None, D, True)
+            results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    pairs = zip(*results, strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 @functools.cache
@@ -42,10 +65,11 @@ def _announce(device: str, backend: str, missing: str | None) -> None:
     if missing is None:
         log.info("selective scan on %s: backend '%s'", device, backend)
     else:
-        slow = "the reference loop runs instead, many times as slow; `emrrg doctor` says what to do"
-        log.warning("no scan kernel for %s (%s): %s", device, missing, slow)
+        slow = "the reference loop runs instead, many times as slow, and in training it keeps every state"
+        log.warning("no scan kernel for %s (%s): %s; `emrrg doctor` says what to do", device, missing, slow)
 
 
+@torch.compiler.assume_constant_result
 def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Chooses a backend for `auto` and logs it once; an explicit choice is checked and never replaced.
 
@@ -53,12 +77,7 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torc
         ValueError: an unknown name, or a backend that does not work on this machine, device or dtype.
     """
     if backend == "auto":
-        wanted = "cuda" if device.type == "cuda" else "cpu"
-        fits = device.type in ("cuda", "cpu") and dtype != torch.float64
-        missing = unavailable(wanted) if fits else None
-        chosen = wanted if fits and missing is None else "reference"
-        _announce(device.type, chosen, missing)
-        return chosen
+        return _automatic(device.type) if dtype != torch.float64 else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend '{backend}'; choose auto, {', '.join(BACKENDS)}")
     if reason := unavailable(backend):
@@ -66,7 +85,7 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torc
             f"scan backend '{backend}' is not available here ({reason}); "
             "use backend='auto' or run `emrrg doctor`"
         )
-    if backend != "reference" and backend != device.type:
+    if device.type not in DEVICES.get(backend, (device.type,)):
         raise ValueError(
             f"scan backend '{backend}' cannot read tensors on '{device.type}'; "
             "move them or use backend='auto'"
@@ -74,6 +93,19 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype = torc
     if backend != "reference" and dtype == torch.float64:
         raise ValueError(f"scan backend '{backend}' works in float32; use 'reference' for float64")
     return backend
+
+
+def _automatic(device: str) -> str:
+    """The first backend that works on this kind of device, else `reference` with a warning."""
+    reasons = {}
+    for name in (name for name, devices in DEVICES.items() if device in devices):
+        reasons[name] = unavailable(name)
+        if reasons[name] is None:
+            _announce(device, name, None)
+            return name
+    missing = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    _announce(device, "reference", None if device == "meta" else missing or "the kit has none")
+    return "reference"
 
 
 def _check_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
@@ -115,7 +147,7 @@ def selective_scan(
         z: gate; the output is multiplied by SiLU(z), (B, D, L).
         delta_bias: added to delta, (D,) float32.
         delta_softplus: whether softplus is applied to delta (after the bias).
-        backend: `auto`, `reference`, `cpu` or `cuda`.
+        backend: `auto`, `reference`, `cpu`, `triton` or `cuda`.
 
     Returns:
         (B, D, L), of u's dtype; the state is kept in float32 (float64 for float64 inputs).
@@ -126,18 +158,20 @@ def selective_scan(
     _check_shapes(u, delta, A, B, C)
     B, C = (m[:, None] if m.dim() == 3 else m for m in (B, C))
     backend = choose_backend(backend, u.device, u.dtype)
-    if backend == "cuda":
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    return _scan(backend, u, delta, A, B, C, D, z, delta_bias, delta_softplus)
 
-        u, delta, B, C = (t.to(u.dtype).contiguous() for t in (u, delta, B, C))
-        z = None if z is None else z.to(u.dtype).contiguous()
-        fp32 = [None if t is None else t.float() for t in (A, D, delta_bias)]
-        return selective_scan_fn(u, delta, fp32[0], B, C, fp32[1], z, fp32[2], delta_softplus)
-    if backend == "cpu":
+
+def _scan(backend: str, *args) -> Tensor:
+    """`selective_scan` by a backend that works; B and C (B, G, N, L)."""
+    if backend == "triton":
+        from emrrg_lib.vision.kernels.triton_scan import scan
+    elif backend == "cuda":
+        from emrrg_lib.vision.kernels.scan_cuda import scan
+    elif backend == "cpu":
         from emrrg_lib.vision.kernels.scan_cpu import scan
-
-        return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    return _reference_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    else:
+        scan = _reference_scan
+    return scan(*args)
 
 
 def _reference_scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus) -> Tensor:
@@ -167,11 +201,19 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, backend: str = "auto"
     Returns:
         (B, D, L): SiLU(bias + Σ_k weight[:, k] · x[:, :, t - K + 1 + k]), zeros before the start.
     """
-    backend = choose_backend(backend, x.device, x.dtype)
+    return _conv(choose_backend(backend, x.device, x.dtype), x, weight, bias)
+
+
+def _conv(backend: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`causal_conv1d` by a backend that works."""
+    if backend == "triton":
+        from emrrg_lib.vision.kernels.triton_conv import conv
+
+        return conv(x, weight, bias)
     if backend == "cuda":
         from causal_conv1d import causal_conv1d_fn
 
-        return causal_conv1d_fn(x.contiguous(), weight.to(x.dtype), bias.to(x.dtype), activation="silu")
+        return causal_conv1d_fn(x.contiguous(), weight.float(), bias.float(), activation="silu")
     if backend == "cpu":
         from emrrg_lib.vision.kernels.conv_cpu import conv
 

