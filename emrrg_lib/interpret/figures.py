@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, Picture
+from emrrg_lib.interpret.style import BLUE, BLUE_FILL, INK, MUTED, ORANGE, ORANGE_FILL, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
@@ -228,3 +228,26 @@ def _cards(reference: str | None, generated: str) -> list[Card]:
     shared = sum(count_words(generated[slice(*span)]) for span in spans[1])
     title = f"Generated report · {shared} of {count_words(generated)} words shared"
     return [("Reference report", reference, spans[0]), (title, generated, spans[1])]
+
+
+def counted_bars(counts: Mapping[str, tuple[int, int]]) -> Picture:
+    """Draws the parameters that a counter sees and, hatched, those that it misses; one bar a model.
+
+    Args:
+        counts: name → (parameters that are seen, all parameters).
+    """
+    millions = {name: (seen / 1e6, (total - seen) / 1e6) for name, (seen, total) in counts.items()}
+    told = [f"{name}: {seen:.2f} M seen, {missed:.2f} M not" for name, (seen, missed) in millions.items()]
+    figure = Picture((7.6, 1.9), layout="constrained", alt=f"Counted parameters. {'; '.join(told)}.")
+    axes = figure.subplots()
+    for name, (seen, missed) in millions.items():
+        axes.barh(name, seen, color=BLUE_FILL, edgecolor=BLUE)
+        axes.barh(name, missed, left=seen, color=ORANGE_FILL, edgecolor=INK, hatch="///")
+        text = {"va": "center", "fontsize": 8.5, "color": INK}
+        axes.text(seen / 2, name, f"seen: {seen:.2f} M", ha="center", **text)
+        axes.text(seen + missed + 3, name, f"not seen: {missed:.2f} M", **text)
+    most = max(total for _, total in counts.values()) / 1e6
+    axes.set(xlabel="million parameters", xlim=(0, 1.2 * most))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
