@@ -54,6 +54,7 @@
 import copy
 import math
 from contextlib import contextmanager
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -85,8 +86,8 @@ glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V, S, X′, α")
 # %% [markdown]
 # ## 1 · Every block runs the last block's mixer
 #
-# To add an adapter, the release keeps each mixer's `forward` in a variable and puts a new function
-# in its place, in a loop over the blocks. The function looks the variable up when it is
+# To add its X-adapter (`--lora_X`), the release keeps each mixer's `forward` in a variable and puts a new
+# function in its place, in a loop over the blocks. The function looks the variable up when it is
 # *called*. By then the loop is over, and the variable holds the last mixer. Here is the mistake in small:
 
 
@@ -597,7 +598,7 @@ padded = [
 honest, spoilt = (
     score_reports(side, references, meteor=False) for side in (references, padded)
 )
-print("a padded reference:", padded[0])
+print(fill(f"a padded reference: {padded[0]}", 88))
 print(
     "a perfect copy:",
     {name: round(spoilt[name], 3) for name in ("Bleu_1", "Bleu_4", "ROUGE_L", "CIDEr")},
@@ -767,7 +768,7 @@ with torch.device("meta"):
 try:
     install_hybrid_layers(qwen, (0, 8, 16, 24))
 except InputError as error:
-    print("hybrid layers [0, 8, 16, 24] in Qwen1.5-1.8B:", error)
+    print(fill(f"hybrid layers [0, 8, 16, 24] in Qwen1.5-1.8B: {error}", 88))
 
 batches = math.ceil(2069 / 4)
 print("val_check_interval 2.0 means every 2 batches:")
@@ -804,13 +805,13 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 # %% [markdown]
 # These are no defects. The paper is silent about how stage 3 trains; the scripts are not:
 #
-# | stage 3 | paper | released scripts | this kit, paper presets | this kit, `tiny` and `laptop` |
+# | stage 3 | paper | released scripts | this kit, EMRRG's presets | this kit, `tiny` and `laptop` |
 # |---|---|---|---|---|
 # | images | – | not augmented | as released | shifted, tone changed (`data.augment`) |
 # | AdamW's β | – | 0.9, 0.999 | as released | 0.9, 0.98 (`train.betas`) |
-# | rate | – | 1e-4, cosine by epoch to 1 % | as released | held, then a linear fall (`train.schedule`) |
+# | rate | – | 1e-4, cosine by epoch to 1 % | as released (the gate: 1e-3) | held, then a linear fall (`train.schedule`) |
 # | warm-up, clipping | – | none | as released | 20 steps, norm 1 |
-# | encoder on IU | LoRA | frozen (section 3) | LoRA; `--released-code`: frozen | LoRA |
+# | encoder on IU | LoRA | frozen (section 3) | LoRA; `--released-code`: frozen | – |
 # | encoder elsewhere | LoRA | trained whole | LoRA; `--released-code`: whole | – |
 #
 # Not in the tables, because there is nothing to run: METEOR is switched off in the released scoring though
@@ -831,7 +832,7 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 #
 # ### Exercise 1 · Bind early *(easy, 6 minutes)*
 #
-# **Why.** One loop with this mistake took eleven of twelve mixers out of a published model.
+# **Why.** One loop with this mistake leaves eleven of the twelve mixers of the released base encoder unused.
 #
 # Mend `adapted` of section 1: return a list of new functions, the i-th of which returns
 # `functions[i](x) + adapters[i](x)`. Nothing may be called before its time, and both lists of the
@@ -1126,9 +1127,9 @@ check_6(how_used)
 #         print(f"{kind.__name__}: {name.removeprefix('base_model.model.')} is {word}")
 # ```
 #
-# For section 4 it says: the matrix is read, and the pair around it is unused. A deep copy of a 7-billion
-# model does not fit; there, note the flags, set them back in a `finally`, and ask `torch.autograd.grad`
-# with `allow_unused=True`, which leaves `.grad` alone.
+# For section 4 it says: the matrix is read, and the pair around it is unused. A model of 7
+# billion parameters is too large to copy; there, note the flags, set them back in a `finally`, and ask
+# `torch.autograd.grad` with `allow_unused=True`, which leaves `.grad` alone.
 #
 # </details>
 
