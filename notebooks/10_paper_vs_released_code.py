@@ -809,7 +809,7 @@ table.assign(**{"measured here": table["measured here"].map(measured)}).set_inde
 # |---|---|---|---|---|
 # | images | – | not augmented | as released | shifted, tone changed (`data.augment`) |
 # | AdamW's β | – | 0.9, 0.999 | as released | 0.9, 0.98 (`train.betas`) |
-# | rate | – | 1e-4, cosine by epoch to 1 % | as released (the gate: 1e-3) | held, then a linear fall (`train.schedule`) |
+# | rate | – | 1e-4, cosine by epoch to 1 % | as released; gate 1e-3 | held, then falls (`train.schedule`) |
 # | warm-up, clipping | – | none | as released | 20 steps, norm 1 |
 # | encoder on IU | LoRA | frozen (section 3) | LoRA; `--released-code`: frozen | – |
 # | encoder elsewhere | LoRA | trained whole | LoRA; `--released-code`: whole | – |
