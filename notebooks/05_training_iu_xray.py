@@ -382,8 +382,8 @@ assert abs(summed / count - theirs) < 1e-4
 #
 # 1. an epoch is a permutation of the studies, drawn from the seed plus the number of the epoch, and
 #    cut into batches; the last one is what is left over;
-# 2. AdamW with the preset's β: (.9, .98) for tiny, (.9, .999) for iu-xray; weight decay acts on matrices only (`p.dim() > 1`), not on biases, norms
-#    and α;
+# 2. AdamW with the preset's β: (.9, .98) for tiny, (.9, .999) for iu-xray; weight decay acts on
+#    matrices only (`p.dim() > 1`), not on biases, norms and α;
 # 3. before each step the rate is multiplied by the schedule's factor of this step.
 #
 # *You write it in exercise 5.* Every training of this kit goes through one engine,

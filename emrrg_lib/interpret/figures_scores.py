@@ -10,7 +10,18 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from emrrg_lib.interpret.panels import inch_axes, plain_axes
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, PAPER, RULE, Picture, text_width
+from emrrg_lib.interpret.style import (
+    BLUE,
+    BLUE_FILL,
+    INK,
+    MUTED,
+    ORANGE,
+    ORANGE_FILL,
+    PAPER,
+    RULE,
+    Picture,
+    text_width,
+)
 
 _MARKS = ((ORANGE, "x"), (BLUE, "o"), (INK, "^"))
 
@@ -69,4 +80,27 @@ def bar_panels(
         axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names), fontsize=8)
         axes.invert_yaxis()
         plain_axes(axes)
+    return figure
+
+
+def counted_bars(counts: Mapping[str, tuple[int, int]]) -> Picture:
+    """Draws the parameters that a counter sees and, hatched, those that it misses; one bar a model.
+
+    Args:
+        counts: name → (parameters that are seen, all parameters).
+    """
+    millions = {name: (seen / 1e6, (total - seen) / 1e6) for name, (seen, total) in counts.items()}
+    told = [f"{name}: {seen:.2f} M seen, {missed:.2f} M not" for name, (seen, missed) in millions.items()]
+    figure = Picture((7.6, 1.9), layout="constrained", alt=f"Counted parameters. {'; '.join(told)}.")
+    axes = figure.subplots()
+    for name, (seen, missed) in millions.items():
+        axes.barh(name, seen, color=BLUE_FILL, edgecolor=BLUE)
+        axes.barh(name, missed, left=seen, color=ORANGE_FILL, edgecolor=INK, hatch="///")
+        text = {"va": "center", "fontsize": 8.5, "color": INK}
+        axes.text(seen / 2, name, f"seen: {seen:.2f} M", ha="center", **text)
+        axes.text(seen + missed + 3, name, f"not seen: {missed:.2f} M", **text)
+    most = max(total for _, total in counts.values()) / 1e6
+    axes.set(xlabel="million parameters", xlim=(0, 1.2 * most))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
