@@ -1,4 +1,4 @@
-"""The run folder, the form of every run: its files, and the record of how it was made.
+"""The run folder, the form of every run: its files.
 
     config.json           the whole configuration
     run.json              seed, commit, versions, hardware, minutes, memory
@@ -16,25 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emrrg_lib import __version__
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.files import KIT, InputError, atomic_path, processes, write_json, write_text
-from emrrg_lib.language.frozen import cpu_multiplies_bfloat16
+from emrrg_lib.files import InputError, atomic_path, write_json, write_text
 from emrrg_lib.settings import Seed, Whole, differences, from_dict, read, to_dict
 
 TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors
@@ -251,29 +242,6 @@ def read_predictions(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "numba")
-
-
-def _commit() -> str | None:
-    """The kit's git commit, with `+changes` if files differ from it; None outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(KIT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def _of_study(folder: Path, study: str, suffix: str) -> Path:
     """A study's file. It has a hash for its name, because an id could be any path."""
     return folder / f"{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}{suffix}"
@@ -287,25 +255,3 @@ def trace_file(run: Path, study: str) -> Path:
 def explorer_file(run: Path, study: str) -> Path:
     """The page of a study's explorers."""
     return _of_study(run / "explorers", study, ".html")
-
-
-def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
-    """Versions, hardware, minutes since `started` (a time.time()) and memory, together with `facts`."""
-    cuda = torch.cuda.is_available()
-    return {
-        "what": what,
-        "kit": __version__,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
-        "hardware": {
-            "machine": platform.machine(),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
-            "bfloat16_units": cpu_multiplies_bfloat16(),
-            "threads": torch.get_num_threads(),
-            "processes": processes().num_processes,
-            "gpu": torch.cuda.get_device_name() if cuda else None,
-        },
-        "minutes": round((time.time() - started) / 60, 2),
-        "peak_memory_gib": round(peak_memory_gib(), 2),
-        **facts,
-    }

@@ -487,7 +487,7 @@ shown = scores.rename(columns=show).astype(float)
 shown.map(lambda value: "–" if np.isnan(value) else f"{value:.3f}")
 
 # %%
-from emrrg_lib.interpret.figures import score_bars
+from emrrg_lib.interpret.figures_scores import score_bars
 
 score_bars(
     metrics["rows"],

@@ -25,7 +25,7 @@ from emrrg_lib.files import InputError, text_table
 from emrrg_lib.language.llm import load_llm
 from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
-from emrrg_lib.run_folder import run_record
+from emrrg_lib.run_record import run_record
 from emrrg_lib.vision.scan import DEVICES, causal_conv1d, selective_scan, unavailable
 
 BYTES_A_SECOND = {

@@ -22,7 +22,7 @@ from emrrg_lib.config import EncoderConfig
 from emrrg_lib.data.images import SHARD, colour, open_views
 from emrrg_lib.language.hybrid_decoder import NAME, hybrid_modules, install_hybrid_layers
 from emrrg_lib.language.named import NAMED
-from emrrg_lib.run_folder import peak_memory_gib
+from emrrg_lib.run_record import peak_memory_gib
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.scan import selective_scan
 

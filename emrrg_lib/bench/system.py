@@ -26,7 +26,7 @@ from emrrg_lib.language.named import NAMED
 from emrrg_lib.language.prompt import IGNORE, position_ids, text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
-from emrrg_lib.run_folder import peak_memory_gib
+from emrrg_lib.run_record import peak_memory_gib
 from emrrg_lib.vision.weights import build_encoder
 
 REPORT = (

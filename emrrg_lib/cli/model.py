@@ -217,7 +217,7 @@ def bench(options: Namespace) -> int:
     import torch
 
     from emrrg_lib.files import write_json
-    from emrrg_lib.run_folder import run_record
+    from emrrg_lib.run_record import run_record
 
     torch.set_num_threads(options.threads)
     started = time.time()

@@ -19,7 +19,8 @@ from emrrg_lib.data.study import SPLITS, Study
 from emrrg_lib.evaluation.baselines import oracles, shuffled, text_controls
 from emrrg_lib.evaluation.nlg import meteor_available, score_each
 from emrrg_lib.files import InputError, write_json
-from emrrg_lib.run_folder import read_json, run_record, write_predictions
+from emrrg_lib.run_folder import read_json, write_predictions
+from emrrg_lib.run_record import run_record
 
 KIND = "reports from a file"  # `what` in run.json
 _log = logging.getLogger(__name__)

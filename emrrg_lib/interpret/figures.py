@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, RULE, SHARED_FILLS, Picture
+from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, SHARED_FILLS, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
@@ -174,36 +174,6 @@ def loss_curve(
     axes.set_xlabel("step", fontsize=8.5, color=INK)
     axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
     panels.plain_axes(axes)
-    return figure
-
-
-def score_bars(rows: Sequence[Mapping], chosen: Mapping[str, str]) -> Picture:
-    """Draws scores as bars with their intervals, one panel a metric; the first row's bars are blue.
-
-    Args:
-        rows: of `metrics.json`: system, metrics (name → score) and ci (name → two ends).
-        chosen: metric → the title of its panel.
-    """
-    told = [
-        f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
-        for metric, title in chosen.items()
-        for row in rows
-        if metric in row["metrics"]
-    ]
-    figure = Picture((WIDTH, 0.33 * len(rows) + 0.7), layout="constrained", alt="; ".join(told) + ".")
-    for axes, (metric, title) in zip(
-        figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0], chosen.items(), strict=True
-    ):
-        for place, row in enumerate(rows):
-            if metric in row["metrics"]:
-                axes.barh(place, row["metrics"][metric], color=RULE if place else BLUE)
-                axes.plot(row["ci"][metric], [place, place], color=INK, linewidth=1.5)
-            else:
-                axes.text(0.01, place, "writes no text", color=MUTED, fontsize=8, va="center")
-        axes.set_title(title, fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_yticks(range(len(rows)), [row["system"] for row in rows], fontsize=8)
-    axes.invert_yaxis()
     return figure
 
 

@@ -104,3 +104,33 @@ def counted_bars(counts: Mapping[str, tuple[int, int]]) -> Picture:
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def score_bars(rows: Sequence[Mapping], chosen: Mapping[str, str]) -> Picture:
+    """Draws scores as bars with their intervals, one panel a metric; the first row's bars are blue.
+
+    Args:
+        rows: of `metrics.json`: system, metrics (name → score) and ci (name → two ends).
+        chosen: metric → the title of its panel.
+    """
+    told = [
+        f"{title}, {row['system']}: {row['metrics'][metric]:.2f}"
+        for metric, title in chosen.items()
+        for row in rows
+        if metric in row["metrics"]
+    ]
+    figure = Picture((9.0, 0.33 * len(rows) + 0.7), layout="constrained", alt="; ".join(told) + ".")
+    for axes, (metric, title) in zip(
+        figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0], chosen.items(), strict=True
+    ):
+        for place, row in enumerate(rows):
+            if metric in row["metrics"]:
+                axes.barh(place, row["metrics"][metric], color=RULE if place else BLUE)
+                axes.plot(row["ci"][metric], [place, place], color=INK, linewidth=1.5)
+            else:
+                axes.text(0.01, place, "writes no text", color=MUTED, fontsize=8, va="center")
+        axes.set_title(title, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_yticks(range(len(rows)), [row["system"] for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    return figure

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,6 @@ from emrrg_lib.language.cross_attention import GatedCrossAttention
 from emrrg_lib.settings import read
 
 NAME = "emrrg_hybrid"
-_HYBRID = re.compile(r"layers\.(\d+)\.self_attn\.cross_attention$")
 LLAMA_KIND = "of the Llama kind (Llama, Qwen, Mistral, SmolLM, …)"
 VISUAL_KEYWORDS = ("visual_states", "visual_mask", "text_mask")
 CACHE_KEYWORDS = ("cache", "past_key_values")  # since transformers 5.24, and before
@@ -217,8 +215,12 @@ def _mask_of_call(text_mask: Tensor, given: dict) -> Tensor:
 
 def hybrid_modules(llm: nn.Module) -> dict[int, GatedCrossAttention]:
     """The installed cross-attentions by layer index; none in a model of any kind without hybrid layers."""
-    found = ((_HYBRID.search(name), module) for name, module in llm.named_modules())
-    return {int(place[1]): module for place, module in found if place}
+    try:
+        layers = decoder_layers(llm)
+    except InputError:
+        return {}
+    attentions = enumerate(layer.self_attn for layer in layers)
+    return {i: a.cross_attention for i, a in attentions if hasattr(a, "cross_attention")}
 
 
 @contextmanager

@@ -17,14 +17,8 @@ from emrrg_lib.data.study_set import StudySet, pixels
 from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import (
-    TRAINED_RECORD,
-    read_config,
-    read_json,
-    read_trained,
-    run_record,
-    write_predictions,
-)
+from emrrg_lib.run_folder import TRAINED_RECORD, read_config, read_json, read_trained, write_predictions
+from emrrg_lib.run_record import run_record
 from emrrg_lib.training.batches import find_images
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import set_trainable

@@ -31,7 +31,8 @@ from emrrg_lib.generation import write_reports
 from emrrg_lib.interpret.ablation_figure import ablation_figure
 from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
-from emrrg_lib.run_folder import TRAINED_RECORD, read_json, run_record, write_predictions
+from emrrg_lib.run_folder import TRAINED_RECORD, read_json, write_predictions
+from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.ablation_rows import (
     Row,

@@ -22,7 +22,8 @@ from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import first_report_position, text_batch
 from emrrg_lib.model import EMRRG, require_weights
-from emrrg_lib.run_folder import VALIDATION, read_config, read_json, run_record, write_config, write_trained
+from emrrg_lib.run_folder import VALIDATION, read_config, read_json, write_config, write_trained
+from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.batches import per_process, random_streams
 from emrrg_lib.training.checkpoints import refuse_changes, studies_digest

@@ -25,7 +25,8 @@ from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.language.llm import load_llm, tiny_lm, train_tokenizer
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import write_phantom
-from emrrg_lib.run_folder import read_json, run_record
+from emrrg_lib.run_folder import read_json
+from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import Count, Positive, Settings
 from emrrg_lib.training.batches import CropCollator, PairCollator, find_images, per_process
 from emrrg_lib.training.checkpoints import data_digest, studies_digest

@@ -23,7 +23,8 @@ from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import CEILING, FLOOR, evaluate_run
 from emrrg_lib.files import InputError, write_json
 from emrrg_lib.interpret import page
-from emrrg_lib.run_folder import read_predictions, run_record, write_config
+from emrrg_lib.run_folder import read_predictions, write_config
+from emrrg_lib.run_record import run_record
 
 REPORTS = (
     "the heart is enlarged . no pleural effusion .",

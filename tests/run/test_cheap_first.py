@@ -14,7 +14,8 @@ from emrrg_lib.files import InputError
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run.demo import score_run
 from emrrg_lib.run.inference import generate_for_files, generate_split
-from emrrg_lib.run_folder import run_record, write_config, write_json, write_trained
+from emrrg_lib.run_folder import write_config, write_json, write_trained
+from emrrg_lib.run_record import run_record
 from emrrg_lib.training.ablation import run_ablation
 from emrrg_lib.training.finetune import run_finetune
 from emrrg_lib.vision.weights import ENCODER_FILES

@@ -31,14 +31,8 @@ from emrrg_lib.run.explore import (
     write_example_pages,
     write_explorers,
 )
-from emrrg_lib.run_folder import (
-    explorer_file,
-    run_record,
-    trace_file,
-    write_config,
-    write_predictions,
-    write_trained,
-)
+from emrrg_lib.run_folder import explorer_file, trace_file, write_config, write_predictions, write_trained
+from emrrg_lib.run_record import run_record
 from emrrg_lib.tuning.partial_lora import adapter_name
 
 KINDS = ["words", "gate", "scan", "lora"]
