@@ -112,6 +112,7 @@ ALSO_RIGHT = [
     ),
     (2, CUT.format(**RIGHT | {"result": f"tuple({NAMED})"})),
     (3, REPORT + "list(itertools.takewhile(lambda i: i != end, ids))"),
+    (3, REPORT + "itertools.takewhile(lambda i: i != end, ids)"),
     (3, REPORT + "np.array((ids + [end])[:(ids + [end]).index(end)])"),
     (
         3,

@@ -14,7 +14,7 @@ from PIL import Image
 from toy_trace import TOKENS, make_trace
 
 from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure
-from emrrg_lib.interpret.figures import running_mean
+from emrrg_lib.interpret.figures import counted_bars, running_mean
 from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
 from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, html_image, png_bytes, text_width
 from emrrg_lib.interpret.words import describe_trace
@@ -149,3 +149,10 @@ def test_a_card_breaks_between_words_and_marks_across_them():
     first = words[1].get_position()[0]
     assert marks[0].get_x() == pytest.approx(first - 0.6)
     png_bytes(figure, dpi=30)
+
+
+def test_counted_bars_are_as_long_as_the_counts():
+    figure = counted_bars({"base": (57_310_464, 84_262_656), "half": (1_000_000, 2_000_000)})
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == pytest.approx([57.310464, 26.952192, 1, 1])
+    assert "base: 57.31 M seen, 26.95 M not; half: 1.00 M seen, 1.00 M not" in figure.alt

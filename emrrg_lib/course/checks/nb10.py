@@ -6,7 +6,7 @@ Truth: functions whose values are known, rows and checkpoints drawn at random an
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from emrrg_lib.course.checks import array, call, exercise, expect, expect_value, pair, stage, texts, whole
 from emrrg_lib.course.checks.nb10_audit import check_2, check_6
@@ -87,7 +87,9 @@ def check_3(report_of: Callable) -> None:
     for ids, end, pad, report, cause in stages:
         given = list(ids)
         where = f"{ids}, end {end}, pad {pad}"
-        numbers = array(call(report_of, given, end, pad), cause="return a list of ids")
+        answer = call(report_of, given, end, pad)
+        answer = list(answer) if isinstance(answer, Iterator) else answer
+        numbers = array(answer, cause="return a list of ids")
         expect(numbers.ndim == 1, f"{where}: return a list of ids; yours has the shape {numbers.shape}.")
         yours = [int(number) if number.is_integer() else number for number in numbers.tolist()]
         expect(yours != [*report, end], f"{where}: yours {yours} still has the end symbol {end}.")
