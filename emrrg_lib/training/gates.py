@@ -37,7 +37,7 @@ def open_gates(closed: bool = True, price: float = 0.0, steps: int = 45, every: 
             parameter.requires_grad_(True)
     gates = [p for p in model.parameters() if p.requires_grad]
     optimizer, choose = torch.optim.Adam(gates, lr=RATE), np.random.default_rng(0)
-    train, test = _Stored(model, draw(TRAIN)), _Stored(model, draw(TEST))
+    train, test = (_Stored(model, draw(numbers, inverted=False)) for numbers in (TRAIN, TEST))
     rows = []
     for step in range(steps + 1):
         if step % every == 0:
@@ -60,7 +60,7 @@ class _Stored:
     """Studies whose frozen encoder has run already, two views each."""
 
     def __init__(self, model: EMRRG, studies: Sequence[PhantomStudy]) -> None:
-        given = batch_of(model, studies, inverted=False)
+        given = batch_of(model, studies)
         with torch.no_grad():
             self.tokens = model.encoder(given.pop("pixel_values")).unflatten(0, (len(studies), -1))
         self.rest = given
