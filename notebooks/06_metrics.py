@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **You need** | counting, logarithms, means; notebook 00 |
-# | **Time** | about 45 minutes of reading and trying, 90 more for the exercises, 25 for the bonus task |
+# | **Time** | about 45 minutes of reading and trying, 96 more for the exercises, 25 for the bonus task |
 # | **CPU** | 1 core, 2 GB of memory (METEOR runs a Java process), about 1 minute to run |
 # | **GPU** | not needed, at any size; nothing is downloaded |
 # | **Paper** | EMRRG §4.1, Tables 1 to 3 |
