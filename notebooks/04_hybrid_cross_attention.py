@@ -14,13 +14,27 @@
 # **Goal.** Compute the paper's Eq. 1 and 2 with a pencil, build them into a real language model
 # without changing a bit of it, and find out at which steps of writing the image is really seen.
 #
+# **Afterwards you can**
+#
+# - write Eq. 1 for grouped heads, with a mask that holds, and Eq. 2 with both of its gates;
+# - make a layer of them and install it into one decoder layer of a language model;
+# - write with a cache so that every step sees the image, and test that it does;
+# - say what a gate tells, and what has to be measured besides.
+#
+# **Contents.** [By hand](#Three-tokens-by-hand) · [the real one](#The-real-one-is-the-same) ·
+# [into a language model](#Into-a-language-model,-without-changing-a-bit) ·
+# [the warm-up](#The-warm-up) · [gates](#A-gate-for-each-word) · [a valve](#What-would-make-it-a-valve?) ·
+# [masks](#Masks) · [cached steps](#Does-a-cached-step-see-the-image?) ·
+# [visual tokens in the prompt](#Visual-tokens-in-the-prompt,-or-not) ·
+# [paper and release](#The-paper,-the-release,-this-kit) · [exercises](#Exercises)
+#
 # | | |
 # |---|---|
 # | **You need** | softmax attention (queries, keys, values); notebook 00 |
-# | **Time** | about 20 minutes of reading and trying, 25 more for the exercises |
+# | **Time** | about 30 minutes of reading and trying, 80 more for exercises 1 to 7, 8 for the bonus task |
 # | **CPU** | 2 cores, 2 GB of memory, about 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
-# | **Paper** | EMRRG §3.4, Eq. 1 and 2, Fig. 2 |
+# | **Paper** | EMRRG, arXiv 2510.16776, §3.4, Eq. 1 and 2, Fig. 2 |
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
@@ -54,13 +68,15 @@ glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
 # %% [markdown]
 # ## Three tokens by hand
 #
-# $$X' = \operatorname{softmax}\!\big(q\,(W_k V)^\top / \sqrt{h}\big)\; W_v V, \qquad
-# S \leftarrow S + X' \cdot g_d \cdot g_s, \qquad g_d = \tanh(w_g \cdot S + b_g), \quad g_s = \tanh(\alpha)$$
+# $$X' = \operatorname{softmax}\!\big(q\,K^\top / \sqrt{h}\big)\; V, \qquad K = V_s W_k^\top, \quad V = V_s W_v^\top$$
+#
+# $$S \leftarrow S + X' \cdot g_d \cdot g_s, \qquad g_d = \tanh(w_g \cdot S + b_g), \quad g_s = \tanh(\alpha)$$
 #
 # Left Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
 # everything: three words, two patches, one head of width 1. All numbers are chosen so that a pencil is
-# enough. ln 3 is one of them, because exp(ln 3) = 3. In the code the visual tokens are called `V_s`, as
-# in the paper; `K` and `V` are the keys and values made of them.
+# enough. ln 3 is one of them, because exp(ln 3) = 3. One letter for one thing: **V_s** are the visual
+# tokens, **K** and **V** the keys and values made of them. (The paper writes V for both; the glossary
+# above has its row "V" for V_s.)
 
 # %%
 ln2, ln3 = math.log(2), math.log(3)
@@ -80,16 +96,11 @@ def hybrid(S, q, V_s, W_k, W_v, w_g, b_g, alpha):
     weights = torch.softmax(q @ K.T / K.shape[1] ** 0.5, dim=-1)
     X = weights @ V  # (n, h), Eq. 1
     g_d, g_s = torch.tanh(S @ w_g + b_g), torch.tanh(alpha)  # (n,), ()
-    # Eq. 2
-    return {
-        "weights": weights,
-        "X": X,
-        "g_d": g_d,
-        "g_s": g_s,
-        "new": S + X * g_d[:, None] * g_s,
-    }
+    new = S + X * g_d[:, None] * g_s  # Eq. 2
+    return {"weights": weights, "X": X, "g_d": g_d, "g_s": g_s, "new": new}
 
 
+# %%
 step = hybrid(S, q, V_s, W_k, W_v, w_g, b_g, alpha)
 table = pd.DataFrame(
     {
@@ -149,6 +160,7 @@ S_big, q_big, seen = (
     torch.randn(m, D),
 )
 
+# %%
 with torch.no_grad():
     theirs = real(
         S_big[None], q_big[None], seen[None], visual_mask=None, text_mask=None
@@ -184,6 +196,7 @@ old_keys, width = set(llm.state_dict()), llm.config.hidden_size
 with torch.no_grad():
     before = llm(input_ids=prompt).logits
 
+# %%
 install_hybrid_layers(llm, settings.llm.hybrid_layers)
 new_keys = sorted(set(llm.state_dict()) - old_keys)
 assert old_keys < set(llm.state_dict())  # every old weight keeps its name
@@ -231,7 +244,21 @@ pd.DataFrame(steps).set_index("step").map("{:.1e}".format)
 # %% [markdown]
 # At step 0 only `warm_up` has a gradient. From then on the others have one, but multiplied by the
 # still small tanh(α). With the learning rate of the other weights α would crawl, so this kit gives
-# gate and α their own rate (`gate_learning_rate`). The trained run shows where α went:
+# gate and α their own rate (`gate_learning_rate`). Watch it open: the trained model gets α = 0 again,
+# everything else of it stays frozen but the gates, and 64 studies are learnt for 45 steps. The loss on
+# 24 other studies is measured twice: each report with its own image, and with the next patient's.
+
+# %%
+from emrrg_lib.interpret.figures_tuning import opening_curves
+from emrrg_lib.training.gates import open_gates
+
+opened = open_gates()
+opening_curves(opened, list(hybrid_modules(model.llm)))
+
+# %% [markdown]
+# At step 0 both losses are one number: with closed gates there is no image. As |α| grows, the own
+# image helps and a wrong one hurts, and the distance between the two says that the *image* is read,
+# which a falling loss alone does not. Where did the long training leave α?
 
 # %%
 alphas = pd.Series(
@@ -269,10 +296,13 @@ gate_strip(trace)
 # differs from word to word (standard deviation), and at how many words it is positive.
 
 # %%
-print("written:  ", report)
-print("reference:", study.report)
+import textwrap
+
+for name, text in (("written", report), ("reference", study.report)):
+    print(textwrap.fill(f"{name}: {text}", 88, subsequent_indent="  "))
 gates = pd.DataFrame(trace.gate.T, columns=[f"layer {i}" for i in trace.layer_ids])
 pieces = [piece.strip() for piece in trace.tokens]
+# %%
 told = pd.DataFrame(
     {
         "mean |gate|": gates.abs().mean().round(2),
@@ -288,7 +318,26 @@ told.assign(
 # A layer whose gate is wide open at nearly every word, with little between words, does not use
 # it as a valve. It may use the **sign**: the same X′ is added at one word and subtracted at another.
 # So a strong colour does not prove that *this* word needed the image, and a mean of |gate| says little.
-# What a word gained from the image is another question; exercise 4 measures it.
+# What a word gained from the image is another question; exercise 8 measures it.
+#
+# ## What would make it a valve?
+#
+# Nothing in the loss asks a gate to close. Where X′ is of no use, W_v can make it small, and the gate
+# stays open at no cost. Three changes would give it a reason. A **price** on |gate| in the loss: then a
+# layer opens only where it gains more than the price. A gate that **cannot turn the sign**, a sigmoid
+# in place of tanh: then "open" has one meaning. And training with the **image left out** now and then:
+# then the model needs a state in which it does without. The first is easily tried: the gates of the
+# trained model are trained on with a price of 0.05.
+
+# %%
+priced = open_gates(closed=False, price=0.05, steps=30, every=15)
+columns = ["step", "mean |gate|", "below .1", "own image", "other image"]
+pd.DataFrame(priced)[columns].set_index("step").round(3)
+
+# %% [markdown]
+# The mean |gate| falls a lot, more gates are nearly shut, and the loss with the own image moves
+# little: a good part of the opening was worth nothing. (One start, 24 studies, a few steps: an
+# illustration, no result.)
 #
 # ## Masks
 #
@@ -314,6 +363,8 @@ with torch.no_grad():
     dirty = model.llm(input_ids=ids, visual_states=rubbish, visual_mask=one_view).logits
     with recording(model.llm) as calls:
         model.llm(input_ids=ids, visual_states=rubbish, visual_mask=one_view)
+
+# %%
 weights = torch.cat([call[0][1] for call in calls.values()])  # (layers, heads, n, M)
 assert torch.equal(clean, dirty)
 absent = weights[..., ~one_view[0]]
@@ -323,6 +374,7 @@ print(
 )
 assert not absent.any()
 
+# %%
 text_mask = torch.ones(1, n, dtype=torch.bool)
 text_mask[0, 2] = False
 with torch.no_grad():
@@ -392,6 +444,12 @@ def open_at_prefill_only(llm):
             module.gate_scale = 1.0
 
 
+# %%
+def inputs_of(ids):
+    """Prompt and image as the language model takes them."""
+    return model.llm_inputs(ids, torch.ones_like(ids), states, visual_mask)
+
+
 def write_greedily():
     """The report's token ids (T,) and the logits of each cached step (T,
     vocabulary)."""
@@ -408,10 +466,7 @@ def write_greedily():
     return written, torch.cat(out.logits).float()
 
 
-def inputs_of(ids):
-    return model.llm_inputs(ids, torch.ones_like(ids), states, visual_mask)
-
-
+# %%
 def one_pass(written, text=None):
     """The same logits without cache.
     text (n,) bool: which positions may look; None: as trained."""
@@ -431,31 +486,26 @@ head = torch.tensor(
 with torch.no_grad():
     ids_open, logits_open = write_greedily()
     whole = one_pass(ids_open)
-    with open_at_prefill_only(model.llm):
-        ids_shut, logits_shut = write_greedily()
-    length = inputs_of(torch.cat([head, ids_shut[None]], dim=1))["inputs_embeds"].shape[
-        1
-    ]
-    prompt_only = torch.arange(length, device=device) < length - len(ids_shut)
-    whole_shut = one_pass(ids_shut, prompt_only)
-right, defect = (
-    (logits_open - whole).abs().max(),
-    (logits_shut - whole_shut).abs().max(),
-)
+right = (logits_open - whole).abs().max()
 print(f"cached steps against one pass, largest difference of a logit: {right:.0e}")
-print(f"with the defect, against a text_mask of the prompt alone:     {defect:.0e}")
-# bfloat16 rounds more
-assert max(right, defect) < (1e-3 if model.llm.dtype == torch.float32 else 0.5)
-print(
-    "with the defect: first token equal:",
-    bool(ids_open[0] == ids_shut[0]),
-    "· all tokens equal:",
-    torch.equal(ids_open, ids_shut),
-)
 
 # %%
-from emrrg_lib.interpret import Picture
-from emrrg_lib.interpret.style import BLUE, INK, ORANGE, PAPER
+with torch.no_grad(), open_at_prefill_only(model.llm):
+    ids_shut, logits_shut = write_greedily()
+with torch.no_grad():
+    finished = inputs_of(torch.cat([head, ids_shut[None]], dim=1))["inputs_embeds"]
+    length = finished.shape[1]
+    prompt_only = torch.arange(length, device=device) < length - len(ids_shut)
+    whole_shut = one_pass(ids_shut, prompt_only)
+defect = (logits_shut - whole_shut).abs().max()
+print(f"with the defect, against a text_mask of the prompt alone: {defect:.0e}")
+# bfloat16 rounds more
+assert max(right, defect) < (1e-3 if model.llm.dtype == torch.float32 else 0.5)
+print("with the defect: first token equal:", bool(ids_open[0] == ids_shut[0]))
+print("all tokens equal:", torch.equal(ids_open, ids_shut))
+
+# %%
+from emrrg_lib.interpret.figures_tuning import gate_steps
 
 
 def gates_while_writing():
@@ -467,43 +517,10 @@ def gates_while_writing():
     return torch.stack(layers).abs().mean(dim=0).float().cpu().numpy()
 
 
-def step_picture(curves, start):
-    """One panel a way of writing;
-    positions before `start` are the prompt, read at the prefill."""
-    told = "; ".join(
-        f"{name}: mean |gate| {curve[:start].mean():.2f} in the prompt, "
-        f"{curve[start:].mean():.2f} at the cached steps"
-        for name, curve in curves.items()
-    )
-    picture = Picture((8.4, 2.6), facecolor=PAPER, layout="constrained", alt=told)
-    panels = picture.subplots(1, len(curves), sharey=True)
-    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
-        places = np.arange(len(curve))
-        axes.bar(places[:start], curve[:start], width=1, color=ORANGE, alpha=0.5)
-        axes.bar(places[start:], curve[start:], width=1, color=BLUE)
-        axes.axvline(start - 0.5, color=INK, linewidth=1)
-        axes.text(
-            start / 2, 1.0, "prompt: one prefill", ha="center", fontsize=8, color=INK
-        )
-        axes.text(
-            (start + len(curve)) / 2,
-            1.0,
-            "report: cached steps",
-            ha="center",
-            fontsize=8,
-            color=INK,
-        )
-        axes.set(title=name, xlabel="position", ylim=(0, 1.1))
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("mean |gate|")
-    return picture
-
-
-# %%
 curves = {"this kit": gates_while_writing()}
 with open_at_prefill_only(model.llm):
     curves["with the defect"] = gates_while_writing()
-step_picture(curves, inputs_of(head)["inputs_embeds"].shape[1])
+gate_steps(curves, inputs_of(head)["inputs_embeds"].shape[1])
 
 # %% [markdown]
 # *Gates along the sequence, mean over the hybrid layers. Left: as it should be. Right: the report's
@@ -523,6 +540,7 @@ with open_at_prefill_only(model.llm):
 with gates_scaled(model.llm, dict.fromkeys(hybrid_modules(model.llm), 0.0)):
     written["closed"] = model.generate(many, num_beams=1)
 
+# %%
 rows = {}
 for gates, texts in written.items():
     micro = clinical_scores(
@@ -565,32 +583,31 @@ other_pixels, other_mask = study_set.pixels(
 )
 with torch.no_grad():
     other_states, _ = model.encode(other_pixels, other_mask)
-rows = {}
-for choice in ("none", "pooled", "all"):
-    model.settings = replace(
-        settings, llm=replace(settings.llm, visual_in_prompt=choice)
-    )
-    ids = torch.tensor(
-        [prompt_ids(tokenizer, settings.data.prompt, choice != "none")], device=device
-    )
-    given = [
-        model.llm_inputs(ids, torch.ones_like(ids), s, visual_mask)
-        for s in (states, other_states)
-    ]
-    with (
-        torch.no_grad(),
-        gates_scaled(model.llm, dict.fromkeys(hybrid_modules(model.llm), 0.0)),
-    ):
-        one, two = (
-            model.llm(**inputs, logits_to_keep=1).logits.float() for inputs in given
-        )
-    rows[choice] = {
-        "tokens the LLM reads": given[0]["inputs_embeds"].shape[1],
-        "of them text": int(given[0]["text_mask"].sum()),
-        "another image moves a logit by": round(float((one - two).abs().max()), 3),
+
+
+# %%
+def another_image(choice):
+    """One row of the table: the prompt of this choice, all gates closed."""
+    llm_settings = replace(settings.llm, visual_in_prompt=choice)
+    model.settings = replace(settings, llm=llm_settings)
+    ids = prompt_ids(tokenizer, settings.data.prompt, choice != "none")
+    ids = torch.tensor([ids], device=device)
+    closed = dict.fromkeys(hybrid_modules(model.llm), 0.0)
+    logits = []
+    with torch.no_grad(), gates_scaled(model.llm, closed):
+        for image in (states, other_states):
+            given = model.llm_inputs(ids, torch.ones_like(ids), image, visual_mask)
+            logits.append(model.llm(**given, logits_to_keep=1).logits.float())
+    model.settings = settings
+    return {
+        "tokens the LLM reads": given["inputs_embeds"].shape[1],
+        "of them text": int(given["text_mask"].sum()),
+        "another image moves a logit by": float((logits[0] - logits[1]).abs().max()),
     }
-model.settings = settings
-pd.DataFrame(rows).transpose().map("{:g}".format)
+
+
+rows = {choice: another_image(choice) for choice in ("none", "pooled", "all")}
+pd.DataFrame(rows).transpose().map("{:.3g}".format)
 
 # %% [markdown]
 # With `none` a closed gate means *blind*, exactly. With visual tokens in the prompt the image has a
@@ -630,11 +647,13 @@ for name in ("qwen1.5-1.8b", "llama2-7b"):
         f"{name}: {sizes.num_hidden_layers} layers of {own:,}; "
         f"a hybrid one adds {added:,} ({added / own:.0%})"
     )
+
+# %%
 try:
     with torch.device("meta"):
         install_hybrid_layers(build_llm("qwen1.5-1.8b"), [0, 8, 16, 24])
 except InputError as error:
-    print("\nthe paper's indices on Qwen1.5-1.8B:", error)
+    print(textwrap.fill(f"the paper's indices on Qwen1.5-1.8B: {error}", 88))
 
 # %% [markdown]
 # The tiny preset differs in size, in `visual_in_prompt = none`, and in having every layer hybrid.
@@ -645,6 +664,8 @@ except InputError as error:
 # notebook a folded solution follows. An untouched stub says "not tried yet", and the notebook runs on.
 #
 # ### Exercise 1 · What a layer adds *(easy, 5 minutes)*
+#
+# **Why.** The paper's new idea is the gate; its cost is elsewhere.
 #
 # Write the number of new parameters of one hybrid layer. `hidden` is D, the width of the visual
 # tokens; S holds `heads` · `head_dim` numbers a word; keys and values have `kv_heads` heads. Linear
@@ -684,7 +705,9 @@ check_1(added_parameters)
 #
 # </details>
 #
-# ### Exercise 2 · Grouped heads *(medium, 8 minutes)*
+# ### Exercise 2 · Eq. 1 with grouped heads *(medium, 8 minutes)*
+#
+# **Why.** Nearly every language model of today groups its heads; pairing them wrongly raises no error.
 #
 # In many language models several heads share one pair of keys and values: with 6 heads and 2
 # kv_heads, heads 0, 1, 2 use the first pair and 3, 4, 5 the second. Write Eq. 1 for this case.
@@ -727,6 +750,8 @@ check_2(cross_attention)
 #
 # ### Exercise 3 · A mask that holds *(easy, 4 minutes)*
 #
+# **Why.** A batch mixes studies of one and of two views; an absent view must not be seen.
+#
 # Write the softmax over the valid tokens only. What is not valid gets exactly 0, whatever its score.
 #
 # <details><summary>Hint</summary>
@@ -762,7 +787,241 @@ check_3(masked_softmax)
 #
 # </details>
 #
-# ### Exercise 4 · What the image gives each word *(hard, 8 minutes)*
+# ### Exercise 4 · Eq. 2 *(medium, 10 minutes)*
+#
+# **Why.** This line is what the paper adds to a decoder layer.
+#
+# Write S + X′ · g_d · g_s with g_d = tanh(w_g · S + b_g), **one number a word**, and g_s = tanh(α). The
+# heads are side by side already: S and X are (n, width), w_g is (width,), b_g and alpha are tensors of
+# one number. Leave S as it is. The check goes from a closed gate over the warm-up to the dynamic gate.
+#
+# <details><summary>Hint</summary>
+#
+# `S @ w_g` is (n,). To multiply each *row* of X by its own number, give it a second axis: `[:, None]`.
+#
+# </details>
+
+
+# %%
+def gated_update(S, X, w_g, b_g, alpha):
+    """S, X (n, width), w_g (width,), b_g and alpha one number → the new S, Eq. 2."""
+    return None  # your code
+
+
+# %%
+# Check 4
+from emrrg_lib.course.checks.nb04 import check_4
+
+check_4(gated_update)
+
+# %% [markdown]
+# <details><summary>Solution 4</summary>
+#
+# ```python
+# def gated_update(S, X, w_g, b_g, alpha):
+#     g_d = torch.tanh(S @ w_g + b_g)  # (n,)
+#     return S + X * g_d[:, None] * torch.tanh(alpha)
+# ```
+#
+# Without `[:, None]` it fails for n ≠ width, and where n = width it runs and gives each *channel* the
+# gate of a word. A check on a square case is worth having.
+#
+# </details>
+#
+# ### Exercise 5 · The layer *(hard, 20 minutes)*
+#
+# **Why.** Exercises 1 to 4 are its parts; as a module it has weights that can be trained and saved.
+#
+# Write the module with `k_proj`, `v_proj` (hidden → kv_heads · head_dim), `gate_proj` (heads · head_dim
+# → 1), all `nn.Linear` with bias, and the parameter `warm_up`, α, which starts at 0. Its forward takes
+# a batch: S (B, n, heads · h), query (B, heads, n, h), image (B, M, hidden), normalised already, and
+# valid (B, M) bool or None. It gives the new S.
+#
+# <details><summary>Hint</summary>
+#
+# `k_proj(image).unflatten(-1, (kv_heads, h)).transpose(1, 2)` is (B, kv_heads, M, h). Share the pairs
+# with `repeat_interleave(…, dim=1)`. The mask needs the shape (B, 1, 1, M). X′ (B, heads, n, h) back to
+# (B, n, heads · h): `transpose(1, 2).flatten(2)`.
+#
+# </details>
+
+
+# %%
+class GatedLayer(nn.Module):
+    """Eq. 1 and 2 with grouped heads."""
+
+    def __init__(self, hidden, heads, kv_heads, head_dim):
+        super().__init__()
+        raise NotImplementedError  # your code in place of this line
+
+    def forward(self, S, query, image, valid=None):
+        """→ the new S, (B, n, heads · head_dim)."""
+        raise NotImplementedError  # your code
+
+
+# %%
+# Check 5
+from emrrg_lib.course.checks.nb04 import check_5
+
+check_5(GatedLayer)
+
+# %% [markdown]
+# <details><summary>Solution 5</summary>
+#
+# ```python
+# class GatedLayer(nn.Module):
+#     def __init__(self, hidden, heads, kv_heads, head_dim):
+#         super().__init__()
+#         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+#         self.k_proj = nn.Linear(hidden, kv_heads * head_dim)
+#         self.v_proj = nn.Linear(hidden, kv_heads * head_dim)
+#         self.gate_proj = nn.Linear(heads * head_dim, 1)
+#         self.warm_up = nn.Parameter(torch.zeros(1))
+#
+#     def split(self, x):
+#         pairs = x.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
+#         return pairs.repeat_interleave(self.heads // self.kv_heads, dim=1)  # (B, heads, M, h)
+#
+#     def forward(self, S, query, image, valid=None):
+#         K, V = self.split(self.k_proj(image)), self.split(self.v_proj(image))
+#         scores = query @ K.transpose(2, 3) / self.head_dim**0.5
+#         if valid is not None:
+#             scores = scores.masked_fill(~valid[:, None, None, :], float("-inf"))
+#         X = (scores.softmax(-1) @ V).transpose(1, 2).flatten(2)
+#         return S + X * torch.tanh(self.gate_proj(S)) * torch.tanh(self.warm_up)
+# ```
+#
+# </details>
+#
+# ### Exercise 6 · Into one decoder layer *(hard, 15 minutes)*
+#
+# **Why.** A layer beside a model does nothing. Hugging Face's attention interface lets you put it
+# inside without copying a line of the model's code.
+#
+# The function below is called by *every* self-attention of the model, with `module`, the attention
+# itself. Its first line runs the model's own attention. You write the rest: where `module` has an
+# attribute `cross`, a layer as in exercise 5, call it with S, the query and `module.image`, and return
+# its result in the place of `output`; else return `output` as it is. Return the pair (output, weights).
+#
+# <details><summary>Hint</summary>
+#
+# `output` is (B, n, heads, h), and S is `output.flatten(2)`. `unflatten(2, output.shape[2:])` leads
+# back. `getattr(module, "cross", None)` is None where there is no such layer.
+#
+# </details>
+
+# %%
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+
+def attention_with_image(module, query, key, value, attention_mask, **rest):
+    """query (B, heads, n, h) → output before o_proj (B, n, heads, h), and weights."""
+    output, weights = sdpa_attention_forward(
+        module, query, key, value, attention_mask, **rest
+    )
+    return None  # your code
+
+
+# %%
+# Check 6
+from emrrg_lib.course.checks.nb04 import check_6
+
+check_6(attention_with_image)
+
+# %% [markdown]
+# <details><summary>Solution 6</summary>
+#
+# ```python
+# def attention_with_image(module, query, key, value, attention_mask, **rest):
+#     output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+#     cross = getattr(module, "cross", None)
+#     if cross is not None:
+#         mixed = cross(output.flatten(2), query, module.image)
+#         output = mixed.unflatten(2, output.shape[2:])
+#     return output, weights
+#
+#
+# from transformers import AttentionInterface
+# from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+#
+# AttentionInterface.register("by_hand", attention_with_image)
+# AttentionMaskInterface.register("by_hand", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+# plain, _ = load_llm(settings.llm.name)
+# with torch.no_grad():
+#     untouched = plain(prompt).logits
+#     plain.set_attn_implementation("by_hand")
+#     attention, sizes = plain.model.layers[1].self_attn, plain.config
+#     attention.cross = GatedLayer(sizes.hidden_size, sizes.num_attention_heads,
+#                                  sizes.num_key_value_heads, attention.head_dim)  # exercise 5
+#     attention.image = plain.model.layers[1].input_layernorm(some_image)
+#     print("α = 0, untouched:", torch.equal(plain(prompt).logits, untouched))
+#     attention.cross.warm_up.fill_(1.0)
+#     print("α = 1, logits moved by", float((plain(prompt).logits - untouched).abs().max()))
+# ```
+#
+# The check compares with the kit's `install_hybrid_layers`. The kit hands the image over as a keyword of
+# the call instead of an attribute: so two texts with two images cannot get in each other's way.
+#
+# </details>
+#
+# ### Exercise 7 · A cached step that sees the image *(hard, 25 minutes)*
+#
+# **Why.** It is the defect of this notebook, written by you, the right way round.
+#
+# `llm` has a hybrid layer, installed by `install_hybrid_layers`; its forward takes `visual_states`. Write
+# `steps` words greedily, each the likeliest after what is there, **with the cache**: first one call
+# with the whole prompt, `ids` (1, n), then one call a word, with that word alone and the
+# `past_key_values` of the call before. No call for a word that nobody asks for. Return the new words'
+# ids as a list. The check listens to the calls, and compares the words with those written without a
+# cache, of a model that sees the image at the prefill only, and of one that never sees it.
+#
+# <details><summary>Hint</summary>
+#
+# `out = llm(input_ids=…, visual_states=image, past_key_values=cache, use_cache=True)`, with `cache = None`
+# at first; `out.past_key_values` is the next cache; `out.logits[:, -1:].argmax(-1)` is the next word, of
+# the shape (1, 1) that the next call wants.
+#
+# </details>
+
+
+# %%
+def write(llm, ids, image, steps):
+    """ids (1, n), image (1, M, D) → the ids of `steps` new words."""
+    return None  # your code
+
+
+# %%
+# Check 7
+from emrrg_lib.course.checks.nb04 import check_7
+
+check_7(write)
+
+# %% [markdown]
+# <details><summary>Solution 7</summary>
+#
+# ```python
+# @torch.no_grad()
+# def write(llm, ids, image, steps):
+#     words, cache, word = [], None, ids
+#     for _ in range(steps):
+#         out = llm(input_ids=word, visual_states=image, past_key_values=cache, use_cache=True)
+#         cache, word = out.past_key_values, out.logits[:, -1:].argmax(-1)
+#         words.append(int(word))
+#     return words
+#
+#
+# ours = write(model.llm, head, states, len(ids_open))
+# print("the words of the kit's own generation:", ours == ids_open.tolist())
+# ```
+#
+# The image is no part of the cache of the text: it has to be handed over at each call. The kit keeps
+# the image's keys and values beside it, so that they are computed once.
+#
+# </details>
+#
+# ### Exercise 8 · What the image gives each word *(bonus, hard, 8 minutes)*
+#
+# **Why.** It is the measure that a gate is not.
 #
 # The gate says how much a word took in, not whether it helped. Measure that: how much more probable
 # does the image make each word of the report? The measure is a difference of two log p, in nats (with
@@ -785,13 +1044,13 @@ def image_gain(with_image, blind, ids):
 
 
 # %%
-# Check 4
-from emrrg_lib.course.checks.nb04 import check_4
+# Check 8
+from emrrg_lib.course.checks.nb04 import check_8
 
-check_4(image_gain)
+check_8(image_gain)
 
 # %% [markdown]
-# <details><summary>Solution 4</summary>
+# <details><summary>Solution 8</summary>
 #
 # ```python
 # def image_gain(with_image, blind, ids):
@@ -821,14 +1080,37 @@ check_4(image_gain)
 #
 # - Cross-attention asks with the queries that self-attention has already; new are W_k, W_v, the gate
 #   and α.
-# - The gate is one number a word, the warm-up one number a layer. At α = 0 the language model is
-#   untouched, bit for bit, and only α has a gradient.
+# - The gate is one number for each word, the warm-up one number for each layer. At α = 0 the language
+#   model is untouched, bit for bit, and only α has a gradient.
+# - A gate is no valve unless something makes it one: a price, a sign that cannot turn, missing images.
 # - Masks are exact: an absent view changes no bit, a masked row keeps every bit.
 # - A layer that forgets the image on cached steps writes blind, and no loss curve shows it.
 # - Visual tokens in the prompt are a second way in: then a closed gate is not blindness.
 #
-# You can now build a gated cross-attention into a language model, prove that it was left intact,
-# and test that each step sees the image.
+# **Three questions.**
+#
+# <details><summary>1. α starts at 0. Why does the layer learn at all?</summary>
+#
+# tanh(0) = 0, but its slope there is 1: α itself has a gradient, X′ · g_d. Once it has moved, the others
+# have one too.
+#
+# </details>
+# <details><summary>2. A word's gate is −0.9. Does it ignore the image?</summary>
+#
+# No. It subtracts X′ nearly in full. Only a gate near 0 lets nothing in, and even an open gate does not
+# prove that the word needed the image.
+#
+# </details>
+# <details><summary>3. The training loss is fine, the reports are blind. Where do you look first?</summary>
+#
+# At the cached steps: compare them with one pass over the finished report. Training has no cache, so
+# its loss cannot show the defect.
+#
+# </details>
+#
+# **Further reading.** Alayrac et al., *Flamingo* (arXiv 2204.14198), whose tanh gate is the model of
+# g_s · Vaswani et al., *Attention Is All You Need* (arXiv 1706.03762) · Ainslie et al., *GQA* (arXiv
+# 2305.13245), on grouped heads · Wang et al., *R2GenGPT* (arXiv 2309.09812).
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [its
 # installation](../emrrg_lib/language/hybrid_decoder.py), [the tests of

@@ -149,3 +149,9 @@ def summary(path: str | Path = RESULTS) -> list[dict[str, Any]]:
         row |= {"test": row["studies"].mean(), "worse": worse.mean()}
         row["low"], row["high"] = percentiles(weights @ worse / len(worse))
     return list(rows.values())
+
+
+def levels(path: str | Path = RESULTS) -> dict[str, float]:
+    """The mean test loss before any tuning: `as_trained` of upright studies, `untuned` of inverted ones."""
+    before = json.loads(Path(path).read_text(encoding="utf-8"))["before"]
+    return {"as_trained": np.mean(before["as trained"]), "untuned": np.mean(before["inverted"])}

@@ -131,12 +131,16 @@ WRONG = [
     (4, TRAIN.format(**LOOP | {"freeze": "pass", "trained": "list(layer.parameters())"}), "moved: freeze"),
     (4, TRAIN.format(**LOOP | {"after": "pass"}), "earlier steps are still in it"),
     (4, TRAIN.format(**LOOP | {"trained": "[layer.B]"}), "A does not move"),
-    (4, TRAIN.format(**LOOP | {"loss": "(layer(x) - y).square().sum()"}), "expected"),
+    (4, TRAIN.format(**LOOP | {"loss": "(layer(x) - y).square().sum(1).mean()"}), "all numbers"),
     (4, TRAIN.format(**LOOP | {"before": "", "after": "optimizer.zero_grad(); " + LATER}), "after each step"),
     (4, TRAIN.format(**LOOP | {"result": "losses + losses[-1:]"}), "not once more at the end"),
     (4, TRAIN.format(**LOOP | {"result": "losses[-1]"}), "one loss for each step"),
     (4, TRAIN.format(**LOOP | {"freeze": COPY}), "train that layer, no copy"),
-    (4, TRAIN.format(**LOOP | {"loss": "-(layer(x) - y).square().mean()"}), "against the gradient"),
+    (
+        4,
+        TRAIN.format(**LOOP | {"step": "[p.grad.neg_() for p in trained]; optimizer.step()"}),
+        "Your loss rises",
+    ),
     (
         4,
         TRAIN.format(**LOOP | {"optimizer": "optimizer = torch.optim.Adam(trained, lr=rate)"}),
@@ -151,7 +155,7 @@ WRONG = [
     (6, "answer = 84_262_656", "the whole encoder"),
     (6, "answer = 84_110_592", "never calls them"),
     (6, "answer = 57_461_760", "pos_embed is still in it"),
-    (6, "answer = 57.31", "a whole number"),
+    (6, "answer = 57.31", "A whole number"),
     (6, "answer = 57_310_465", "leave out every parameter"),
     (7, FIRST + "-rate * G", "full fine-tuning"),
     (7, FIRST + "rate * scale**2 * G @ A.T @ A", "the sign"),
@@ -161,8 +165,18 @@ WRONG = [
     (7, FIRST + "-rate * scale**2 * G @ A.T @ torch.linalg.inv(A @ A.T) @ A", "B starts at 0"),
 ]
 ALSO_RIGHT = [
-    (1, "import numpy as np\n" + COUNT.format(**RIGHT | {"result": "np.int64(depth * copies * r * (inputs + rows))"})),
-    (1, COUNT.format(**RIGHT | {"R": "(d + 15) // 16", "result": "float(sum([r * inputs + rows * r] * copies * depth))"})),
+    (
+        1,
+        "import numpy as np\n"
+        + COUNT.format(**RIGHT | {"result": "np.int64(depth * copies * r * (inputs + rows))"}),
+    ),
+    (
+        1,
+        COUNT.format(
+            **RIGHT
+            | {"R": "(d + 15) // 16", "result": "float(sum([r * inputs + rows * r] * copies * depth))"}
+        ),
+    ),
     (
         2,
         ROWS + "full = torch.zeros_like(W)\n    full[start:start + len(B)] = scale * B @ A\n"
@@ -175,7 +189,8 @@ ALSO_RIGHT = [
     ),
     (
         2,
-        ROWS + "x, W, A, B = (t.double().numpy() for t in (x, W, A, B))\n    y = np.einsum('ni,oi->no', x, W)\n"
+        ROWS
+        + "x, W, A, B = (t.double().numpy() for t in (x, W, A, B))\n    y = np.einsum('ni,oi->no', x, W)\n"
         "    for i in range(len(B)):\n        y[:, start + i] += scale * x @ (B[i] @ A)\n    return y",
     ),
     (
@@ -196,7 +211,7 @@ ALSO_RIGHT = [
             **PARTS
             | {
                 "base": "base",
-                "more": "self.base.weight.requires_grad = False; [p.requires_grad_(False) for p in base.parameters()]",
+                "more": "[p.requires_grad_(False) for p in self.base.parameters()]",
                 "forward": "y = torch.cat([y[..., :self.start], y[..., self.start:self.stop] + "
                 "nn.functional.linear(nn.functional.linear(x, self.A), self.scale * self.B), "
                 "y[..., self.stop:]], dim=-1)",

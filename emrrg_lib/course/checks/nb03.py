@@ -83,7 +83,7 @@ def _case(rows: int, inputs: int, r: int, block: int, seed: int) -> tuple[torch.
 @exercise(2)
 def check_2(partial_lora: Callable) -> None:
     """`partial_lora(x, W, A, B, start, scale)`: the output of a Linear with a row-block update."""
-    cases = ((9, 4, 2, 3, 4, 0.5), (7, 5, 3, 3, 0, 2.0), (6, 8, 1, 2, 4, 1.5), (4, 3, 2, 4, 0, 0.25))
+    cases = ((9, 4, 3, 3, 4, 0.5), (7, 5, 2, 3, 0, 2.0), (6, 8, 1, 2, 4, 1.5), (4, 3, 2, 4, 0, 0.25))
     for seed, (rows, inputs, r, block, start, scale) in enumerate(cases):
         x, W, A, B = _case(rows, inputs, r, block, seed)
         delta = np.zeros((rows, inputs))  # a sum of outer products, row by row
@@ -112,7 +112,10 @@ def check_2(partial_lora: Callable) -> None:
             slips = [
                 (plain + update / scale, f"`scale`, here {scale:g}, is missing."),
                 (plain + update * scale, "`scale` is in it twice."),
-                (plain + update / r, "yours is divided by r: here `scale` is the whole factor."),
+                (
+                    plain + update / r,
+                    "yours is divided by r: here `scale` is the whole factor.",
+                ),
                 (plain - update, "the update is added, not taken away."),
             ]
             expect_value(yours, plain + update, "the update of the block is scale · x Aᵀ Bᵀ.", slips, where)

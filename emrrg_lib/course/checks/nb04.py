@@ -156,7 +156,7 @@ def check_4(gated_update: Callable) -> str:
         yours = _run(gated_update, S, X, w_g, b_g, 0 * alpha)
         with stage("closed"):
             cause = "with α = 0 it has to be S, bit for bit: tanh(0) = 0."
-            expect_value(yours, S, cause, [(S + X, "α does not act yet.")])
+            expect_value(yours, S, cause, [(_wide_open(S, X, w_g, b_g), "α does not act yet.")])
         yours = _run(gated_update, S, X, 0 * w_g, b_g + 30, alpha)
         with stage("warm-up"):
             g_s = 1 - 2 / (torch.exp(2 * alpha) + 1)
@@ -172,6 +172,10 @@ def check_4(gated_update: Callable) -> str:
             yours = _run(gated_update, S, X, w_g, b_g, alpha)
             _check_dynamic(yours, S, X, w_g, b_g, g_s)
     return "Eq. 2: where a word looks and how much it takes are two questions."
+
+
+def _wide_open(S: Tensor, X: Tensor, w_g: Tensor, b_g: Tensor) -> Tensor:
+    return S + X * torch.tanh(torch.einsum("nc,c->n", S, w_g) + b_g)[:, None]
 
 
 def _run(answer: Callable, *given: Tensor) -> object:
