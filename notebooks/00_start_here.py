@@ -810,14 +810,14 @@ check_4(constant_report)
 # | **00 start here** | §3, Table 1 | 25 + 45 | run the model, read its gates, attention and scores |
 # | [01 patch embedding][01] | §3.2 | 25 + 65 | cut an image into tokens, resize position tables |
 # | [02 Mamba block][02] | §3.2, Fig. 2 | 40 + 160 | write a selective scan, in four directions, in chunks |
-# | [03 Partial LoRA][03] | §3.3 | 20 + 25 | tune row blocks of a matrix, account for every weight |
-# | [04 hybrid cross-attention][04] | §3.4 | 20 + 25 | build this notebook's gate into a language model |
+# | [03 Partial LoRA][03] | §3.3 | 30 + 80 | tune row blocks of a matrix, account for every weight |
+# | [04 hybrid cross-attention][04] | §3.4 | 30 + 95 | build this notebook's gate into a language model |
 # | [05 training on IU X-ray][05] | §3.5, §4 | 30 + 90 | write a training, resume and read a run |
-# | [06 metrics][06] | §4.1 | 30 + 30 | compute every metric by hand, know what it can show |
-# | [07 gate and attention explorer][07] | §3.2–3.4 | 20 + 25 | ask a report, word by word, where it looked |
-# | [08 pre-training][08] | §3.2 | 25 + 30 | pre-train the encoder on image–report pairs |
-# | [09 ablations][09] | §4.4, Tables 5 and 6 | 25 + 35 | find out which part earns its place |
-# | [10 paper and released code][10] | §3, §4 | 30 + 30 | show where the two differ, a number for each |
+# | [06 metrics][06] | §4.1 | 45 + 121 | compute every metric by hand, know what it can show |
+# | [07 gate and attention explorer][07] | §3.2–3.4 | 25 + 45 | ask a report, word by word, where it looked |
+# | [08 pre-training][08] | §3.2 | 30 + 60 | pre-train the encoder on image–report pairs |
+# | [09 ablations][09] | §4.4, Tables 5 and 6 | 30 + 35 | find out which part earns its place |
+# | [10 paper and released code][10] | §3, §4 | 30 + 72 | show where the two differ, a number for each |
 # | [11 your own EMRRG][11] | §3.2–3.5 | 15 + 110 | put your own parts into the model and train them |
 #
 # [01]: 01_patch_embedding.ipynb

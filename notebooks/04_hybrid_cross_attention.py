@@ -68,11 +68,13 @@ glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
 # %% [markdown]
 # ## Three tokens by hand
 #
-# $$X' = \operatorname{softmax}\!\big(q\,K^\top / \sqrt{h}\big)\; V, \qquad K = V_s W_k^\top, \quad V = V_s W_v^\top$$
+# $$X' = \operatorname{softmax}\!\big(q\,K^\top / \sqrt{h}\big)\; V, \qquad
+# K = V_s W_k^\top, \quad V = V_s W_v^\top$$
 #
-# $$S \leftarrow S + X' \cdot g_d \cdot g_s, \qquad g_d = \tanh(w_g \cdot S + b_g), \quad g_s = \tanh(\alpha)$$
+# $$S \leftarrow S + X' \cdot g_d \cdot g_s, \qquad
+# g_d = \tanh(w_g \cdot S + b_g), \quad g_s = \tanh(\alpha)$$
 #
-# Left Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
+# First Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
 # everything: three words, two patches, one head of width 1. All numbers are chosen so that a pencil is
 # enough. ln 3 is one of them, because exp(ln 3) = 3. One letter for one thing: **V_s** are the visual
 # tokens, **K** and **V** the keys and values made of them. (The paper writes V for both; the glossary

@@ -164,15 +164,20 @@ def _check_training(train: Callable, layer: _Layer, x: Tensor, y: Tensor, steps:
             "not once more at the end.",
         )
         array(found, (steps,), "one loss for each step, in a list.")
+    with stage("first loss"):
+        first = [
+            (later[1], "yours is the loss after the first step; note it before, of the frozen layer."),
+            (losses[0] * y.numel(), "yours is the sum of squares: take the mean."),
+            (losses[0] * y.shape[1], "yours is a sum over the rows: take the mean over all numbers."),
+            (-losses[0], "the error is squared and positive: do not turn its sign."),
+        ]
+        expect_value(found[0], losses[0], "the mean squared error of the frozen layer.", first)
     with stage("falls"):
-        expect(found[-1] < found[0] or found[0] < 0, "Your loss rises: the step is p − rate · gradient.")
+        expect(found[-1] < found[0], "Your loss rises: the step is p − rate · gradient.")
         still = all(torch.equal(now[name], old[name]) for name in "AB")
         expect(not still, "A and B of the layer that was given are as before: train that layer, no copy.")
     with stage("descent"):
         slips = [
-            (later[1:], "yours are the losses after each step; the first one is that of the frozen layer."),
-            (-np.array(later[:-1]), "the error is squared and positive: do not turn its sign."),
-            (np.array(losses) * 6, "yours is a sum over the rows: take the mean over all numbers."),
             (only_b, "A does not move: both matrices train."),
             (only_a, "B does not move: both matrices train."),
             (kept, "the gradients of the earlier steps are still in it: set them to zero before each step."),
