@@ -30,7 +30,7 @@ from tqdm import tqdm
 from emrrg_lib.files import KIT, TINY_DIR, InputError, write_text
 
 NOTEBOOKS = KIT / "notebooks"
-TWINS = NOTEBOOKS  # the folder of the text twins; notebooks/jupytext.toml names it too
+TWINS = NOTEBOOKS / "twins"  # the folder of the text twins; notebooks/jupytext.toml names it too
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 COPIES = "kit"  # folder of a variant: the files of the kit that its notebooks link to
 VARIANTS = ("student", "solved")

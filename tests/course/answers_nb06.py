@@ -16,7 +16,9 @@ def grams(text, n):
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-TEXT = (Path(__file__).resolve().parents[2] / "notebooks" / "06_metrics.py").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "notebooks" / "twins" / "06_metrics.py").read_text(
+    encoding="utf-8"
+)
 PATIENT = "".join(re.findall(r'"(.*?)"', re.search(r"patient = \((.*?)\)\n", TEXT, re.DOTALL).group(1)))
 SCOPE = {
     "math": math,

@@ -16,13 +16,13 @@ import torch
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.course.build import NOTEBOOKS, checks, read_twin, solutions  # noqa: E402
+from emrrg_lib.course.build import TWINS, checks, read_twin, solutions  # noqa: E402
 
 ANSWERS = {
     path.stem.removeprefix("answers_nb"): importlib.import_module(path.stem)
     for path in sorted(Path(__file__).parent.glob("answers_nb*.py"))
 }
-LESSONS = {number: read_twin(next(NOTEBOOKS.glob(f"{number}_*.py"))) for number in ANSWERS}
+LESSONS = {number: read_twin(next(TWINS.glob(f"{number}_*.py"))) for number in ANSWERS}
 EXERCISES = [(number, k) for number, lesson in LESSONS.items() for k in checks(lesson)]
 RIGHT = [
     (number, *answer) for number, module in ANSWERS.items() for answer in getattr(module, "ALSO_RIGHT", [])

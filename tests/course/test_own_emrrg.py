@@ -4,13 +4,13 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.course.build import NOTEBOOKS, read_twin, solutions  # noqa: E402
+from emrrg_lib.course.build import TWINS, read_twin, solutions  # noqa: E402
 
 MOST = 200
 
 
 def test_a_model_of_ones_own_is_short():
-    lesson = read_twin(NOTEBOOKS / "11_your_own_emrrg.py")
+    lesson = read_twin(TWINS / "11_your_own_emrrg.py")
     own = [code for number, code in solutions(lesson).items() if number < 6]
     surgery = [
         cell.source

@@ -4,12 +4,12 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not installed (extra dev)")
 
-from emrrg_lib.course.build import NOTEBOOKS  # noqa: E402
+from emrrg_lib.course.build import TWINS  # noqa: E402
 from emrrg_lib.presets import preset  # noqa: E402
 
 
 def test_the_numbers_of_the_text_are_those_of_the_preset():
-    text = (NOTEBOOKS / "05_training_iu_xray.py").read_text(encoding="utf-8")
+    text = (TWINS / "05_training_iu_xray.py").read_text(encoding="utf-8")
     train = preset("iu-xray").train
     assert (train.epochs, train.batch_size, train.joint_steps(2069)) == (30, 20, 3104)
     tiny = preset("tiny").train
