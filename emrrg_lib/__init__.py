@@ -14,6 +14,7 @@ The rooms of the library, each with its notebook and its section of the EMRRG pa
     08 pre-training     training/                   MambaXray-VL      images alone, then images with reports
     09 ablations        training/ablation.py        §4.4, Table 5, 6  one change at a time
     10 paper, release   NOTES.md                    §3, §4            where the released code differs
+    11 your own EMRRG   course/                     §3.2 to 3.5       your own parts in the model
 
 `emrrg_lib.NAME` imports the module of NAME when it is first used, so `import emrrg_lib` loads nothing heavy.
 """

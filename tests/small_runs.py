@@ -84,10 +84,10 @@ def command(config_file, words, kill=None):
     Args:
         kill: (place, times): SIGKILL when `place` of PLACES is reached for the n-th time.
     """
-    from emrrg_lib import cli, config
+    from emrrg_lib import cli, config, presets
     from emrrg_lib.settings import from_dict
 
-    config.PRESETS["small"] = from_dict(json.loads(config_file.read_text()), config.EMRRGConfig, "config")
+    presets.PRESETS["small"] = from_dict(json.loads(config_file.read_text()), config.EMRRGConfig, "config")
     if kill:
         _kill_at(*kill)
     return cli.main([str(word) for word in words])

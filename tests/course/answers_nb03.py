@@ -76,7 +76,6 @@ LOOP = {
 }
 COPY = "import copy; layer = copy.deepcopy(layer); layer.base.requires_grad_(False)"
 LATER = "losses.append(float((layer(x) - y).square().mean().detach()))"
-EXTRA = LATER + "; losses = losses[-steps - 1:]"
 PAIR = "def answer(target, r):\n    U, s, Vh = torch.linalg.svd(target, full_matrices=False)\n    return "
 FIRST = "def answer(G, A, rate, scale):\n    return "
 WRONG = [
@@ -132,7 +131,11 @@ WRONG = [
     (4, TRAIN.format(**LOOP | {"after": "pass"}), "earlier steps are still in it"),
     (4, TRAIN.format(**LOOP | {"trained": "[layer.B]"}), "A does not move"),
     (4, TRAIN.format(**LOOP | {"loss": "(layer(x) - y).square().sum(1).mean()"}), "all numbers"),
-    (4, TRAIN.format(**LOOP | {"before": "", "after": "optimizer.zero_grad(); " + LATER}), "after each step"),
+    (
+        4,
+        TRAIN.format(**LOOP | {"before": "", "after": "optimizer.zero_grad(); " + LATER}),
+        "after the first step",
+    ),
     (4, TRAIN.format(**LOOP | {"result": "losses + losses[-1:]"}), "not once more at the end"),
     (4, TRAIN.format(**LOOP | {"result": "losses[-1]"}), "one loss for each step"),
     (4, TRAIN.format(**LOOP | {"freeze": COPY}), "train that layer, no copy"),

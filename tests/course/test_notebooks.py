@@ -1,7 +1,7 @@
 """The notebooks run, their stored outputs are whole and clean, frames, exercises and links are as promised.
 
-`notebooks/twins/NAME.py` is the source. After a change of the text, the library or the shipped weights, execute
-it again and store the outputs with `make notebooks`, which is `python -m emrrg_lib.course.build [TWIN ...]`.
+`notebooks/twins/NAME.py` is the source. After a change of the text, the library or the shipped weights,
+execute it again and store the outputs: `make notebooks` is `python -m emrrg_lib.course.build [TWIN ...]`.
 `make test-notebooks` runs every notebook, as it is and solved. The shipped run `data/tiny/run` is used; the
 variable EMRRG_RUN names another one. Wrong answers to the exercises: tests/course/.
 """

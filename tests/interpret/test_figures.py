@@ -14,7 +14,8 @@ from PIL import Image
 from toy_trace import TOKENS, make_trace
 
 from emrrg_lib.interpret import Picture, attention_overlay, gate_strip, loss_curve, study_figure
-from emrrg_lib.interpret.figures import counted_bars, running_mean
+from emrrg_lib.interpret.figures import running_mean
+from emrrg_lib.interpret.figures_scores import counted_bars
 from emrrg_lib.interpret.panels import card_height, draw_card, gate_lines
 from emrrg_lib.interpret.style import HEAT, SIGNED, grey_image, heat_rgba, html_image, png_bytes, text_width
 from emrrg_lib.interpret.words import describe_trace
