@@ -494,7 +494,8 @@ assert written == expected and difference < 1e-4
 # each goes through four loops of 145 tokens, forward and back.
 
 # %%
-from emrrg_lib.training.engine import fit, hold_rise_fall
+from emrrg_lib.training.engine import fit
+from emrrg_lib.training.schedules import hold_rise_fall
 
 WARM = {"steps": 80, "size": 8, "rate": 3e-3, "gate_rate": 2e-2}
 JOINT = {"steps": 3, "size": 6, "rate": 1e-3, "gate_rate": 5e-3}
