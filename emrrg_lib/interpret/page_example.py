@@ -76,10 +76,10 @@ class Example:
     explorer: str = ""
 
 
-def render(template: str, folder: Path, **values: Any) -> str:
-    """A page from its Jinja template, found in the folder; every text is escaped, no name may be missing."""
+def render(template: str, *folders: Path, **values: Any) -> str:
+    """A page from its Jinja template, found in the folders; every text is escaped, no name may be missing."""
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
