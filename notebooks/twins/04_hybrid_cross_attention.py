@@ -21,7 +21,7 @@
 # | | |
 # |---|---|
 # | **You need** | softmax attention (queries, keys, values); notebook 00 |
-# | **Time** | about 30 minutes of reading and trying, 80 more for exercises 1 to 7, 8 for the bonus task |
+# | **Time** | about 30 minutes of reading and trying, 87 more for exercises 1 to 7, 8 for the bonus task |
 # | **CPU** | 2 cores, 2 GB of memory, about 1 minute to run |
 # | **GPU** | not needed; `PROFILE = "iu-xray"` needs one and a finished run of that preset (not measured) |
 # | **Paper** | EMRRG, arXiv 2510.16776, §3.4, Eq. 1 and 2, Fig. 2 |
