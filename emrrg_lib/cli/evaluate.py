@@ -217,7 +217,8 @@ def page(options: Namespace) -> int:
     from emrrg_lib.interpret.page import write_run_page
     from emrrg_lib.run.explore import write_example_pages
 
-    write_example_pages(run)
+    if (run / "config.json").is_file():
+        write_example_pages(run)
     print(f"Open {write_run_page(run, against, options.figures)}")
     return 0
 

@@ -79,9 +79,12 @@ def score_run(
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler, sources)
-        write_example_pages(run)
+        own = (run / "config.json").is_file()  # a run of this kit; another system's has reports alone
+        if own:
+            write_example_pages(run)
         write_run_page(run)
-        write_card(run)
+        if own:
+            write_card(run)
     state.wait_for_everyone()
     return run / "report.html"
 

@@ -197,7 +197,7 @@ def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, number):
     "kind, code, name", [(KeyboardInterrupt, 130, "Ctrl-C"), (Terminated, 143, "SIGTERM")]
 )
 def test_the_command_line_says_how_to_go_on(capsys, monkeypatch, tmp_path, kind, code, name):
-    def stopped(*arguments):
+    def stopped(*arguments, **named):
         raise kind("step 7 is saved in here")
 
     monkeypatch.setattr("emrrg_lib.training.finetune.run_finetune", stopped)
