@@ -10,6 +10,7 @@ nb_execution_mode = "off"  # the outputs are the stored ones
 nb_ipywidgets_js = {}  # nothing is loaded from the network
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
+myst_heading_slug_func = "emrrg_lib.course.book.anchor"  # the notebooks link as JupyterLab does
 suppress_warnings = ["toc.not_included"]  # pages of code
 html_theme = "sphinx_book_theme"
 html_theme_options = {

@@ -56,6 +56,11 @@ def build_book(out: Path) -> Path:
     return out / "index.html"
 
 
+def anchor(heading: str) -> str:
+    """The anchor that JupyterLab gives a heading, to which the contents of the notebooks link."""
+    return heading.replace(" ", "-")
+
+
 def _write_source(source: Path) -> None:
     """The source folder of Sphinx: notebooks, and pages and copies of what they link to."""
     source.mkdir()
