@@ -217,8 +217,7 @@ def page(options: Namespace) -> int:
     from emrrg_lib.interpret.page import write_run_page
     from emrrg_lib.run.explore import write_example_pages
 
-    if (run / "config.json").is_file():
-        write_example_pages(run)
+    write_example_pages(run)
     print(f"Open {write_run_page(run, against, options.figures)}")
     return 0
 

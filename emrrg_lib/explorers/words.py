@@ -49,7 +49,7 @@ class WordExplorer(Explorer):
         self.maps = np.concatenate([*joined, heads], axis=1)
 
     def data(self, live: bool) -> dict[str, Any]:
-        trace, word, layer = self.trace, (default_words(self.trace, 1) or [0])[0], widest_layer(self.trace)
+        trace, word, layer = self.trace, default_words(self.trace, 1)[0], widest_layer(self.trace)
         maps = self.maps if self.maps.size <= _MOST_CELLS else self.maps[:, :2]
         values, peaks = quantised(maps.reshape(-1, maps.shape[-1]))
         names = [view_name(view) for view in range(trace.views)]

@@ -219,15 +219,15 @@ def default_words(trace: Trace, limit: int) -> list[int]:
     """Positions of the words worth a picture.
 
     These are the words that name a finding. A report without such words gives the words with the
-    widest open gates, at most four.
+    widest open gates, at most four; a punctuation mark counts only where there is nothing else.
     """
     named = [item.word_index for item in naming_words(trace, limit)]
     if named:
         return named
+    words = list(enumerate(trace.words()))
     openness = [
         (np.abs(trace.gate[:, word.start : word.stop]).max(initial=0.0), -index)
-        for index, word in enumerate(trace.words())
-        if word.text[0].isalnum()
+        for index, word in [(i, w) for i, w in words if w.text[0].isalnum()] or words
     ]
     return sorted(-index for _, index in sorted(openness, reverse=True)[: min(4, limit)])
 

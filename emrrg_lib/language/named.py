@@ -106,9 +106,7 @@ NAMED: dict[str, NamedLLM] = {
     "gpt2-medium": NamedLLM("openai-community/gpt2-medium", "gpt2", GPT2),
     "orca2-7b": NamedLLM("microsoft/Orca-2-7b", "llama", LLAMA | {"vocab_size": 32_003}),
     "orca2-13b": NamedLLM("microsoft/Orca-2-13b", "llama", LLAMA_13B | {"vocab_size": 32_003}),
-    "deepseek-7b": NamedLLM(
-        "deepseek-ai/deepseek-llm-7b-base", "llama", LLAMA | dict(vocab_size=102_400, num_hidden_layers=30)
-    ),
+    "deepseek-7b": NamedLLM("deepseek-ai/deepseek-llm-7b-base", "llama", DEEPSEEK),
     "yi1.5-6b": NamedLLM("01-ai/Yi-1.5-6B", "llama", YI),
     "yi1.5-9b": NamedLLM("01-ai/Yi-1.5-9B", "llama", YI | {"num_hidden_layers": 48}),
 }

@@ -79,11 +79,9 @@ def score_run(
         predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
         evaluate_run(run, references, labeler, sources)
-        own = (run / "config.json").is_file()  # a run of this kit; another system's has reports alone
-        if own:
-            write_example_pages(run)
+        write_example_pages(run)
         write_run_page(run)
-        if own:
+        if (run / "config.json").is_file():  # reports of another system have none
             write_card(run)
     state.wait_for_everyone()
     return run / "report.html"

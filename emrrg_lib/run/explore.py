@@ -281,12 +281,13 @@ def _study_of(run: Path, wanted: str, size: int) -> tuple[Any, Sequence[Any], st
 def write_example_pages(run: Path) -> None:
     """Writes for each example of report.html that has a trace a page of its words and gates.
 
-    The stills of these pages are in report.html. A page that is newer than its trace stays:
-    `write_explorers` may have written a whole one.
+    A page that is newer than its trace stays: `write_explorers` may have written a whole one.
     """
-    record = read_json(run / "run.json", TRAINED_RECORD)
     wanted = {row["id"] for row in read_predictions(run)[:EXAMPLES] if trace_file(run, row["id"]).is_file()}
-    studies = read_dataset(record["data"], record["seed"]).split("test") if wanted else []
+    if not wanted:  # so it is with the reports of another system
+        return
+    record = read_json(run / "run.json", TRAINED_RECORD)
+    studies = read_dataset(record["data"], record["seed"]).split("test")
     for study in (study for study in studies if study.id in wanted):
         source, page = trace_file(run, study.id), explorer_file(run, study.id)
         if page.is_file() and page.stat().st_mtime >= source.stat().st_mtime:

@@ -419,8 +419,9 @@ check_5(my_scan)
 # ## The real one is the same
 #
 # The library's `selective_scan` takes the same letters, with the channels before the time, as the
-# original CUDA code does. It has three backends: a loop like yours (`reference`), compiled loops for
-# the CPU (`cpu`), and the CUDA kernels of *mamba-ssm* (`cuda`). `scan` below only exchanges the axes.
+# original CUDA code does. It has four backends: a loop like yours (`reference`), compiled loops for
+# the CPU (`cpu`), the kit's own GPU kernels (`triton`), and the CUDA kernels of *mamba-ssm* (`cuda`).
+# `scan` below only exchanges the axes.
 # With one channel, one number of state and a constant step it must be the memory from the beginning:
 
 

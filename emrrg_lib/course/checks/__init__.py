@@ -125,11 +125,6 @@ def whole(yours: Any, cause: str = "count, do not measure") -> int:
     return int(number.item())
 
 
-def expect_shape(yours: Any, shape: tuple[int, ...], cause: str) -> None:
-    """The answer holds numbers in this shape."""
-    array(yours, shape, cause)
-
-
 def texts(yours: Any, cause: str = "give a list of texts") -> list[str]:
     """The answer as a list of texts: a list, a tuple, an array or another series of them, but no set."""
     good = isinstance(yours, Iterable) and not isinstance(yours, str | bytes | set | Mapping)

@@ -37,9 +37,8 @@ def _pair(answer: Callable, *given: object) -> tuple:
     return float(array(first, ()).item()), float(array(second, ()).item())
 
 
-def _counts(answer: Callable, *given: object) -> tuple[int, int]:
-    first, second = pair(call(answer, *given), "Expected are two whole numbers.")
-    return whole(first), whole(second)
+def _counts(answer: Callable, *given: object) -> tuple[int, ...]:
+    return tuple(map(whole, pair(call(answer, *given), "Expected are two whole numbers.")))
 
 
 @exercise(1)

@@ -9,8 +9,6 @@ programs in a fixed order: no atomics, so equal inputs give equal bits.
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -20,7 +18,6 @@ from torch import Tensor
 S = 16  # steps between two kept states, about √L
 WIDTH, STATES = 32, 512  # the most channels W and states of a program: more than these spill registers
 LOG2E = tl.constexpr(1.4426950408889634)
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's interpreter reads tensors on the CPU
 
 
 @triton.jit
