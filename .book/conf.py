@@ -9,6 +9,7 @@ exclude_patterns = ["kit/**/*.csv"]
 nb_execution_mode = "off"  # the outputs are the stored ones
 nb_ipywidgets_js = {}  # nothing is loaded from the network
 myst_enable_extensions = ["dollarmath", "amsmath"]
+nb_render_markdown_format = "myst"  # tables in outputs, such as the glossary
 myst_heading_anchors = 3
 myst_heading_slug_func = "emrrg_lib.course.book.anchor"  # the notebooks link as JupyterLab does
 suppress_warnings = ["toc.not_included"]  # pages of code

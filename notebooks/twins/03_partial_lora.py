@@ -199,7 +199,7 @@ with tuned.disable_adapter():  # switched off, the encoder is the pre-trained on
 #
 # How close can a pair of rank r come? Every matrix is a sum of matrices of rank 1, its *singular value
 # decomposition*; the singular values are their lengths, the largest first, and their squares add up to
-# the squared length of the whole. The best pair of rank r is the sum of the first r (exercise 3). So
+# the squared length of the whole. The best pair of rank r is the sum of the first r (exercise 5). So
 # nothing has to be trained here.
 
 # %%

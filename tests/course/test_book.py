@@ -65,6 +65,8 @@ def test_every_link_and_picture_of_the_book_is_there(book):
     assert {*STEMS, "glossary", "explorers", "teaching"} <= menu
     assert len(soup(book / "glossary.html").select("table tbody tr")) == len(ROWS)
     assert soup(book / "07_gate_and_attention_explorer.html").select("iframe.explorers")
+    raw = [stem for stem in STEMS for p in soup(book / f"{stem}.html").find_all("p") if "| |" in p.get_text()]
+    assert raw == []  # a table of an output that was not recognised
     folded = soup(book / "04_hybrid_cross_attention.html").find_all("summary", string=re.compile("Solution"))
     assert folded and not any(each.parent.has_attr("open") for each in folded)
     assert (book / "handout.pdf").read_bytes().count(b"/Type /Page ") == 2
