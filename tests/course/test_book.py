@@ -79,7 +79,8 @@ def test_every_deck_has_its_slides_and_no_exercises(slides):
     assert found == [] and pages > len(STEMS)
     for stem in STEMS:
         sections = soup(slides / f"{stem}.html").select(".slides > section")
-        assert len(sections) >= 8 and sections[0].h1.get_text().startswith(stem[:2])
+        least = 3 if stem.startswith("11_") else 8  # 11 is made of exercises, which no deck shows
+        assert len(sections) >= least and sections[0].h1.get_text().startswith(stem[:2])
         assert all(section.get_text(strip=True) or section.find(["img", "svg"]) for section in sections)
         assert not any("Exercise 1" in section.get_text() for section in sections)
 
