@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
@@ -112,23 +113,22 @@ def _generate_batch(
 
 @contextmanager
 def _free_cores(device: torch.device) -> Iterator[None]:
-    """Within it torch takes no more threads than other programs have left cores since the last look.
+    """Within it OpenMP takes no more threads than other programs have left cores since the last look.
 
     A step of generation is short. A thread that has to wait for its core makes all others wait at each of
     its many small products. The texts do not depend on it; the number that the user has set is kept.
+    `torch.set_num_threads` would not do: it changes how MKL divides every later product, and so the bits of
+    the training that goes on after a validation.
     """
-    before, busy = torch.get_num_threads(), _LAST_LOOK[:]
+    busy = _LAST_LOOK[:]
     _LAST_LOOK[:] = _look()
-    if device.type != "cpu" or before == 1 or "OMP_NUM_THREADS" in os.environ:
+    wall, others = (now - then for now, then in zip(_LAST_LOOK, busy, strict=True))
+    free = max(1, round((os.cpu_count() or 1) - others / max(wall, 1e-3)))
+    if device.type != "cpu" or free >= torch.get_num_threads() or "OMP_NUM_THREADS" in os.environ:
         yield
         return
-    wall, others = (now - then for now, then in zip(_LAST_LOOK, busy, strict=True))
-    free = (os.cpu_count() or 1) - others / max(wall, 1e-3)
-    torch.set_num_threads(max(1, min(before, round(free))))
-    try:
+    with threadpool_limits(free, "openmp"):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _look() -> tuple[float, float]:

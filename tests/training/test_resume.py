@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -12,14 +14,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small_runs import command, config_file, exit_code, start
 from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib import cli
+from emrrg_lib.bench.load import busy_processes
 from emrrg_lib.config import TrainConfig
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, Terminated
+from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import PRESETS
 from emrrg_lib.training import checkpoints, engine
 from emrrg_lib.training.engine import fit
@@ -390,3 +395,19 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
             save_steps=3,
             resume=True,
         )
+
+
+@pytest.mark.slow
+def test_a_training_beside_busy_programs_gives_the_same_weights(tmp_path):
+    """The validation between the parts writes reports with fewer threads; the joint part keeps its bits."""
+    data = write_phantom(tmp_path / "data", 60, 0)
+    few = ["train.warm_steps=20", "train.steps=3", "train.validations=1", "train.validation_studies=4"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    weights = []
+    for others in (0, os.cpu_count()):
+        run = tmp_path / str(others)
+        words = ["train", "--data", str(data), "--out", str(run), "--set", *few]
+        with busy_processes(others):
+            subprocess.run([sys.executable, "-m", "emrrg_lib", *words], env=environment, check=True)
+        weights.append(load_file(run / "trained.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
