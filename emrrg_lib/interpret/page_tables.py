@@ -119,11 +119,11 @@ def _score(
 ) -> dict[str, Any]:
     """A cell: the number, the length of its bar in percent of the longest, its interval."""
     share = 0.0 if value is None or longest <= 0 else max(0.0, min(1.0, value / longest))
-    # Without the leading zero, so that thirteen columns fit.
-    known = interval is not None and None not in interval
-    ends = (
-        "–".join((f"{end:.3f}" if end < 0.9995 else f"{end:.0f}").replace("0.", ".", 1) for end in interval)
-        if known
-        else ""
-    )
+    ends = "" if interval is None or None in interval else "–".join(map(_end, interval))
     return {"value": value, "share": round(100 * share), "interval": ends}
+
+
+def _end(value: float) -> str:
+    """One end of an interval: three decimals without the leading zero, so that thirteen columns fit."""
+    text = f"{round(value, 3) or 0.0:.3f}".removesuffix(".000")  # `or`: no minus before a zero
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text

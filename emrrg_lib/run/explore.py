@@ -295,5 +295,5 @@ def write_example_pages(run: Path) -> None:
         trace = Trace.load(source)
         views = [read_view(path, XRAY_SIDE) for path in chosen_views(study, trace.views)]
         found = [*_words_of(trace, views, study), GateExplorer(trace)]
-        note = "Scans, Partial LoRA and gates that write anew: `emrrg explore`."
+        note = "Scans, Partial LoRA and gates that write anew are drawn by the command emrrg explore."
         write_text(page, explorer_html(found, f"Explorers of {study.id}", note, stills=False))

@@ -22,7 +22,7 @@ from emrrg_lib.interpret.page_example import (
     compare_labels,
     mask_outline,
 )
-from emrrg_lib.interpret.page_tables import finding_table
+from emrrg_lib.interpret.page_tables import finding_table, score_tables
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import preset
 from emrrg_lib.run_folder import trace_file, write_config, write_predictions
@@ -409,3 +409,13 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "2 of 2 shown" in dom
     assert re.findall(r'data-order="(\d)"', dom) == ["1", "0"]
+
+
+def test_an_interval_above_one_keeps_its_decimals():
+    row = {
+        "system": "model",
+        "metrics": {"CIDEr": 2.3, "BLEU_4": 0.5},
+        "ci": {"CIDEr": [2.0764, 2.562], "BLEU_4": [-0.0001, 1.0]},
+    }
+    cells = dict(zip(score_tables([row])[0].columns, score_tables([row])[0].rows[0][2]))
+    assert [cell["interval"] for cell in cells.values()] == ["0–1", "2.076–2.562"]
