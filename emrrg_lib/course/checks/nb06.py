@@ -81,11 +81,7 @@ def check_7(interval: Callable) -> None:
     hits_a, hits_b = np.array([9.0, 9.0]), np.array([4.0, 9.0])
     with stage("a sum over a sum"):  # each draw is the full set: 18 / 100 − 13 / 100, whatever the percentile
         slips = [
-            (
-                [0.25, 0.25],
-                "That is the mean of the studies' precisions; a corpus precision is a sum over a sum: one "
-                "division, after summing.",
-            ),
+            ([0.25, 0.25], "That is the mean of the studies' precisions; divide once, after summing."),
             ([-0.05, -0.05], "The sign is turned: a minus b."),
         ]
         cause = "the precision of a is 18/100 here, that of b 13/100, in every draw."
