@@ -243,6 +243,7 @@ def scan_inputs(direction):
     return delta, -torch.exp(getattr(mixer, f"A{suffix}_log")), B, x
 
 
+# %%
 @torch.no_grad()
 def scan_by_hand(direction):
     """What one direction adds to the block's output, (L, d) in token order."""

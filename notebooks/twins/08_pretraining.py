@@ -45,7 +45,7 @@ from IPython.utils.capture import capture_output
 
 from emrrg_lib.config import ENCODERS
 from emrrg_lib.course.notebook import glossary, no_bars, picture_of, scratch_folder
-from emrrg_lib.files import KIT, TINY_DIR
+from emrrg_lib.files import TINY_DIR
 from emrrg_lib.interpret.figures_pretraining import grey_pictures, similarity_map
 from emrrg_lib.interpret.figures_vision import curves
 from emrrg_lib.model import EMRRG
@@ -95,17 +95,16 @@ from emrrg_lib.training.stage1 import (
 )
 
 side = sizes.side  # patches along an edge: 12
-by_hand = []
-for cluster_row in range(side // CLUSTER):
-    for cluster_column in range(side // CLUSTER):
-        for row in range(CLUSTER):
-            for column in range(CLUSTER):
-                by_hand.append(
-                    (cluster_row * CLUSTER + row) * side
-                    + cluster_column * CLUSTER
-                    + column
-                )
-order = torch.tensor(by_hand)
+starts = range(0, side, CLUSTER)  # of the clusters, in rows and in columns
+order = torch.tensor(
+    [
+        row * side + column
+        for top in starts
+        for left in starts
+        for row in range(top, top + CLUSTER)
+        for column in range(left, left + CLUSTER)
+    ]
+)
 assert torch.equal(order, cluster_order(side))
 clusters = len(order) // CLUSTER**2
 print("first cluster:", order[:16].tolist())
@@ -174,8 +173,6 @@ grey_pictures(
 # not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
-from emrrg_lib.training.stage1 import Stage1Model, pick
-
 size = CLUSTER**2
 mask = torch.full(((clusters - 1) * size, (clusters - 1) * size), -math.inf)
 # the queries for cluster asked + 2, of those numbered from 1
@@ -183,31 +180,20 @@ for asked in range(clusters - 1):
     mask[asked * size : (asked + 1) * size, : (asked + 1) * size] = 0
 assert torch.equal(mask, cluster_mask(clusters - 1))
 
+# %%
+from emrrg_lib.training.guesses import guess
+from emrrg_lib.training.stage1 import Stage1Model
+
 torch.manual_seed(0)
 recipe = STAGE1[PROFILE]
 untrained = Stage1Model(sizes, recipe.objective, recipe.decoder_dim).eval()
 
-
-@torch.no_grad()
-def guesses(stage1, pixel_values):
-    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128,
-    3 · P²)."""
-    seen, asked = stage1.plan(1, pixel_values.device)
-    taps = stage1.encode(
-        pick(stage1.patch_embed(pixel_values) + stage1.pos_embed, seen)
-    )
-    return stage1.decode(taps, asked)[0]
-
-
 changed = image.clone()
 row, column = divmod(5 - 1, side // CLUSTER)
 changed[..., row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] += 0.5
-moved = (
-    (guesses(untrained, changed) - guesses(untrained, image))
-    .abs()
-    .view(clusters - 1, -1)
-    .amax(dim=1)
-)
+# what `guess` returns: the target and the guess of clusters 2 … 9, each (128, 3 · P²)
+moved = (guess(untrained, changed)[1] - guess(untrained, image)[1]).abs()
+moved = moved.view(clusters - 1, -1).amax(dim=1)
 for number, by in enumerate(moved.tolist(), start=2):
     print(f"guess for cluster {number}: moved by {by:.1e}")
 assert not moved[:4].any() and moved[4:].all()
@@ -216,9 +202,10 @@ assert not moved[:4].any() and moved[4:].all()
 # ### The loss is one line, and the real one is the same
 
 # %%
+wanted, guessed = guess(untrained, image)
+assert torch.equal(wanted, target[0, order[size:]])  # clusters 2 … 9
+loss = (guessed - wanted).square().mean()
 with torch.no_grad():
-    guessed = guesses(untrained, image)
-    loss = (guessed - target[0, order[size:]]).square().mean()  # clusters 2 … 9
     theirs = untrained(image)["loss"]
 print(f"by hand {float(loss):.6f} · Stage1Model {float(theirs):.6f}")
 assert torch.allclose(loss, theirs, atol=1e-5)
@@ -257,13 +244,10 @@ print(
 # %%
 stage1 = load_stage1(file).eval()
 shown = torch.zeros_like(target[0])
-shown[order[size:]] = guesses(stage1, image)
-for name, guess in {
-    "the average patch": average[0].expand_as(shown),
-    "the model": shown,
-}.items():
-    error = float((guess - target[0])[order[size:]].square().mean())
-    print(f"this image, clusters 2 to 9, error of {name}: {error:.3f}")
+shown[order[size:]] = guess(stage1, image)[1]
+for name, patches in (("average patch", average[0]), ("model", shown)):
+    error = float((patches - target[0])[order[size:]].square().mean())
+    print(f"this image, clusters 2 to 9, error of the {name}: {error:.3f}")
 grey_pictures(
     {"target": assembled(target[0]), "guess after 60 steps": assembled(shown)},
     "Left: the target of an image that was not in the training. Right: what the model "
@@ -281,33 +265,29 @@ grey_pictures(
 # ### A longer training, stored
 #
 # Five times as many steps, of 24 crops, on 1,400 phantom images: 300 steps took two and a half minutes of
-# one core. The guesses of that training are stored (`data/results/README.md` has the commands), for the
-# phantom above and for a real chest of NIH ChestX-ray14, of which the model has seen nothing.
+# one core. The guesses of that training are stored, for the phantom above and for a real chest of NIH
+# ChestX-ray14, of which the model has seen nothing. One command makes them again:
+# `.venv/bin/python -m emrrg_lib.training.guesses runs/guesses.npz`.
 
 # %%
-stored = np.load(KIT / "data" / "results" / "stage1" / "guesses.npz")
+from emrrg_lib.training.guesses import STORED
+
+stored = {name: torch.tensor(part).float() for name, part in np.load(STORED).items()}
 panels, errors = {}, {}
 for name, title in (("phantom", "a phantom"), ("chest", "a real chest")):
-    wanted, guess = (
-        torch.tensor(stored[f"{name}_{part}"]) for part in ("target", "guess")
-    )
+    wanted, guessed = stored[f"{name}_target"], stored[f"{name}_guess"]
     errors[title] = {
         "average patch": (wanted - wanted.mean(dim=0)).square().mean().item(),
-        "the model": (guess - wanted).square().mean().item(),
+        "the model": (guessed - wanted).square().mean().item(),
     }
-    for what, patches in (("target", wanted), ("guess", guess)):
+    for what, patches in (("target", wanted), ("guess", guessed)):
         whole = torch.zeros_like(target[0])
-        whole[order[size:]] = patches.float()
+        whole[order[size:]] = patches
         panels[f"{title}: {what}"] = assembled(whole)
 told = "; ".join(f"{title}: {each['the model']:.2f}" for title, each in errors.items())
-display(
-    grey_pictures(
-        panels,
-        "Targets and guesses of a phantom and of a real chest after a longer training. "
-        f"Mean squared error of the guesses: {told}.",
-        span=2,
-    )
-)
+alt = "Targets and guesses of a phantom and of a real chest after a longer training. "
+alt += f"Mean squared error of the guesses: {told}."
+display(grey_pictures(panels, alt, span=2))
 pd.DataFrame(errors).T.round(3).rename_axis("mean squared error")
 
 # %% [markdown]
@@ -430,22 +410,14 @@ with torch.no_grad():
     tokens = torch.cat([shipped(part) for part in frontal.split(16)])  # (288, M + 1, d)
 torch.manual_seed(0)
 text_tower, tokenizer = load_text_encoder("tiny")
-reports = tokenizer(
-    [clean_report(s.report, "iu_xray") for s in drawn],
-    padding=True,
-    truncation=True,
-    max_length=128,
-    return_tensors="pt",
-    padding_side="right",
-)
+texts = [clean_report(study.report, "iu_xray") for study in drawn]
+cut = {"truncation": True, "max_length": 128, "padding_side": "right"}
+reports = tokenizer(texts, padding=True, return_tensors="pt", **cut)
 towers = ContrastiveModel(shipped, text_tower, projection_dim=128)
-learning = [
-    p for name, p in towers.named_parameters() if not name.startswith("visual_encoder")
-]
-print(
-    f"{len(drawn)} pairs · {sum(p.numel() for p in learning):,} weights learn, the "
-    "encoder's do not"
-)
+ours = [n for n, _ in towers.named_parameters() if not n.startswith("visual_encoder")]
+learning = [towers.get_parameter(name) for name in ours]
+count = sum(parameter.numel() for parameter in learning)
+print(f"{len(drawn)} pairs · {count:,} weights learn, the encoder's do not")
 
 
 # %%
@@ -533,33 +505,19 @@ similarity_map(
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.training.pretrain import run_stage2
 
-few = replace(
-    STAGE2["tiny"], image_size=sizes.image_size, steps=5, warmup_steps=1, batch_size=8
-)
+few = replace(STAGE2["tiny"], image_size=sizes.image_size, batch_size=8)
+few = replace(few, steps=5, warmup_steps=1)
 torch.manual_seed(0)
-text_tower, tokenizer = load_text_encoder("tiny")
+towers = load_text_encoder("tiny")  # a new text tower and its tokenizer
+studies = load_annotation(corpus, "train")
 with capture_output():
-    pairs_file = run_stage2(
-        load_annotation(corpus, "train"),
-        encoder,
-        text_tower,
-        tokenizer,
-        few,
-        folder / "stage2",
-    )
+    pairs_file = run_stage2(studies, encoder, *towers, few, folder / "stage2")
 record = json.loads((folder / "stage2" / "run.json").read_text(encoding="utf-8"))
 print("loss:", [round(row["loss"], 2) for row in record["history"]])
-print(
-    "what the file holds:",
-    sorted({name.split(".")[0] for name in read_tensors(pairs_file)}),
-)
-again = load_vision_encoder(pairs_file)
-assert all(
-    torch.equal(a, b)
-    for a, b in zip(
-        again.state_dict().values(), encoder.state_dict().values(), strict=True
-    )
-)
+parts = sorted({name.split(".")[0] for name in read_tensors(pairs_file)})
+print(fill(f"the file holds: {', '.join(parts)}", 88))
+again = load_vision_encoder(pairs_file).state_dict()
+assert all(torch.equal(again[name], own) for name, own in encoder.state_dict().items())
 print("read back as an encoder: equal")
 
 # %% [markdown]
