@@ -28,6 +28,17 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import math
 from contextlib import contextmanager
@@ -53,7 +64,7 @@ picture
 # and a gate decides how much of what it saw is added.
 
 # %%
-glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
+glossary("q, V_s, V, W_k, W_v, X′, S, w_g, b_g, α")
 
 # %% [markdown]
 # ## Three tokens by hand
@@ -67,8 +78,7 @@ glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
 # First Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
 # everything: three words, two patches, one head of width 1. All numbers are chosen so that a pencil is
 # enough. ln 3 is one of them, because exp(ln 3) = 3. One letter for one thing: **V_s** are the visual
-# tokens, **K** and **V** the keys and values made of them. (The paper writes V for both; the glossary
-# above has its row "V" for V_s.)
+# tokens, **K** and **V** the keys and values made of them. (The paper writes V for both.)
 
 # %%
 ln2, ln3 = math.log(2), math.log(3)

@@ -31,6 +31,17 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import contextlib
 import json
@@ -82,7 +93,7 @@ picture_of(model.settings, lit)
 # encoder's own weights and the language model stay as they are.
 
 # %%
-glossary("B (batch), V (views), I, r, w_g, b_g, α, g_s")
+glossary("B (batch), views, I, r, w_g, b_g, α, g_s")
 
 # %% [markdown]
 # ## The data

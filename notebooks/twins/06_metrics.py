@@ -30,6 +30,17 @@
 #
 # > **The reports of this notebook are synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 # phantom reports; or the path of a real data set with train, val and test
 PROFILE = "tiny"

@@ -37,6 +37,17 @@
 # from control to control, the arrow keys move inside a map, a report or a slider). A sentence says
 # what you see. Below it a **still picture** is folded, for print and for code hosts.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import numpy as np
 import pandas as pd

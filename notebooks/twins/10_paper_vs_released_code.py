@@ -40,6 +40,17 @@
 # of the mistakes are inherited from earlier releases. That a paper's numbers and its code do not fit
 # does not say which of the two is at fault.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import copy
 import math
@@ -71,7 +82,7 @@ picture
 # letters used here:
 
 # %%
-glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V, S, X′, α")
+glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V_s, S, X′, α")
 
 # %% [markdown]
 # ## 1 · Every block runs the last mixer

@@ -25,6 +25,17 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true}
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import math
 import textwrap
@@ -243,8 +254,8 @@ check_3(MyLoRA)
 #
 # <details><summary>Hint</summary>
 #
-# `p(V).unflatten(-1, (kv_heads, h)).transpose(1, 2)` gives (B, kv_heads, M, h). The scores are divided by √h;
-# a masked token gets −∞ before the softmax. `X.transpose(1, 2).flatten(2)` has the shape of S.
+# `p(V_s).unflatten(-1, (kv_heads, h)).transpose(1, 2)` gives (B, kv_heads, M, h). The scores are divided by
+# √h; a masked token gets −∞ before the softmax. `X.transpose(1, 2).flatten(2)` has the shape of S.
 #
 # </details>
 
@@ -287,8 +298,8 @@ check_4(MyHybrid)
 #         self._norm = (norm,)
 #
 #     def forward(self, S, query, visual, visual_mask=None, text_mask=None, *_):
-#         V, split = self._norm[0](visual), (self.kv_heads, self.head_dim)
-#         K, V = (p(V).unflatten(-1, split).transpose(1, 2) for p in (self.k_proj, self.v_proj))
+#         V_s, split = self._norm[0](visual), (self.kv_heads, self.head_dim)
+#         K, V = (p(V_s).unflatten(-1, split).transpose(1, 2) for p in (self.k_proj, self.v_proj))
 #         repeat = self.heads // self.kv_heads
 #         K, V = (m.repeat_interleave(repeat, dim=1) for m in (K, V))
 #         scores = query @ K.mT / math.sqrt(self.head_dim)
@@ -593,7 +604,7 @@ pd.DataFrame(rows, columns=columns).set_index("")
 #
 # **Why.** A report is a loop as well: ask for the likeliest token, append it, ask again.
 #
-# `model` is the whole EMRRG, `pixels` (V, 3, H, W) the views of one study. Write the greedy report as
+# `model` is the whole EMRRG, `pixels` (views, 3, H, W) the views of one study. Write the greedy report as
 # `model.generate(pixels[None], num_beams=1)` does, without calling it. You need: `prompt_ids(tokenizer,
 # data.prompt, image)` from `emrrg_lib.language.prompt`; `model.encode(pixels[None])`, which gives states
 # and a mask; `model.llm_inputs(ids, attention_mask, states, mask)`; and `model.llm(**inputs).logits`. Stop at
@@ -612,7 +623,7 @@ from emrrg_lib.language.prompt import prompt_ids  # noqa: F401
 
 
 def my_report(model, pixels):
-    """The views of a study (V, 3, H, W) → the greedy report."""
+    """The views of a study (views, 3, H, W) → the greedy report."""
     return None  # your code
 
 
@@ -659,6 +670,14 @@ scratch.cleanup()
 # - A part that is used in training has to pass gradients on; that is a property of its own, and is
 #   checked on its own.
 #
+# **How far have you come?** Your right answers in all notebooks, as they were last saved:
+
+# %%
+from emrrg_lib.course.grade import progress
+
+progress()
+
+# %% [markdown]
 # ## Quiz
 #
 # 1. Your scan gives the right y, but you wrote y into a NumPy array. The report is the same. What fails,
