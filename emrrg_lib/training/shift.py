@@ -198,7 +198,7 @@ def levels(path: str | Path = RESULTS) -> dict[str, float]:
 def compare_ranks(out: str | Path, runs: Sequence[tuple] = RANK_RUNS, rate: float = 1e-2) -> Path:
     """Tunes one target with several ranks for each of `runs`; writes the test losses as JSON to `out`.
 
-    It takes about 6 minutes on one core. `untuned` is the mean loss before, `losses` by rank that of each study.
+    It takes about 6 minutes on one core. `untuned` is the mean loss before, `losses` has all studies by rank.
     """
     found = []
     for shift, target, steps, ranks in runs:
