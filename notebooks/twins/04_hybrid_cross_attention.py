@@ -4,7 +4,7 @@
 # **Goal.** Compute the paper's Eq. 1 and 2 with a pencil, build them into a real language model
 # without changing a bit of it, and find out at which steps of writing the image is really seen.
 #
-# **Afterwards you can**
+# **You will be able to**
 #
 # - write Eq. 1 for grouped heads, with a mask that holds, and Eq. 2 with both of its gates;
 # - make a layer of them and install it into one decoder layer of a language model;
@@ -1089,7 +1089,7 @@ check_8(image_gain)
 # - A layer that forgets the image on cached steps writes blind, and no loss curve shows it.
 # - Visual tokens in the prompt are a second way in: then a closed gate is not blindness.
 #
-# **Three questions.**
+# **Quiz.**
 #
 # <details><summary>1. α starts at 0. Why does the layer learn at all?</summary>
 #
@@ -1110,9 +1110,11 @@ check_8(image_gain)
 #
 # </details>
 #
-# **Further reading.** Alayrac et al., *Flamingo* (arXiv 2204.14198), whose tanh gate is the model of
-# g_s · Vaswani et al., *Attention Is All You Need* (arXiv 1706.03762) · Ainslie et al., *GQA* (arXiv
-# 2305.13245), on grouped heads · Wang et al., *R2GenGPT* (arXiv 2309.09812).
+# **Further reading.** Alayrac et al., *Flamingo* ([arXiv 2204.14198](https://arxiv.org/abs/2204.14198)),
+# whose tanh gate is the model of g_s · Vaswani et al., *Attention Is All You Need* ([arXiv
+# 1706.03762](https://arxiv.org/abs/1706.03762)) · Ainslie et al., *GQA* ([arXiv
+# 2305.13245](https://arxiv.org/abs/2305.13245)), on grouped heads · Wang et al., *R2GenGPT* ([arXiv
+# 2309.09812](https://arxiv.org/abs/2309.09812)).
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [its
 # installation](../emrrg_lib/language/hybrid_decoder.py), [the tests of

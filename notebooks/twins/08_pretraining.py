@@ -342,7 +342,7 @@ print(
 #
 # ## Stage 2: find the report that belongs
 #
-# A batch of S studies gives S images and S reports. Each becomes one vector: an image the mean of its
+# A batch of B studies gives B images and B reports. Each becomes one vector: an image the mean of its
 # tokens, a report the last token of a **text tower**, both brought to one width. Row i of the **similarity
 # matrix** holds how well image i fits each report: the cosine of their vectors times a scale that is learnt
 # (1 / temperature). The loss (CLIP's, CXPMRG-Bench Eq. 3) is cross-entropy twice: along the rows, "which
@@ -359,7 +359,7 @@ log_scale = torch.tensor(math.log(1 / 0.07))  # CLIP starts at a temperature of 
 
 
 def contrast(images, reports, log_scale):
-    """(S, width) twice → loss and similarity matrix times scale."""
+    """(B, width) twice → loss and similarity matrix times scale."""
     images = images / images.norm(dim=1, keepdim=True)
     reports = reports / reports.norm(dim=1, keepdim=True)
     logits = log_scale.exp() * images @ reports.T
@@ -377,18 +377,18 @@ print(
 assert torch.allclose(loss, clip_loss(pictures, texts, log_scale), atol=1e-5)
 
 # %% [markdown]
-# **Three points to know this loss by.** If all similarities are equal, it is ln S: blind guessing.
-# If each image fits its own report and no other at all, it is ln(1 + (S − 1)·e^(−scale)), nearly
+# **Three points to know this loss by.** If all similarities are equal, it is ln B: blind guessing.
+# If each image fits its own report and no other at all, it is ln(1 + (B − 1)·e^(−scale)), nearly
 # 0. And if some reports of the batch are *the same text*, no model can distinguish the places
 # of their images: with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
 
 # %%
-S, one = 8, torch.eye(8)
+B, one = 8, torch.eye(8)
 alike = one.clone()
 # the first four reports are one text; a perfect model gives their images one vector
 alike[:4] = one[0]
 cases = {
-    "all similarities equal": (torch.ones(S, 8), torch.ones(S, 8), math.log(S)),
+    "all similarities equal": (torch.ones(B, 8), torch.ones(B, 8), math.log(B)),
     "each its own": (one, one, math.log(1 + 7 * math.exp(-1 / 0.07))),
     "four of eight alike": (alike, alike, 0.5 * math.log(4)),
 }
@@ -669,7 +669,7 @@ check_2(targets)
 #
 # <details><summary>Hint</summary>
 #
-# `F.normalize(x, dim=1)`, a matrix product, `F.cross_entropy(logits, torch.arange(S))` for the rows; the
+# `F.normalize(x, dim=1)`, a matrix product, `F.cross_entropy(logits, torch.arange(B))` for the rows; the
 # columns are the rows of the transposed matrix.
 #
 # </details>
@@ -677,7 +677,7 @@ check_2(targets)
 
 # %%
 def pair_loss(images, reports, scale):
-    """(S, width), (S, width), number → the loss, a tensor without axes."""
+    """(B, width), (B, width), number → the loss, a tensor without axes."""
     return None  # your code
 
 
@@ -716,7 +716,7 @@ check_3(pair_loss)
 
 # %%
 def floor(texts):
-    """List of S report texts → the smallest possible loss."""
+    """List of B report texts → the smallest possible loss."""
     return None  # your code
 
 
@@ -810,7 +810,7 @@ check_5(new_names)
 
 # %%
 def fair_loss(images, reports, scale, texts):
-    """(S, width) twice, number, list of S texts → the loss."""
+    """(B, width) twice, number, list of B texts → the loss."""
     return None  # your code
 
 
@@ -845,7 +845,7 @@ scratch.cleanup()
 # - Stage 1 guesses the normalised pixels of the next 4 × 4 cluster. One scan direction and a staircase
 #   mask keep the future out.
 # - Its weights are copied to four directions; cls token and last norm are new.
-# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. Blind guessing costs ln S,
+# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. Blind guessing costs ln B,
 #   and equal reports set a floor.
 # - The shipped encoder learnt from phantom images and reports alone, with observations mined from
 #   the reports as a help.
@@ -870,12 +870,15 @@ scratch.cleanup()
 #
 # ## Further reading
 #
-# - X. Wang et al., CXPMRG-Bench, with stages 1 and 2, arXiv 2410.00379.
-# - S. Ren et al., Autoregressive pretraining with Mamba in vision (ARM), arXiv 2406.07537.
-# - K. He et al., masked autoencoders, the source of normalised targets, arXiv 2111.06377.
-# - A. Radford et al., CLIP, arXiv 2103.00020; Y. Zhang et al., ConVIRT, the same loss on X-rays and reports
-#   before it, arXiv 2010.00747.
-# - E. Alsentzer et al., the text tower Bio_ClinicalBERT, arXiv 1904.03323.
+# - X. Wang et al., CXPMRG-Bench, with stages 1 and 2, [arXiv 2410.00379](https://arxiv.org/abs/2410.00379).
+# - S. Ren et al., Autoregressive pretraining with Mamba in vision (ARM), [arXiv
+#   2406.07537](https://arxiv.org/abs/2406.07537).
+# - K. He et al., masked autoencoders, the source of normalised targets, [arXiv
+#   2111.06377](https://arxiv.org/abs/2111.06377).
+# - A. Radford et al., CLIP, [arXiv 2103.00020](https://arxiv.org/abs/2103.00020); Y. Zhang et al., ConVIRT,
+#   the same loss on X-rays and reports before it, [arXiv 2010.00747](https://arxiv.org/abs/2010.00747).
+# - E. Alsentzer et al., the text tower Bio_ClinicalBERT, [arXiv
+#   1904.03323](https://arxiv.org/abs/1904.03323).
 #
 # Read on in the code: [stage 1](../emrrg_lib/training/stage1.py), [stage
 # 2](../emrrg_lib/training/stage2.py), [the loss](../emrrg_lib/training/stage2.py), [reading

@@ -4,7 +4,7 @@
 # **Goal.** Write the parts that the paper is about, put them into the model in place of the library's,
 # get the same report, and train them.
 #
-# After this notebook you can
+# **You will be able to**
 #
 # - turn images into tokens, and scan them in both meanings of the word;
 # - add Partial LoRA to a frozen matrix, and an image to a frozen language model;
@@ -21,7 +21,8 @@
 #
 # **Contents.** [The plan](#The-plan) · [Exercises](#Exercises) · [Which parts are
 # yours](#Which-parts-are-yours) · [Put in](#Put-in) · [The same report](#The-same-report) ·
-# [Trained](#Trained-by-you) · [Scored](#Scored-beside-the-library's) · [Bonus](#One-more)
+# [Trained](#Trained-by-you) · [Scored](#Scored-beside-the-library's) · [Bonus](#One-more) ·
+# [Quiz](#Quiz) · [Further reading](#Further-reading)
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
@@ -695,11 +696,13 @@ progress()
 #
 # ## Further reading
 #
-# - A. Gu, T. Dao, *Mamba: Linear-Time Sequence Modeling with Selective State Spaces*, arXiv 2312.00752.
-# - L. Zhu et al., *Vision Mamba*, arXiv 2401.09417.
-# - E. Hu et al., *LoRA*, arXiv 2106.09685; M. Yoshimura et al., *MambaPEFT*, arXiv 2411.03855.
-# - J.-B. Alayrac et al., *Flamingo*, arXiv 2204.14198: a frozen language model with gated
-#   cross-attention.
+# - A. Gu, T. Dao, *Mamba: Linear-Time Sequence Modeling with Selective State Spaces*, [arXiv
+#   2312.00752](https://arxiv.org/abs/2312.00752).
+# - L. Zhu et al., *Vision Mamba*, [arXiv 2401.09417](https://arxiv.org/abs/2401.09417).
+# - E. Hu et al., *LoRA*, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685); M. Yoshimura et al.,
+#   *MambaPEFT*, [arXiv 2411.03855](https://arxiv.org/abs/2411.03855).
+# - J.-B. Alayrac et al., *Flamingo*, [arXiv 2204.14198](https://arxiv.org/abs/2204.14198): a frozen
+#   language model with gated cross-attention.
 #
 # Read on in the code: [encoder](../emrrg_lib/vision/mamba.py), [scan](../emrrg_lib/vision/scan.py),
 # [Partial LoRA](../emrrg_lib/tuning/partial_lora.py), [hybrid

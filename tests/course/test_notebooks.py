@@ -197,6 +197,21 @@ def test_the_frame_is_there_and_headings_are_in_order(twin):
 
 
 @every_notebook
+def test_it_opens_with_what_one_will_be_able_to_do_and_closes_with_a_quiz(twin):
+    text = "\n\n".join(cell.source for cell in read_twin(twin).cells if cell.cell_type == "markdown")
+    opening, closing = text[: text.index("\n## ")], text[text.index("\n## Summary\n") :]
+    able, contents = opening.split("**You will be able to**\n", 1)[1].split("**Contents.**", 1)
+    assert 3 <= len(re.findall(r"^- ", able, re.MULTILINE)) <= 5
+    assert contents.count("](#") >= 4
+    summary, quiz = re.split(r"\*\*Quiz\.?\*\*|## Quiz", closing)
+    quiz, reading = re.split(r"\*\*Further reading\.\*\*|## Further reading", quiz)
+    assert len(re.findall(r"^- ", summary, re.MULTILINE)) >= 3
+    questions = quiz.split("<summary>Answers</summary>")[0]  # or an answer under each
+    assert re.findall(r"^(?:<details><summary>)?(\d)\. .*", questions, re.MULTILINE) == ["1", "2", "3"]
+    assert quiz.count("<details>") in (1, 3) and ("arXiv" in reading or "doi" in reading)
+
+
+@every_notebook
 def test_exercises_are_numbered_and_whole(twin):
     notebook = read_twin(twin)
     text = prose_of(notebook)
