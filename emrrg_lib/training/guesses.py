@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def store_guesses(out: str | Path, steps: int = 300, studies: int = 1000, batch_
     with tempfile.TemporaryDirectory() as folder:
         data = write_phantom(Path(folder) / "data", studies, seed=21, size=sizes.image_size)
         model = load_stage1(run_stage1(find_images(data), sizes, recipe, Path(folder) / "stage1")).eval()
-    found = {}
+    found: dict[str, Any] = {}
     for name, image in example_images(sizes.image_size).items():
         for part, patches in zip(("target", "guess"), guess(model, image), strict=True):
             found[f"{name}_{part}"] = patches.numpy().astype(np.float16)

@@ -228,4 +228,5 @@ def rank_summary(path: str | Path = RANK_RESULTS) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    {"targets": compare, "ranks": compare_ranks}[sys.argv[1]](sys.argv[2])
+    made: dict[str, Callable[[str], Path]] = {"targets": compare, "ranks": compare_ranks}
+    made[sys.argv[1]](sys.argv[2])

@@ -32,6 +32,7 @@ def test_every_notebook_begins_with_the_same_folded_cell():
     cells = [first_code(twin) for twin in twins()]
     assert len({cell.source for cell in cells}) == 1
     assert all(cell.metadata["jupyter"]["source_hidden"] for cell in cells)
+    assert all(cell.metadata["tags"] == ["remove-cell"] for cell in cells)  # not in the book
 
 
 def test_cell_and_script_need_no_library():
