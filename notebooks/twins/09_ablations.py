@@ -236,15 +236,14 @@ from emrrg_lib.evaluation.compare import compare_systems
 
 with no_bars():
     compared = compare_systems([str(jobs["all"]), str(jobs["first"])])
-told = pd.DataFrame(compared.rows).set_index("metric")
-told = told.rename(columns={"score_first": "all", "score_second": "first"}).round(3)
-columns = ["all", "first", "difference", "low", "high", "p", "p_holm", "verdict"]
-told.loc[list(METRICS), columns]
+told = pd.DataFrame(compared.rows).set_index("metric").loc[list(METRICS)]
+told = told.drop(columns=["first", "second"])
+told.rename(columns={"score_first": "all", "score_second": "first"}).round(3)
 
 # %% [markdown]
 # *`low` and `high`: the interval of the difference; `p_holm`: p, corrected.* Few studies leave wide
-# intervals, and whoever asks fifteen metrics must expect one of them to look good by chance: that is what
-# the correction is for.
+# intervals, and whoever asks many metrics must expect one of them to look good by chance: that is what the
+# correction is for.
 #
 # **A second call does nothing twice.** Finished jobs are read; a stopped one goes on from its last
 # checkpoint; a row whose whole configuration equals an earlier one's takes its scores. Another setting in
