@@ -485,8 +485,9 @@ dashed(pd.DataFrame(shown).set_index(["shift", "target"]))
 #
 # The same question for six targets, each with nearly the same number of parameters (9,216; dt has
 # 8,704), the same studies in the same order, 40 steps, two learning rates and two starts. That takes
-# about ten minutes, so the result is stored. `shift.compare("runs/shift.json")` makes it again. For
-# each target the learning rate is the one with the lower *training* loss at the end.
+# about ten minutes, so the result is stored; `.venv/bin/python -m emrrg_lib.training.shift targets
+# runs/shift.json` makes it again. For each target the learning rate is the one with the lower *training* loss
+# at the end.
 
 # %%
 from emrrg_lib.interpret.figures_tuning import tuning_curves
