@@ -104,3 +104,14 @@ def test_a_price_closes_gates(monkeypatch):
     monkeypatch.setattr(gates, "TEST", range(8, 10))
     free, dear = (gates.open_gates(closed=False, price=price, steps=2, every=2)[-1] for price in (0, 10))
     assert dear["mean |gate|"] < free["mean |gate|"]
+
+
+def test_no_stored_run_tells_rank_1_from_rank_16():
+    """What notebook 03 and data/results/README.md say."""
+    rows = shift.rank_summary()
+    assert [(row["shift"], row["target"], row["steps"]) for row in rows] == [
+        (name, target, steps) for name, target, steps, _ in shift.RANK_RUNS
+    ]
+    for row in rows:
+        assert row["low"] < 0 < row["worse"] < row["high"]
+        assert row["worse"] < 0.1 * (row["untuned"] - row["rank 16"])
