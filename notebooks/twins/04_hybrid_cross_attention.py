@@ -142,7 +142,7 @@ print(
 # ## The real one is the same
 #
 # `GatedCrossAttention` does this with several heads, each with its own slice of the width; the gate
-# stays **one number a word**, the same for all heads. It first sends the visual tokens through the
+# stays **one number per word**, the same for all heads. It first sends the visual tokens through the
 # layer's own input norm (the paper's "shared layer normalization"). `kv_heads` is how many pairs of
 # keys and values there are: here one a head; exercise 2 has fewer. Given the same weights:
 
@@ -793,7 +793,7 @@ check_3(masked_softmax)
 #
 # **Why.** This line is what the paper adds to a decoder layer.
 #
-# Write S + X′ · g_d · g_s with g_d = tanh(w_g · S + b_g), **one number a word**, and g_s = tanh(α). The
+# Write S + X′ · g_d · g_s with g_d = tanh(w_g · S + b_g), **one number per word**, and g_s = tanh(α). The
 # heads are side by side already: S and X are (n, width), w_g is (width,), b_g and alpha are tensors of
 # one number. Leave S as it is. The check goes from a closed gate over the warm-up to the dynamic gate.
 #

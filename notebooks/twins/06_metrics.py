@@ -460,7 +460,7 @@ pd.DataFrame(rows).transpose().round(3)
 # The same three reports: from 0.077 to 0.667. The paper's Tables 2 and 3 say neither which average
 # nor which labeler; the released folder has no code for them. So this kit prints all, and names the
 # labeler in every table. Now the controls of the 590 phantom studies, with an **oracle** beside
-# them: it knows the findings and writes them in other words, drawn anew.
+# them: it knows the findings and writes them in other words, chosen by chance.
 
 
 # %%

@@ -165,7 +165,7 @@ display(words)
 #
 # ## Explorer 2 · The gate
 #
-# One column a token, one row a layer. Orange and purple both let the image in, with opposite sign.
+# One column per token, one row per layer. Orange and purple both let the image in, with opposite sign.
 # Point at a cell: its value, its layer, its word, and the head that looks at the image most. The
 # slider scales one layer's gate, or all of them, and the model **writes the report anew**: about a
 # second on a laptop. New words are marked, and the old report stays beside the new one.

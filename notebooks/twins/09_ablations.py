@@ -83,7 +83,7 @@ table6.assign(best=(table6 == table6.max()).sum(axis=1))
 
 # %% [markdown]
 # §4.4 concludes that tuning Llama 2 is "superior" and that LoRA_P(X) "attains the best performance across
-# multiple metrics". The table has one number a cell. How many trainings are behind it, and how far
+# multiple metrics". The table has one number per cell. How many trainings are behind it, and how far
 # another one would have landed, it does not say. Two questions can be put to it all the same. Do its own
 # columns agree on an order? Below is their rank correlation: 1 is the same order, 0 is none.
 
@@ -204,7 +204,7 @@ shown.style.format(precision=3, na_rep="–").format("{:,.0f}", "trained", na_re
 # %% [markdown]
 # `results.csv` has a line for each job, for each control, for each value of the paper that belongs to a
 # row, and, where weights are missing, for each row *left out*, with the reason. Look at the controls
-# first: a row whose reports are worth as much to other patients ("shuffled images") has not looked. The row
+# first: a row whose reports score as high for other patients ("shuffled images") has not looked. The row
 # `first` has the scores of the constant report, in every column: after so few steps it writes one text for
 # everybody. `all` has begun to name findings, and where it names a wrong one it pays in CIDEr.
 #
@@ -293,7 +293,7 @@ stored_figures(
 )
 
 # %% [markdown]
-# *One figure a table; a click on a name unfolds one of the smaller tables. The large dot is a row's mean,
+# *One figure for each table; a click on a name unfolds one of the smaller tables. The large dot is a row's mean,
 # small dots are its trainings, the bar is the standard deviation over seeds (no bar: one seed), the vertical
 # lines are controls; "CE F1, 13" is the finding F1, that is, micro-F1 of the 13 findings. Where the paper
 # has the row, its values are in separate panels, since their scale is that of other data.*
@@ -635,7 +635,7 @@ check_2(mean_and_sd)
 #
 # <details><summary>Hint</summary>
 #
-# First one number a study: a's mean over seeds minus b's. What is drawn are *studies*, with all that
+# First one number per study: a's mean over seeds minus b's. What is drawn are *studies*, with all that
 # belongs to them. A drawn mean is a weighted one.
 #
 # </details>
