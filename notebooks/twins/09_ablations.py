@@ -293,7 +293,7 @@ stored_figures(
 )
 
 # %% [markdown]
-# *One figure for each table; a click on a name unfolds one of the smaller tables. The large dot is a row's mean,
+# *One figure per table; a click on a name unfolds one of the smaller tables. The large dot is a row's mean,
 # small dots are its trainings, the bar is the standard deviation over seeds (no bar: one seed), the vertical
 # lines are controls; "CE F1, 13" is the finding F1, that is, micro-F1 of the 13 findings. Where the paper
 # has the row, its values are in separate panels, since their scale is that of other data.*
