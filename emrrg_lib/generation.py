@@ -212,7 +212,7 @@ def trace_tokens(model, states: Tensor, mask: Tensor, row: list[int], position: 
     start = inputs["inputs_embeds"].shape[1] - len(row) - (position == "predicts")
     where = slice(start, start + len(row))
     gate = np.stack([g[0, where].float().cpu().numpy() for g, _ in records.values()])
-    weights = torch.stack([w[0][:, where] for _, w in records.values()])  # (layer, head, T, V·(M + 1))
+    weights = torch.stack([w[0][:, where] for _, w in records.values()])  # (layer, head, T, views·(M + 1))
     tokens = math.prod(model.grid) + (model.cls_index is not None)  # of one view
     attention = drop_cls(weights.unflatten(-1, (-1, tokens)), model.cls_index)  # (layer, head, T, V, M)
     return Trace(

@@ -163,7 +163,7 @@ class EMRRG(nn.Module):
                 each image is then a study.
 
         Returns:
-            (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
+            (B, views·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
         """
         if view_mask is None:
             shape = pixel_values.shape[:2] if pixel_values.dim() == 5 else (len(pixel_values), 1)

@@ -23,6 +23,7 @@ from transformers import PretrainedConfig
 from transformers.utils import logging
 
 from emrrg_lib.config import EMRRGConfig
+from emrrg_lib.evaluation.ablation_tables import RESULTS
 from emrrg_lib.files import KIT, TINY_DIR, InputError
 from emrrg_lib.interpret.model_picture import ModelPicture, model_picture
 from emrrg_lib.interpret.style import html_image
@@ -101,6 +102,16 @@ def contact_sheet() -> HTML:
         "pleural thickening, fracture, pacemaker, hyperinflation, and three findings together."
     )
     return HTML(html_image((KIT / "data" / "phantom_contact_sheet.png").read_bytes(), alt, 900))
+
+
+def stored_figures(*names: str, fold: bool = False) -> HTML:
+    """The figures of these tables of data/results with their sentences; folded, a click shows each."""
+    shown = []
+    for folder in (RESULTS / name for name in names):
+        alt = (folder / "figure.txt").read_text(encoding="utf-8").strip()
+        image = html_image((folder / "figure.png").read_bytes(), alt, 720 if fold else 900)
+        shown.append(f"<details><summary>{folder.name}</summary>{image}</details>" if fold else image)
+    return HTML("\n".join(shown))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ PARTS = {
     "SwiGLU and norms": Part("§3.2", OWN + r"(\.mlp\.|norm)(?!.*lora_)", "(B, M + 1, d)", "full"),
     "Partial LoRA": Part("§3.3", r"^encoder\..*lora_[AB]", "row blocks of the mixer, rank r"),
     "projector, view embedding": Part(
-        "§3.4", r"^(projector|view_embedding)", "(B, M + 1, d) → (B, V(M + 1), D)"
+        "§3.4", r"^(projector|view_embedding)", "(B, M + 1, d) → (B, views(M + 1), D)"
     ),
     "LLM": Part(
         "§3.4", r"^llm\.(?!.*(cross_attention|lora_)|classic\.)", "(B, n) → (B, n, vocabulary)", "never"
@@ -54,7 +54,7 @@ PARTS = {
     "decoder from scratch": Part("Table 1, R2Gen", r"^llm\.classic\.", "(B, n) → (B, n, vocabulary)"),
     "LoRA of the LLM": Part("Table 5, 6", r"^llm\..*lora_[AB]", "q_proj and v_proj, rank r"),
     "cross-attention W_k, W_v": Part(
-        "§3.4, Eq. 1", r"cross_attention\.[kv]_proj", "(B, n, D), (B, V(M + 1), D)"
+        "§3.4, Eq. 1", r"cross_attention\.[kv]_proj", "(B, n, D), (B, views(M + 1), D)"
     ),
     GATE: Part("§3.4, Eq. 2", r"cross_attention\.(gate_proj|warm_up)", "(B, n, 1)"),
 }

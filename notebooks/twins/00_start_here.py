@@ -51,6 +51,17 @@
 #    report, the score after the images are shuffled, the score of a language model that writes
 #    blind. You will see below why that matters.
 
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import json
 import re
@@ -107,28 +118,28 @@ picture
 # head. Where a letter has two meanings, a word in brackets says which.
 
 # %%
-glossary("M, d, D (width), V, q, S, X′, W_k, W_v, w_g, b_g, α")
+glossary("M, d, D (width), V_s, q, S, X′, W_k, W_v, w_g, b_g, α")
 
 # %% [markdown]
 # ## The smallest version that works
 #
 # The heart of the model is one line (paper, Eq. 1 and 2):
 #
-# $$X' = \mathrm{softmax}\!\left(\frac{q\,(W_k V)^\top}{\sqrt{h}}\right) W_v V$$
+# $$X' = \mathrm{softmax}\!\left(\frac{q\,(W_k V_s)^\top}{\sqrt{h}}\right) W_v V_s$$
 # $$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha)$$
 #
-# A row of `S` is what one word knows, and a row of `q` (Q in the picture) is its question, h numbers
-# long. `V` holds the visual tokens, one row per patch. `W_k` makes of each token a *key*, which is compared
+# A row of `S` is what one word knows, and a row of `q` is its question, h numbers
+# long. `V_s` holds the visual tokens, one row per patch. `W_k` makes of each token a *key*, which is compared
 # with the question; `W_v` makes of it a *value*, the answer. `X′` is what the image answers. The two `tanh`
 # are the gate, one number per word: how much of its answer gets in. Here it is with one head, three words
 # and four patches.
 
 
 # %%
-def gated_look(S, q, V, W_k, W_v, w_g, b_g, alpha):
-    """S, q: (words, h). V: (patches, D). W_k, W_v: (h, D).
+def gated_look(S, q, V_s, W_k, W_v, w_g, b_g, alpha):
+    """S, q: (words, h). V_s: (patches, D). W_k, W_v: (h, D).
     Returns the new S, the attention and the gate."""
-    keys, values = V @ W_k.T, V @ W_v.T  # (patches, h)
+    keys, values = V_s @ W_k.T, V_s @ W_v.T  # (patches, h)
     # (words, patches), each row sums to 1
     attention = torch.softmax(q @ keys.T / keys.shape[1] ** 0.5, dim=-1)
     X = attention @ values  # (words, h): what each word fetched
@@ -138,12 +149,12 @@ def gated_look(S, q, V, W_k, W_v, w_g, b_g, alpha):
 
 draw = torch.Generator().manual_seed(0)
 S, q = torch.randn(2, 3, 8, generator=draw)  # three words, h = 8
-V = torch.randn(4, 8, generator=draw)  # four patches, D = 8
+V_s = torch.randn(4, 8, generator=draw)  # four patches, D = 8
 W_k, W_v = torch.randn(2, 8, 8, generator=draw)
 w_g, b_g = torch.randn(8, generator=draw), torch.tensor(0.1)
 weights = W_k, W_v, w_g, b_g
 
-new_S, attention, gate = gated_look(S, q, V, *weights, torch.tensor(0.7))
+new_S, attention, gate = gated_look(S, q, V_s, *weights, torch.tensor(0.7))
 print("attention, words x patches:\n", attention.numpy().round(2))
 print("gate of each word:", gate.numpy().round(2))
 
@@ -153,7 +164,7 @@ print("gate of each word:", gate.numpy().round(2))
 # The paper calls that *warm-up*.
 
 # %%
-untouched, _, closed = gated_look(S, q, V, *weights, torch.tensor(0.0))
+untouched, _, closed = gated_look(S, q, V_s, *weights, torch.tensor(0.0))
 assert torch.equal(untouched, S) and not closed.any()
 assert not torch.equal(new_S, S)
 print("alpha = 0: S is unchanged, bit for bit.  alpha = 0.7: it is not.")
@@ -179,7 +190,11 @@ with torch.no_grad():
     real.gate_proj.bias.fill_(b_g)
     real.warm_up.fill_(0.7)
     theirs = real(
-        S[None], q[None, None], visual_states=V[None], visual_mask=None, text_mask=None
+        S[None],
+        q[None, None],
+        visual_states=V_s[None],
+        visual_mask=None,
+        text_mask=None,
     )[0]
 print("largest difference:", float((new_S - theirs).abs().max()))
 assert torch.allclose(new_S, theirs, atol=1e-5)
@@ -793,6 +808,15 @@ check_4(constant_report)
 # Make a run of your own with `make demo` (about 10 minutes), open `runs/demo/report.html`, and run
 # this notebook again: it then uses your run. Change `654` above to meet other patients.
 #
+# **How far are you?** The next cell counts your right answers in all notebooks, as they were last saved; in a
+# terminal `emrrg course progress notebooks` does it.
+
+# %%
+from emrrg_lib.course.grade import progress
+
+progress()
+
+# %% [markdown]
 # The course map. "Minutes" is reading plus exercises.
 #
 # | notebook | paper | minutes | what you can do after it |

@@ -31,6 +31,17 @@
 # the encoder of a preset: the *tiny* one here, the paper's on a machine that has its weights
 # (change one word below).
 
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 PROFILE = "tiny"  # "iu-xray": the paper's encoder; the error says what to fetch
 

@@ -4,7 +4,7 @@
 # **Goal.** Compute the paper's Eq. 1 and 2 with a pencil, build them into a real language model
 # without changing a bit of it, and find out at which steps of writing the image is really seen.
 #
-# **Afterwards you can**
+# **You will be able to**
 #
 # - write Eq. 1 for grouped heads, with a mask that holds, and Eq. 2 with both of its gates;
 # - make a layer of them and install it into one decoder layer of a language model;
@@ -27,6 +27,17 @@
 # | **Paper** | EMRRG, arXiv 2510.16776, §3.4, Eq. 1 and 2, Fig. 2 |
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
 
 # %%
 import math
@@ -53,7 +64,7 @@ picture
 # and a gate decides how much of what it saw is added.
 
 # %%
-glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
+glossary("q, V_s, V, W_k, W_v, X′, S, w_g, b_g, α")
 
 # %% [markdown]
 # ## Three tokens by hand
@@ -67,8 +78,7 @@ glossary("q, V, W_k, W_v, X′, S, w_g, b_g, α")
 # First Eq. 1 for one head of width h, then Eq. 2 with its two gates. The smallest case that has
 # everything: three words, two patches, one head of width 1. All numbers are chosen so that a pencil is
 # enough. ln 3 is one of them, because exp(ln 3) = 3. One letter for one thing: **V_s** are the visual
-# tokens, **K** and **V** the keys and values made of them. (The paper writes V for both; the glossary
-# above has its row "V" for V_s.)
+# tokens, **K** and **V** the keys and values made of them. (The paper writes V for both.)
 
 # %%
 ln2, ln3 = math.log(2), math.log(3)
@@ -132,7 +142,7 @@ print(
 # ## The real one is the same
 #
 # `GatedCrossAttention` does this with several heads, each with its own slice of the width; the gate
-# stays **one number a word**, the same for all heads. It first sends the visual tokens through the
+# stays **one number per word**, the same for all heads. It first sends the visual tokens through the
 # layer's own input norm (the paper's "shared layer normalization"). `kv_heads` is how many pairs of
 # keys and values there are: here one a head; exercise 2 has fewer. Given the same weights:
 
@@ -783,7 +793,7 @@ check_3(masked_softmax)
 #
 # **Why.** This line is what the paper adds to a decoder layer.
 #
-# Write S + X′ · g_d · g_s with g_d = tanh(w_g · S + b_g), **one number a word**, and g_s = tanh(α). The
+# Write S + X′ · g_d · g_s with g_d = tanh(w_g · S + b_g), **one number per word**, and g_s = tanh(α). The
 # heads are side by side already: S and X are (n, width), w_g is (width,), b_g and alpha are tensors of
 # one number. Leave S as it is. The check goes from a closed gate over the warm-up to the dynamic gate.
 #
@@ -1079,7 +1089,7 @@ check_8(image_gain)
 # - A layer that forgets the image on cached steps writes blind, and no loss curve shows it.
 # - Visual tokens in the prompt are a second way in: then a closed gate is not blindness.
 #
-# **Three questions.**
+# **Quiz.**
 #
 # <details><summary>1. α starts at 0. Why does the layer learn at all?</summary>
 #
@@ -1100,9 +1110,11 @@ check_8(image_gain)
 #
 # </details>
 #
-# **Further reading.** Alayrac et al., *Flamingo* (arXiv 2204.14198), whose tanh gate is the model of
-# g_s · Vaswani et al., *Attention Is All You Need* (arXiv 1706.03762) · Ainslie et al., *GQA* (arXiv
-# 2305.13245), on grouped heads · Wang et al., *R2GenGPT* (arXiv 2309.09812).
+# **Further reading.** Alayrac et al., *Flamingo* ([arXiv 2204.14198](https://arxiv.org/abs/2204.14198)),
+# whose tanh gate is the model of g_s · Vaswani et al., *Attention Is All You Need* ([arXiv
+# 1706.03762](https://arxiv.org/abs/1706.03762)) · Ainslie et al., *GQA* ([arXiv
+# 2305.13245](https://arxiv.org/abs/2305.13245)), on grouped heads · Wang et al., *R2GenGPT* ([arXiv
+# 2309.09812](https://arxiv.org/abs/2309.09812)).
 #
 # Read on in the code: [the gated cross-attention](../emrrg_lib/language/cross_attention.py), [its
 # installation](../emrrg_lib/language/hybrid_decoder.py), [the tests of

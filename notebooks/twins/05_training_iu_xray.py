@@ -4,7 +4,7 @@
 # **Goal.** Know the data set, see a training learn to look at the image, and write the training
 # yourself.
 #
-# After this notebook you can
+# **You will be able to**
 #
 # - say what IU X-ray holds, what R2Gen's selection and cleaning do to it, and what a limit of 60
 #   tokens cuts away;
@@ -27,9 +27,21 @@
 # rates](#Two-learning-rates,-two-schedules) · [A training to look at](#A-training-to-look-at) · [A
 # longer run](#A-longer-run,-read-part-by-part) · [Pull the plug](#Pull-the-plug) · [A run
 # folder](#Reading-a-run-folder) · [Cut references](#Why-references-must-not-be-cut) · [The real
-# one](#One-variable-away-from-the-real-thing) · [Exercises](#Exercises)
+# one](#One-variable-away-from-the-real-thing) · [Exercises](#Exercises) · [Quiz](#Quiz) · [Further
+# reading](#Further-reading)
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
 
 # %%
 import contextlib
@@ -82,7 +94,7 @@ picture_of(model.settings, lit)
 # encoder's own weights and the language model stay as they are.
 
 # %%
-glossary("B (batch), V (views), I, r, w_g, b_g, α, g_s")
+glossary("B (batch), views, I, r, w_g, b_g, α, g_s")
 
 # %% [markdown]
 # ## The data
@@ -1237,12 +1249,15 @@ scratch.cleanup()
 # ## Further reading
 #
 # - D. Demner-Fushman et al., *Preparing a collection of radiology examinations for distribution and
-#   retrieval*, JAMIA 23(2), 2016, doi 10.1093/jamia/ocv080: the data set.
-# - Z. Chen et al., *Generating Radiology Reports via Memory-driven Transformer* (R2Gen), EMNLP 2020,
-#   arXiv 2010.16056: the split and the cleaning.
-# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101.
-# - J.-B. Alayrac et al., *Flamingo*, arXiv 2204.14198: gates that start shut, tanh(α).
-# - J. Bai et al., *Qwen Technical Report*, arXiv 2309.16609.
+#   retrieval*, JAMIA 23(2), 2016, [doi 10.1093/jamia/ocv080](https://doi.org/10.1093/jamia/ocv080): the
+#   data set.
+# - Z. Chen et al., *Generating Radiology Reports via Memory-driven Transformer* (R2Gen), EMNLP 2020, [arXiv
+#   2010.16056](https://arxiv.org/abs/2010.16056): the split and the cleaning.
+# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization* (AdamW), [arXiv
+#   1711.05101](https://arxiv.org/abs/1711.05101).
+# - J.-B. Alayrac et al., *Flamingo*, [arXiv 2204.14198](https://arxiv.org/abs/2204.14198): gates that start
+#   shut, tanh(α).
+# - J. Bai et al., *Qwen Technical Report*, [arXiv 2309.16609](https://arxiv.org/abs/2309.16609).
 #
 # Read on in the code: [stage 3](../emrrg_lib/training/finetune.py), [the
 # engine](../emrrg_lib/training/engine.py), [checkpoints](../emrrg_lib/training/checkpoints.py), [the

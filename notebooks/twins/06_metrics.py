@@ -30,6 +30,17 @@
 #
 # > **The reports of this notebook are synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 # phantom reports; or the path of a real data set with train, val and test
 PROFILE = "tiny"
@@ -449,7 +460,7 @@ pd.DataFrame(rows).transpose().round(3)
 # The same three reports: from 0.077 to 0.667. The paper's Tables 2 and 3 say neither which average
 # nor which labeler; the released folder has no code for them. So this kit prints all, and names the
 # labeler in every table. Now the controls of the 590 phantom studies, with an **oracle** beside
-# them: it knows the findings and writes them in other words, drawn anew.
+# them: it knows the findings and writes them in other words, chosen by chance.
 
 
 # %%
@@ -1169,15 +1180,21 @@ check_9(paired_bootstrap)
 #
 # ## Further reading
 #
-# - K. Papineni et al., BLEU, ACL 2002, doi 10.3115/1073083.1073135. M. Denkowski and A. Lavie, Meteor
-#   Universal, WMT 2014, doi 10.3115/v1/W14-3348. R. Vedantam et al., CIDEr, arXiv 1411.5726.
-# - Z. Babar et al., encoder-decoder models against unconditioned baselines, PLOS ONE 2021, doi
-#   10.1371/journal.pone.0259639.
-# - J. Irvin et al., CheXpert, arXiv 1901.07031. A. Smit et al., CheXbert, arXiv 2004.09167.
-# - S. Jain et al., RadGraph, arXiv 2106.14463. F. Yu et al., RadCliQ and what radiologists count,
-#   Patterns 2023, doi 10.1016/j.patter.2023.100802.
-# - T. Zhang et al., BERTScore, arXiv 1904.09675. W. Zhao et al., RaTEScore, arXiv 2406.16845. S. Ostmeier et
-#   al., GREEN, arXiv 2405.03595. RadEval, which computes most of them, arXiv 2509.18030.
+# - K. Papineni et al., BLEU, ACL 2002, [doi
+#   10.3115/1073083.1073135](https://doi.org/10.3115/1073083.1073135). M. Denkowski and A. Lavie, Meteor
+#   Universal, WMT 2014, [doi 10.3115/v1/W14-3348](https://doi.org/10.3115/v1/W14-3348). R. Vedantam et al.,
+#   CIDEr, [arXiv 1411.5726](https://arxiv.org/abs/1411.5726).
+# - Z. Babar et al., encoder-decoder models against unconditioned baselines, PLOS ONE 2021, [doi
+#   10.1371/journal.pone.0259639](https://doi.org/10.1371/journal.pone.0259639).
+# - J. Irvin et al., CheXpert, [arXiv 1901.07031](https://arxiv.org/abs/1901.07031). A. Smit et al.,
+#   CheXbert, [arXiv 2004.09167](https://arxiv.org/abs/2004.09167).
+# - S. Jain et al., RadGraph, [arXiv 2106.14463](https://arxiv.org/abs/2106.14463). F. Yu et al., RadCliQ
+#   and what radiologists count, Patterns 2023, [doi
+#   10.1016/j.patter.2023.100802](https://doi.org/10.1016/j.patter.2023.100802).
+# - T. Zhang et al., BERTScore, [arXiv 1904.09675](https://arxiv.org/abs/1904.09675). W. Zhao et al.,
+#   RaTEScore, [arXiv 2406.16845](https://arxiv.org/abs/2406.16845). S. Ostmeier et al., GREEN, [arXiv
+#   2405.03595](https://arxiv.org/abs/2405.03595). RadEval, which computes most of them, [arXiv
+#   2509.18030](https://arxiv.org/abs/2509.18030).
 #
 # Read on in the code: [word overlap](../emrrg_lib/evaluation/nlg.py), [clinical
 # efficacy](../emrrg_lib/evaluation/clinical.py), [controls](../emrrg_lib/evaluation/baselines.py),

@@ -19,8 +19,7 @@
 # - find the words that let most of the image in, and say why this is not importance (2),
 # - find by an intervention which layers decide a report (3),
 # - tell a word that looks at a finding from one that looks there by chance (4),
-# - compute what the state of a scan still holds of each patch (5),
-# - say what a model that has seen synthetic X-rays only can and cannot tell about a real one.
+# - compute what the state of a scan still holds of each patch (5).
 #
 # **Contents.** [One trace](#One-study,-one-report,-one-trace) · [Where does a word
 # look?](#The-smallest-version:-where-does-a-word-look?) · [Word ↔
@@ -36,6 +35,17 @@
 # Each explorer is **live** in a running notebook: point at it, click, or use the keyboard (*Tab* goes
 # from control to control, the arrow keys move inside a map, a report or a slider). A sentence says
 # what you see. Below it a **still picture** is folded, for print and for code hosts.
+
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
 
 # %%
 import numpy as np
@@ -155,7 +165,7 @@ display(words)
 #
 # ## Explorer 2 · The gate
 #
-# One column a token, one row a layer. Orange and purple both let the image in, with opposite sign.
+# One column per token, one row per layer. Orange and purple both let the image in, with opposite sign.
 # Point at a cell: its value, its layer, its word, and the head that looks at the image most. The
 # slider scales one layer's gate, or all of them, and the model **writes the report anew**: about a
 # second on a laptop. New words are marked, and the old report stays beside the new one.
@@ -243,6 +253,7 @@ def scan_inputs(direction):
     return delta, -torch.exp(getattr(mixer, f"A{suffix}_log")), B, x
 
 
+# %%
 @torch.no_grad()
 def scan_by_hand(direction):
     """What one direction adds to the block's output, (L, d) in token order."""
@@ -774,15 +785,19 @@ check_5(held)
 #
 # ## Further reading
 #
-# - S. Jain and B. Wallace, Attention is not explanation, arXiv 1902.10186; S. Wiegreffe and Y. Pinter,
-#   Attention is not not explanation, arXiv 1908.04626.
-# - J. Zhang et al., the pointing game, arXiv 1608.00507.
-# - J.-B. Alayrac et al., Flamingo, whose gated layers start closed, arXiv 2204.14198.
-# - A. Gu and T. Dao, Mamba, arXiv 2312.00752; A. Ali et al., The hidden attention of Mamba models, arXiv
-#   2403.01590.
-# - T. Darcet et al., outlier tokens of vision transformers, arXiv 2309.16588; F. Wang et al., those of
-#   vision Mambas, arXiv 2405.14858.
-# - X. Wang et al., ChestX-ray8, the data set of the real X-rays, arXiv 1705.02315.
+# - S. Jain and B. Wallace, Attention is not explanation, [arXiv
+#   1902.10186](https://arxiv.org/abs/1902.10186); S. Wiegreffe and Y. Pinter, Attention is not not
+#   explanation, [arXiv 1908.04626](https://arxiv.org/abs/1908.04626).
+# - J. Zhang et al., the pointing game, [arXiv 1608.00507](https://arxiv.org/abs/1608.00507).
+# - J.-B. Alayrac et al., Flamingo, whose gated layers start closed, [arXiv
+#   2204.14198](https://arxiv.org/abs/2204.14198).
+# - A. Gu and T. Dao, Mamba, [arXiv 2312.00752](https://arxiv.org/abs/2312.00752); A. Ali et al., The hidden
+#   attention of Mamba models, [arXiv 2403.01590](https://arxiv.org/abs/2403.01590).
+# - T. Darcet et al., outlier tokens of vision transformers, [arXiv
+#   2309.16588](https://arxiv.org/abs/2309.16588); F. Wang et al., those of vision Mambas, [arXiv
+#   2405.14858](https://arxiv.org/abs/2405.14858).
+# - X. Wang et al., ChestX-ray8, the data set of the real X-rays, [arXiv
+#   1705.02315](https://arxiv.org/abs/1705.02315).
 #
 # Read on in the code: [the trace](../emrrg_lib/trace.py), [the
 # explorers](../emrrg_lib/explorers/base.py), [pointing](../emrrg_lib/evaluation/pointing.py).

@@ -27,6 +27,17 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import contextlib
 import io
@@ -45,7 +56,7 @@ from IPython.utils.capture import capture_output
 
 from emrrg_lib.config import ENCODERS
 from emrrg_lib.course.notebook import glossary, no_bars, picture_of, scratch_folder
-from emrrg_lib.files import KIT, TINY_DIR
+from emrrg_lib.files import TINY_DIR
 from emrrg_lib.interpret.figures_pretraining import grey_pictures, similarity_map
 from emrrg_lib.interpret.figures_vision import curves
 from emrrg_lib.model import EMRRG
@@ -95,17 +106,16 @@ from emrrg_lib.training.stage1 import (
 )
 
 side = sizes.side  # patches along an edge: 12
-by_hand = []
-for cluster_row in range(side // CLUSTER):
-    for cluster_column in range(side // CLUSTER):
-        for row in range(CLUSTER):
-            for column in range(CLUSTER):
-                by_hand.append(
-                    (cluster_row * CLUSTER + row) * side
-                    + cluster_column * CLUSTER
-                    + column
-                )
-order = torch.tensor(by_hand)
+starts = range(0, side, CLUSTER)  # of the clusters, in rows and in columns
+order = torch.tensor(
+    [
+        row * side + column
+        for top in starts
+        for left in starts
+        for row in range(top, top + CLUSTER)
+        for column in range(left, left + CLUSTER)
+    ]
+)
 assert torch.equal(order, cluster_order(side))
 clusters = len(order) // CLUSTER**2
 print("first cluster:", order[:16].tolist())
@@ -174,8 +184,6 @@ grey_pictures(
 # not move the guesses for clusters 2 to 5 at all, and may move those for 6 to 9.
 
 # %%
-from emrrg_lib.training.stage1 import Stage1Model, pick
-
 size = CLUSTER**2
 mask = torch.full(((clusters - 1) * size, (clusters - 1) * size), -math.inf)
 # the queries for cluster asked + 2, of those numbered from 1
@@ -183,31 +191,20 @@ for asked in range(clusters - 1):
     mask[asked * size : (asked + 1) * size, : (asked + 1) * size] = 0
 assert torch.equal(mask, cluster_mask(clusters - 1))
 
+# %%
+from emrrg_lib.training.guesses import guess
+from emrrg_lib.training.stage1 import Stage1Model
+
 torch.manual_seed(0)
 recipe = STAGE1[PROFILE]
 untrained = Stage1Model(sizes, recipe.objective, recipe.decoder_dim).eval()
 
-
-@torch.no_grad()
-def guesses(stage1, pixel_values):
-    """(1, 3, H, W) → guessed pixels of clusters 2 … 9 in cluster order, (128,
-    3 · P²)."""
-    seen, asked = stage1.plan(1, pixel_values.device)
-    taps = stage1.encode(
-        pick(stage1.patch_embed(pixel_values) + stage1.pos_embed, seen)
-    )
-    return stage1.decode(taps, asked)[0]
-
-
 changed = image.clone()
 row, column = divmod(5 - 1, side // CLUSTER)
 changed[..., row * edge : (row + 1) * edge, column * edge : (column + 1) * edge] += 0.5
-moved = (
-    (guesses(untrained, changed) - guesses(untrained, image))
-    .abs()
-    .view(clusters - 1, -1)
-    .amax(dim=1)
-)
+# what `guess` returns: the target and the guess of clusters 2 … 9, each (128, 3 · P²)
+moved = (guess(untrained, changed)[1] - guess(untrained, image)[1]).abs()
+moved = moved.view(clusters - 1, -1).amax(dim=1)
 for number, by in enumerate(moved.tolist(), start=2):
     print(f"guess for cluster {number}: moved by {by:.1e}")
 assert not moved[:4].any() and moved[4:].all()
@@ -216,9 +213,10 @@ assert not moved[:4].any() and moved[4:].all()
 # ### The loss is one line, and the real one is the same
 
 # %%
+wanted, guessed = guess(untrained, image)
+assert torch.equal(wanted, target[0, order[size:]])  # clusters 2 … 9
+loss = (guessed - wanted).square().mean()
 with torch.no_grad():
-    guessed = guesses(untrained, image)
-    loss = (guessed - target[0, order[size:]]).square().mean()  # clusters 2 … 9
     theirs = untrained(image)["loss"]
 print(f"by hand {float(loss):.6f} · Stage1Model {float(theirs):.6f}")
 assert torch.allclose(loss, theirs, atol=1e-5)
@@ -257,13 +255,10 @@ print(
 # %%
 stage1 = load_stage1(file).eval()
 shown = torch.zeros_like(target[0])
-shown[order[size:]] = guesses(stage1, image)
-for name, guess in {
-    "the average patch": average[0].expand_as(shown),
-    "the model": shown,
-}.items():
-    error = float((guess - target[0])[order[size:]].square().mean())
-    print(f"this image, clusters 2 to 9, error of {name}: {error:.3f}")
+shown[order[size:]] = guess(stage1, image)[1]
+for name, patches in (("average patch", average[0]), ("model", shown)):
+    error = float((patches - target[0])[order[size:]].square().mean())
+    print(f"this image, clusters 2 to 9, error of the {name}: {error:.3f}")
 grey_pictures(
     {"target": assembled(target[0]), "guess after 60 steps": assembled(shown)},
     "Left: the target of an image that was not in the training. Right: what the model "
@@ -281,33 +276,29 @@ grey_pictures(
 # ### A longer training, stored
 #
 # Five times as many steps, of 24 crops, on 1,400 phantom images: 300 steps took two and a half minutes of
-# one core. The guesses of that training are stored (`data/results/README.md` has the commands), for the
-# phantom above and for a real chest of NIH ChestX-ray14, of which the model has seen nothing.
+# one core. The guesses of that training are stored, for the phantom above and for a real chest of NIH
+# ChestX-ray14, of which the model has seen nothing. One command makes them again:
+# `.venv/bin/python -m emrrg_lib.training.guesses runs/guesses.npz`.
 
 # %%
-stored = np.load(KIT / "data" / "results" / "stage1" / "guesses.npz")
+from emrrg_lib.training.guesses import STORED
+
+stored = {name: torch.tensor(part).float() for name, part in np.load(STORED).items()}
 panels, errors = {}, {}
 for name, title in (("phantom", "a phantom"), ("chest", "a real chest")):
-    wanted, guess = (
-        torch.tensor(stored[f"{name}_{part}"]) for part in ("target", "guess")
-    )
+    wanted, guessed = stored[f"{name}_target"], stored[f"{name}_guess"]
     errors[title] = {
         "average patch": (wanted - wanted.mean(dim=0)).square().mean().item(),
-        "the model": (guess - wanted).square().mean().item(),
+        "the model": (guessed - wanted).square().mean().item(),
     }
-    for what, patches in (("target", wanted), ("guess", guess)):
+    for what, patches in (("target", wanted), ("guess", guessed)):
         whole = torch.zeros_like(target[0])
-        whole[order[size:]] = patches.float()
+        whole[order[size:]] = patches
         panels[f"{title}: {what}"] = assembled(whole)
 told = "; ".join(f"{title}: {each['the model']:.2f}" for title, each in errors.items())
-display(
-    grey_pictures(
-        panels,
-        "Targets and guesses of a phantom and of a real chest after a longer training. "
-        f"Mean squared error of the guesses: {told}.",
-        span=2,
-    )
-)
+alt = "Targets and guesses of a phantom and of a real chest after a longer training. "
+alt += f"Mean squared error of the guesses: {told}."
+display(grey_pictures(panels, alt, span=2))
 pd.DataFrame(errors).T.round(3).rename_axis("mean squared error")
 
 # %% [markdown]
@@ -351,7 +342,7 @@ print(
 #
 # ## Stage 2: find the report that belongs
 #
-# A batch of S studies gives S images and S reports. Each becomes one vector: an image the mean of its
+# A batch of B studies gives B images and B reports. Each becomes one vector: an image the mean of its
 # tokens, a report the last token of a **text tower**, both brought to one width. Row i of the **similarity
 # matrix** holds how well image i fits each report: the cosine of their vectors times a scale that is learnt
 # (1 / temperature). The loss (CLIP's, CXPMRG-Bench Eq. 3) is cross-entropy twice: along the rows, "which
@@ -368,7 +359,7 @@ log_scale = torch.tensor(math.log(1 / 0.07))  # CLIP starts at a temperature of 
 
 
 def contrast(images, reports, log_scale):
-    """(S, width) twice → loss and similarity matrix times scale."""
+    """(B, width) twice → loss and similarity matrix times scale."""
     images = images / images.norm(dim=1, keepdim=True)
     reports = reports / reports.norm(dim=1, keepdim=True)
     logits = log_scale.exp() * images @ reports.T
@@ -386,18 +377,18 @@ print(
 assert torch.allclose(loss, clip_loss(pictures, texts, log_scale), atol=1e-5)
 
 # %% [markdown]
-# **Three points to know this loss by.** If all similarities are equal, it is ln S: blind guessing.
-# If each image fits its own report and no other at all, it is ln(1 + (S − 1)·e^(−scale)), nearly
+# **Three points to know this loss by.** If all similarities are equal, it is ln B: blind guessing.
+# If each image fits its own report and no other at all, it is ln(1 + (B − 1)·e^(−scale)), nearly
 # 0. And if some reports of the batch are *the same text*, no model can distinguish the places
 # of their images: with half of 8 reports alike, the loss cannot fall below (4/8) · ln 4.
 
 # %%
-S, one = 8, torch.eye(8)
+B, one = 8, torch.eye(8)
 alike = one.clone()
 # the first four reports are one text; a perfect model gives their images one vector
 alike[:4] = one[0]
 cases = {
-    "all similarities equal": (torch.ones(S, 8), torch.ones(S, 8), math.log(S)),
+    "all similarities equal": (torch.ones(B, 8), torch.ones(B, 8), math.log(B)),
     "each its own": (one, one, math.log(1 + 7 * math.exp(-1 / 0.07))),
     "four of eight alike": (alike, alike, 0.5 * math.log(4)),
 }
@@ -430,22 +421,14 @@ with torch.no_grad():
     tokens = torch.cat([shipped(part) for part in frontal.split(16)])  # (288, M + 1, d)
 torch.manual_seed(0)
 text_tower, tokenizer = load_text_encoder("tiny")
-reports = tokenizer(
-    [clean_report(s.report, "iu_xray") for s in drawn],
-    padding=True,
-    truncation=True,
-    max_length=128,
-    return_tensors="pt",
-    padding_side="right",
-)
+texts = [clean_report(study.report, "iu_xray") for study in drawn]
+cut = {"truncation": True, "max_length": 128, "padding_side": "right"}
+reports = tokenizer(texts, padding=True, return_tensors="pt", **cut)
 towers = ContrastiveModel(shipped, text_tower, projection_dim=128)
-learning = [
-    p for name, p in towers.named_parameters() if not name.startswith("visual_encoder")
-]
-print(
-    f"{len(drawn)} pairs · {sum(p.numel() for p in learning):,} weights learn, the "
-    "encoder's do not"
-)
+ours = [n for n, _ in towers.named_parameters() if not n.startswith("visual_encoder")]
+learning = [towers.get_parameter(name) for name in ours]
+count = sum(parameter.numel() for parameter in learning)
+print(f"{len(drawn)} pairs · {count:,} weights learn, the encoder's do not")
 
 
 # %%
@@ -533,33 +516,19 @@ similarity_map(
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.training.pretrain import run_stage2
 
-few = replace(
-    STAGE2["tiny"], image_size=sizes.image_size, steps=5, warmup_steps=1, batch_size=8
-)
+few = replace(STAGE2["tiny"], image_size=sizes.image_size, batch_size=8)
+few = replace(few, steps=5, warmup_steps=1)
 torch.manual_seed(0)
-text_tower, tokenizer = load_text_encoder("tiny")
+towers = load_text_encoder("tiny")  # a new text tower and its tokenizer
+studies = load_annotation(corpus, "train")
 with capture_output():
-    pairs_file = run_stage2(
-        load_annotation(corpus, "train"),
-        encoder,
-        text_tower,
-        tokenizer,
-        few,
-        folder / "stage2",
-    )
+    pairs_file = run_stage2(studies, encoder, *towers, few, folder / "stage2")
 record = json.loads((folder / "stage2" / "run.json").read_text(encoding="utf-8"))
 print("loss:", [round(row["loss"], 2) for row in record["history"]])
-print(
-    "what the file holds:",
-    sorted({name.split(".")[0] for name in read_tensors(pairs_file)}),
-)
-again = load_vision_encoder(pairs_file)
-assert all(
-    torch.equal(a, b)
-    for a, b in zip(
-        again.state_dict().values(), encoder.state_dict().values(), strict=True
-    )
-)
+parts = sorted({name.split(".")[0] for name in read_tensors(pairs_file)})
+print(fill(f"the file holds: {', '.join(parts)}", 88))
+again = load_vision_encoder(pairs_file).state_dict()
+assert all(torch.equal(again[name], own) for name, own in encoder.state_dict().items())
 print("read back as an encoder: equal")
 
 # %% [markdown]
@@ -700,7 +669,7 @@ check_2(targets)
 #
 # <details><summary>Hint</summary>
 #
-# `F.normalize(x, dim=1)`, a matrix product, `F.cross_entropy(logits, torch.arange(S))` for the rows; the
+# `F.normalize(x, dim=1)`, a matrix product, `F.cross_entropy(logits, torch.arange(B))` for the rows; the
 # columns are the rows of the transposed matrix.
 #
 # </details>
@@ -708,7 +677,7 @@ check_2(targets)
 
 # %%
 def pair_loss(images, reports, scale):
-    """(S, width), (S, width), number → the loss, a tensor without axes."""
+    """(B, width), (B, width), number → the loss, a tensor without axes."""
     return None  # your code
 
 
@@ -747,7 +716,7 @@ check_3(pair_loss)
 
 # %%
 def floor(texts):
-    """List of S report texts → the smallest possible loss."""
+    """List of B report texts → the smallest possible loss."""
     return None  # your code
 
 
@@ -841,7 +810,7 @@ check_5(new_names)
 
 # %%
 def fair_loss(images, reports, scale, texts):
-    """(S, width) twice, number, list of S texts → the loss."""
+    """(B, width) twice, number, list of B texts → the loss."""
     return None  # your code
 
 
@@ -876,7 +845,7 @@ scratch.cleanup()
 # - Stage 1 guesses the normalised pixels of the next 4 × 4 cluster. One scan direction and a staircase
 #   mask keep the future out.
 # - Its weights are copied to four directions; cls token and last norm are new.
-# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. Blind guessing costs ln S,
+# - Stage 2 is cross-entropy along the rows and columns of a similarity matrix. Blind guessing costs ln B,
 #   and equal reports set a floor.
 # - The shipped encoder learnt from phantom images and reports alone, with observations mined from
 #   the reports as a help.
@@ -901,12 +870,15 @@ scratch.cleanup()
 #
 # ## Further reading
 #
-# - X. Wang et al., CXPMRG-Bench, with stages 1 and 2, arXiv 2410.00379.
-# - S. Ren et al., Autoregressive pretraining with Mamba in vision (ARM), arXiv 2406.07537.
-# - K. He et al., masked autoencoders, the source of normalised targets, arXiv 2111.06377.
-# - A. Radford et al., CLIP, arXiv 2103.00020; Y. Zhang et al., ConVIRT, the same loss on X-rays and reports
-#   before it, arXiv 2010.00747.
-# - E. Alsentzer et al., the text tower Bio_ClinicalBERT, arXiv 1904.03323.
+# - X. Wang et al., CXPMRG-Bench, with stages 1 and 2, [arXiv 2410.00379](https://arxiv.org/abs/2410.00379).
+# - S. Ren et al., Autoregressive pretraining with Mamba in vision (ARM), [arXiv
+#   2406.07537](https://arxiv.org/abs/2406.07537).
+# - K. He et al., masked autoencoders, the source of normalised targets, [arXiv
+#   2111.06377](https://arxiv.org/abs/2111.06377).
+# - A. Radford et al., CLIP, [arXiv 2103.00020](https://arxiv.org/abs/2103.00020); Y. Zhang et al., ConVIRT,
+#   the same loss on X-rays and reports before it, [arXiv 2010.00747](https://arxiv.org/abs/2010.00747).
+# - E. Alsentzer et al., the text tower Bio_ClinicalBERT, [arXiv
+#   1904.03323](https://arxiv.org/abs/1904.03323).
 #
 # Read on in the code: [stage 1](../emrrg_lib/training/stage1.py), [stage
 # 2](../emrrg_lib/training/stage2.py), [the loss](../emrrg_lib/training/stage2.py), [reading

@@ -40,6 +40,17 @@
 # of the mistakes are inherited from earlier releases. That a paper's numbers and its code do not fit
 # does not say which of the two is at fault.
 
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
+
 # %%
 import copy
 import math
@@ -71,7 +82,7 @@ picture
 # letters used here:
 
 # %%
-glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V, S, X′, α")
+glossary("M, X, Z, dt, B, C, W, A (LoRA), B (LoRA), r, V_s, S, X′, α")
 
 # %% [markdown]
 # ## 1 · Every block runs the last mixer
@@ -734,7 +745,7 @@ measured["1.32 M"] = (
 
 # %%
 from emrrg_lib.evaluation.published import published
-from emrrg_lib.files import InputError
+from emrrg_lib.files import KIT, InputError
 from emrrg_lib.language.llm import build_llm
 
 METRICS = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "METEOR", "CIDEr"]
@@ -774,23 +785,9 @@ print(f"  {path} → {size_read}")
 # The last column was measured above, in this notebook.
 
 # %%
-PAPER_CODE_KIT = """\
-blocks under adapters | each its own mixer | all run the last one | each its own | late binding
-LoRA_p(X) | X rows of in_proj | half of the mixer's output | X rows of in_proj | X-adapter
-the adapters | trained | IU: frozen; MIMIC, CheXpert: beside a fully trained encoder | trained | frozen
-LoRA(in_proj) | yes | off; on x_proj; without effect | yes, by PEFT, tested | LoRA on a read weight
-hybrid layers | [0, 8, 16, 24] | in no script; get no visual tokens | as the preset says | no visual tokens
-q, k, v biases in Llama | – | new, random | the layer is left as it is | biases
-image at cached steps | every word | none | every word: cached = uncached, tested | cached step
-references | – | cut to 60 or 100 tokens | whole; cut on request | references cut
-padding | – | id 0, a word in Qwen's vocabulary | never an ordinary token | padding
-encoder parameters | 57.31 M | 84.26 M; the counter misses the mixers | exact ledger | 57.31 M
-tuned parameters | 1.32 M | IU: 3.16 M, the projector | exact ledger | 1.32 M
-IU language model | Qwen1.5-1.8B | Llama-2-7B, hard coded | as the preset says | Table 1 = Table 5 #06
-"""
-table = pd.DataFrame(line.split(" | ") for line in PAPER_CODE_KIT.splitlines())
-table.columns = ["", "paper", "released code", "this kit", "measured here"]
-table.assign(**{"measured here": table["measured here"].map(measured)}).set_index("")
+file = KIT / "emrrg_lib" / "course" / "paper_code_kit.csv"
+table = pd.read_csv(file, index_col=0, keep_default_na=False)
+table.assign(**{"measured here": table["measured here"].map(measured)})
 
 # %% [markdown]
 # The rest are settings of stage 3. The paper gives epochs, batch and rank; the scripts give these, too:

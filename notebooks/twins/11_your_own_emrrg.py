@@ -4,7 +4,7 @@
 # **Goal.** Write the parts that the paper is about, put them into the model in place of the library's,
 # get the same report, and train them.
 #
-# After this notebook you can
+# **You will be able to**
 #
 # - turn images into tokens, and scan them in both meanings of the word;
 # - add Partial LoRA to a frozen matrix, and an image to a frozen language model;
@@ -21,9 +21,21 @@
 #
 # **Contents.** [The plan](#The-plan) · [Exercises](#Exercises) · [Which parts are
 # yours](#Which-parts-are-yours) · [Put in](#Put-in) · [The same report](#The-same-report) ·
-# [Trained](#Trained-by-you) · [Scored](#Scored-beside-the-library's) · [Bonus](#One-more)
+# [Trained](#Trained-by-you) · [Scored](#Scored-beside-the-library's) · [Bonus](#One-more) ·
+# [Quiz](#Quiz) · [Further reading](#Further-reading)
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
+
+# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# Colab only: fetches and installs the kit. OWNER is who hosts your copy.
+import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
+    os.system("git clone -q --depth 1 https://github.com/OWNER/emrrg-kit /content/kit")
+    os.system(f"{sys.executable} /content/kit/emrrg_lib/course/colab.py")
+    sys.path.insert(0, "/content/kit")
+    os.chdir("/content/kit/notebooks")
 
 # %%
 import math
@@ -243,8 +255,8 @@ check_3(MyLoRA)
 #
 # <details><summary>Hint</summary>
 #
-# `p(V).unflatten(-1, (kv_heads, h)).transpose(1, 2)` gives (B, kv_heads, M, h). The scores are divided by √h;
-# a masked token gets −∞ before the softmax. `X.transpose(1, 2).flatten(2)` has the shape of S.
+# `p(V_s).unflatten(-1, (kv_heads, h)).transpose(1, 2)` gives (B, kv_heads, M, h). The scores are divided by
+# √h; a masked token gets −∞ before the softmax. `X.transpose(1, 2).flatten(2)` has the shape of S.
 #
 # </details>
 
@@ -287,8 +299,8 @@ check_4(MyHybrid)
 #         self._norm = (norm,)
 #
 #     def forward(self, S, query, visual, visual_mask=None, text_mask=None, *_):
-#         V, split = self._norm[0](visual), (self.kv_heads, self.head_dim)
-#         K, V = (p(V).unflatten(-1, split).transpose(1, 2) for p in (self.k_proj, self.v_proj))
+#         V_s, split = self._norm[0](visual), (self.kv_heads, self.head_dim)
+#         K, V = (p(V_s).unflatten(-1, split).transpose(1, 2) for p in (self.k_proj, self.v_proj))
 #         repeat = self.heads // self.kv_heads
 #         K, V = (m.repeat_interleave(repeat, dim=1) for m in (K, V))
 #         scores = query @ K.mT / math.sqrt(self.head_dim)
@@ -593,7 +605,7 @@ pd.DataFrame(rows, columns=columns).set_index("")
 #
 # **Why.** A report is a loop as well: ask for the likeliest token, append it, ask again.
 #
-# `model` is the whole EMRRG, `pixels` (V, 3, H, W) the views of one study. Write the greedy report as
+# `model` is the whole EMRRG, `pixels` (views, 3, H, W) the views of one study. Write the greedy report as
 # `model.generate(pixels[None], num_beams=1)` does, without calling it. You need: `prompt_ids(tokenizer,
 # data.prompt, image)` from `emrrg_lib.language.prompt`; `model.encode(pixels[None])`, which gives states
 # and a mask; `model.llm_inputs(ids, attention_mask, states, mask)`; and `model.llm(**inputs).logits`. Stop at
@@ -612,7 +624,7 @@ from emrrg_lib.language.prompt import prompt_ids  # noqa: F401
 
 
 def my_report(model, pixels):
-    """The views of a study (V, 3, H, W) → the greedy report."""
+    """The views of a study (views, 3, H, W) → the greedy report."""
     return None  # your code
 
 
@@ -659,6 +671,14 @@ scratch.cleanup()
 # - A part that is used in training has to pass gradients on; that is a property of its own, and is
 #   checked on its own.
 #
+# **How far have you come?** Your right answers in all notebooks, as they were last saved:
+
+# %%
+from emrrg_lib.course.grade import progress
+
+progress()
+
+# %% [markdown]
 # ## Quiz
 #
 # 1. Your scan gives the right y, but you wrote y into a NumPy array. The report is the same. What fails,
@@ -676,11 +696,13 @@ scratch.cleanup()
 #
 # ## Further reading
 #
-# - A. Gu, T. Dao, *Mamba: Linear-Time Sequence Modeling with Selective State Spaces*, arXiv 2312.00752.
-# - L. Zhu et al., *Vision Mamba*, arXiv 2401.09417.
-# - E. Hu et al., *LoRA*, arXiv 2106.09685; M. Yoshimura et al., *MambaPEFT*, arXiv 2411.03855.
-# - J.-B. Alayrac et al., *Flamingo*, arXiv 2204.14198: a frozen language model with gated
-#   cross-attention.
+# - A. Gu, T. Dao, *Mamba: Linear-Time Sequence Modeling with Selective State Spaces*, [arXiv
+#   2312.00752](https://arxiv.org/abs/2312.00752).
+# - L. Zhu et al., *Vision Mamba*, [arXiv 2401.09417](https://arxiv.org/abs/2401.09417).
+# - E. Hu et al., *LoRA*, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685); M. Yoshimura et al.,
+#   *MambaPEFT*, [arXiv 2411.03855](https://arxiv.org/abs/2411.03855).
+# - J.-B. Alayrac et al., *Flamingo*, [arXiv 2204.14198](https://arxiv.org/abs/2204.14198): a frozen
+#   language model with gated cross-attention.
 #
 # Read on in the code: [encoder](../emrrg_lib/vision/mamba.py), [scan](../emrrg_lib/vision/scan.py),
 # [Partial LoRA](../emrrg_lib/tuning/partial_lora.py), [hybrid

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-SCOPE = {"np": np, "pd": pd, "stored": {}}
+SCOPE = {"np": np, "pd": pd, "tables": {}}
 SPREAD = """
 def answer(frame, metric):
     mine = {mine}

@@ -1,9 +1,18 @@
 """What every notebook begins with: the run of a profile, the model with its picture, the scratch folder."""
 
+import html
 import os
 from pathlib import Path
 
-from emrrg_lib.course.notebook import SHIPPED_RUN, no_bars, open_profile, own_run, run_of, scratch_folder
+from emrrg_lib.course.notebook import (
+    SHIPPED_RUN,
+    no_bars,
+    open_profile,
+    own_run,
+    run_of,
+    scratch_folder,
+    stored_figures,
+)
 from emrrg_lib.files import KIT
 
 
@@ -42,3 +51,10 @@ def test_no_bars_keeps_text_off_the_page(capsys):
         print("a bar")
     print("a result")
     assert capsys.readouterr().out == "a result\n"
+
+
+def test_stored_figures_carry_their_sentence_and_fold():
+    told = (KIT / "data" / "results" / "gate" / "figure.txt").read_text(encoding="utf-8")
+    assert html.escape(told.strip()) in stored_figures("gate").data
+    folded = stored_figures("gate", "rank", fold=True).data
+    assert folded.count("<details>") == 2 and "<summary>rank</summary>" in folded

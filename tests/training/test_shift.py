@@ -40,6 +40,29 @@ def test_only_the_pairs_move_and_switched_off_the_model_is_the_old_one(few):
         assert np.array_equal(shift.study_losses(model, few), fresh)
 
 
+def test_shifts_move_pixels_and_keep_the_report(few):
+    upright = shift.draw(range(4), inverted=False)
+    mixed = shift.shifted(upright, "mixed")
+    for study, name, moved in zip(upright, shift.SHIFTS, mixed, strict=True):
+        assert moved.report == study.report and moved.images.dtype == np.uint8
+        assert np.array_equal(moved.images, shift.SHIFTS[name](study.images))
+        assert not np.array_equal(moved.images, study.images)
+    patch = (0, slice(8, 16), slice(24, 32))  # scrambled: each patch keeps its own pixels
+    one, other = upright[2].images, mixed[2].images
+    assert np.array_equal(np.sort(one[patch], axis=None), np.sort(other[patch], axis=None))
+
+
+def test_ranks_are_compared_on_the_same_studies(tmp_path, monkeypatch):
+    monkeypatch.setattr(shift, "TRAIN", range(2))
+    monkeypatch.setattr(shift, "TEST", range(2, 5))
+    monkeypatch.setattr(shift.tune, "__defaults__", (0, 2))
+    path = shift.compare_ranks(tmp_path / "ranks.json", [("scrambled", "X", 1, (1, 16))])
+    (row,) = shift.rank_summary(path)
+    assert row["worse"] == pytest.approx(row["rank 1"] - row["rank 16"])
+    assert row["low"] <= row["worse"] <= row["high"]
+    assert row["untuned"] not in (row["rank 1"], row["rank 16"])
+
+
 def test_a_comparison_is_summed_up_with_intervals(tmp_path, monkeypatch):
     monkeypatch.setattr(shift, "TRAIN", range(2))
     monkeypatch.setattr(shift, "TEST", range(2, 5))
@@ -81,3 +104,14 @@ def test_a_price_closes_gates(monkeypatch):
     monkeypatch.setattr(gates, "TEST", range(8, 10))
     free, dear = (gates.open_gates(closed=False, price=price, steps=2, every=2)[-1] for price in (0, 10))
     assert dear["mean |gate|"] < free["mean |gate|"]
+
+
+def test_no_stored_run_tells_rank_1_from_rank_16():
+    """What notebook 03 and data/results/README.md say."""
+    rows = shift.rank_summary()
+    assert [(row["shift"], row["target"], row["steps"]) for row in rows] == [
+        (name, target, steps) for name, target, steps, _ in shift.RANK_RUNS
+    ]
+    for row in rows:
+        assert row["low"] < 0 < row["worse"] < row["high"]
+        assert row["worse"] < 0.1 * (row["untuned"] - row["rank 16"])

@@ -170,7 +170,7 @@ def check_4(floor: Callable) -> None:
         slips = {
             sum(n * math.log(n) for n in groups): "divide the sum by the number of images.",
             by_text: "each image counts, not each different text: average over all of the batch.",
-            math.log(len(given)): "ln S is what a model pays that knows nothing; this one knows all it can.",
+            math.log(len(given)): "ln B is what a model pays that knows nothing; this one knows all it can.",
             truth / math.log(2): "the loss is in nats: natural logarithm, not base 2.",
         }
         expect_value(yours, truth, f"{cause}.", slips, str(given), tolerance=1e-5)
