@@ -166,6 +166,7 @@ WRONG = [
     (7, FIRST + "-scale**2 * G @ A.T @ A", "`rate` is missing"),
     (7, FIRST + "-rate * scale * G @ A.T", "the shape of W"),
     (7, FIRST + "-rate * scale**2 * G @ A.T @ torch.linalg.inv(A @ A.T) @ A", "B starts at 0"),
+    (4, TRAIN.format(**LOOP | {"freeze": "pass"}), "still gathers gradients"),
 ]
 ALSO_RIGHT = [
     (

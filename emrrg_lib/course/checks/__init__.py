@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, ValuesView
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from numbers import Number
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -68,13 +72,28 @@ def call(answer: Callable, *arguments: Any, **named: Any) -> Any:
         raise Mistake(f"A function is expected, yours is {_kind(answer)}.")
     try:
         result = answer(*arguments, **named)
+        if isinstance(result, Iterator | ValuesView):  # read once: a generator's numbers are its answer
+            result = list(itertools.islice(result, 1_000_000))
     except NotImplementedError as error:
         raise NotTried from error
     except Exception as error:
         raise Mistake(f"Your code raised {type(error).__name__}: {error}") from error
     if result is None or result is ...:
-        raise NotTried
+        if _is_stub(answer):
+            raise NotTried
+        raise Mistake("Nothing is returned (None): end the function with `return`; to print is not enough.")
     return result
+
+
+def _is_stub(answer: Callable) -> bool:
+    """Whether a function that returned None is the notebook's: it names nothing but its arguments."""
+    code = getattr(answer, "__code__", None)
+    return code is None or not (code.co_names or code.co_freevars or code.co_nlocals > len(_given(code)))
+
+
+def _given(code: CodeType) -> tuple[str, ...]:
+    stars = bool(code.co_flags & CO_VARARGS) + bool(code.co_flags & CO_VARKEYWORDS)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars]
 
 
 @contextlib.contextmanager
@@ -173,6 +192,8 @@ def _numbers(value: Any) -> np.ndarray | None:
         value = [_numbers(part) for part in value]
     try:
         found = np.asarray(value)
+        if found.dtype == object and found.size and all(isinstance(part, Number) for part in found.ravel()):
+            found = found.astype(np.float64)  # fractions, decimals
         return found.astype(np.float64) if found.dtype.kind in "biuf" else None
     except (TypeError, ValueError):
         return None
