@@ -130,4 +130,10 @@ WRONG = [
         "changes the table",
     ),
     (4, BEST.format(**LUCK | {"result": "np.median(tables.max(axis=1))"}), "k = 11"),
+    (
+        2,
+        "def answer(frame, metric):\n    mine = frame[frame['source'] == 'this run']\n"
+        "    return mine.groupby('row')[metric].mean().to_dict()",
+        "Each row has two values",
+    ),
 ]

@@ -79,7 +79,8 @@ def check_2(mean_and_sd: Callable) -> None:
     expect("constant report" not in yours, "A control is not a row: keep the source 'this run'.")
     expect("d" not in yours, "d was left out; it has no value, so no mean.")
     expect(set(yours) == {"a", "b", "c"}, f"Yours has {sorted(map(str, yours))}, expected a, b and c.")
-    expect(all(len(value) == 2 for value in yours.values()), "Each row has two values: (mean, sd).")
+    two = all(hasattr(value, "__len__") and len(value) == 2 for value in yours.values())
+    expect(two, "Each row has two values: (mean, sd).")
     slips = {0.5: "your mean holds the paper's value, which belongs to other data."}
     expect_value(yours["a"][0], 0.3, "a has 0.2 and 0.4.", slips, "a")
     expect_value(yours["c"][0], 0.3, "c has 0.1, 0.2 and 0.6; their mean, not their median.")
