@@ -100,11 +100,16 @@ def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode
 
 def _answered(stub: str, solution: str) -> str:
     """The stub without the names that the solution defines anew, then the solution."""
-    lines, new = stub.splitlines(), _names(solution)
-    for statement in reversed(ast.parse(stub).body):
-        if _names("\n".join(lines[statement.lineno - 1 : statement.end_lineno])) & new:
+    return f"{without(stub, _names(solution))}\n{solution}".strip()
+
+
+def without(code: str, names: set[str]) -> str:
+    """Code without its top-level statements that assign one of the names."""
+    lines = code.splitlines()
+    for statement in reversed(ast.parse(code).body):
+        if _names("\n".join(lines[statement.lineno - 1 : statement.end_lineno])) & names:
             del lines[statement.lineno - 1 : statement.end_lineno]
-    return "\n".join([*lines, solution]).strip()
+    return "\n".join(lines)
 
 
 def _names(code: str) -> set[str]:

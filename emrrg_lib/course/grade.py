@@ -27,7 +27,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from emrrg_lib.course.build import checks, kernel_environment, read_twin, twins
+from emrrg_lib.course.build import checks, kernel_environment, read_twin, twins, without
 from emrrg_lib.course.notebook import Table
 from emrrg_lib.files import InputError, write_text
 from emrrg_lib.interpret.page_example import render
@@ -36,6 +36,7 @@ MINUTES, GIGABYTES = 10.0, 4.0  # that one notebook may take
 CELL_SECONDS = 120  # then a cell is interrupted, and the next one runs
 LEAST_SHARED = 3  # cells that make a file a notebook of the course
 _CHECK = re.compile(r"\s*# Check (\d+)\b")
+_ANSWER = re.compile(r"^check_\d+\((\w+)", re.MULTILINE)  # what a check cell hands over first
 _TOUCHES = re.compile(r"course\.checks|builtins|sys\.modules|importlib|\.verdict\b|_getframe|\bpatch\(")
 _FRESH = """
 import sys
@@ -128,10 +129,11 @@ def _graded(
 def merged(handed: NotebookNode, original: NotebookNode) -> NotebookNode:
     """The original's code cells with the student's own ones, each behind the original cell it followed.
 
-    Changed or lost cells of the lesson are there again, and a stub gives way to an answer. A check cell is
-    always the original.
+    Changed or lost cells of the lesson are there again. In a stub the name of the answer gives way to an
+    answer; what else it defines stays. A check cell is always the original.
     """
     numbers = checks(original)
+    stubs = {at - 1: _ANSWER.findall(original.cells[at].source)[0] for at in numbers.values()}
     place_of = {cell.source.strip(): index for index, cell in enumerate(original.cells)}
     own: dict[int, list[str]] = defaultdict(list)
     place, seen = -1, set()
@@ -146,14 +148,15 @@ def merged(handed: NotebookNode, original: NotebookNode) -> NotebookNode:
             own[place].append(cell.source)
     made, last_check = [nbformat.v4.new_code_cell(source, metadata={"own": True}) for source in own[-1]], -1
     for index, cell in enumerate(original.cells):
-        answered = any(own[at] for at in range(last_check, index))
-        if cell.cell_type == "code" and not (
-            index + 1 in numbers.values() and index not in seen and answered
-        ):
-            check = _CHECK.match(cell.source)
-            made.append(
-                nbformat.v4.new_code_cell(cell.source, metadata={"check": int(check[1])} if check else {})
-            )
+        source = cell.source if cell.cell_type == "code" else ""
+        if index in stubs and index not in seen:
+            since = any(own[at] for at in range(last_check, index))  # behind the last check
+            before = "\n".join(code for at in range(-1, index) for code in own[at])
+            if since or re.search(rf"^(?:def |class )?{stubs[index]}\b", before, re.MULTILINE):
+                source = without(source, {stubs[index]})
+        if source.strip():
+            check = _CHECK.match(source)
+            made.append(nbformat.v4.new_code_cell(source, metadata={"check": int(check[1])} if check else {}))
             last_check = index if check else last_check
         made += [nbformat.v4.new_code_cell(source, metadata={"own": True}) for source in own[index]]
     return nbformat.v4.new_notebook(cells=made, metadata=original.metadata)

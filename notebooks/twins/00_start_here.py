@@ -713,13 +713,13 @@ check_3(finding_f1)
 #
 # Write the control *constant report*: choose the one report of the training split that scores best, on
 # average, against the references of the **validation** split; then give it to everybody in the **test**
-# split. Return the report and its mean test score. `train`, `validation` and `test` are lists of reports;
-# `score(reference, report)` gives a number, larger is better (it may be negative).
+# split. Return the report and its mean test score. The test split may be touched only once the report is
+# chosen. `train`, `validation` and `test` are lists of reports; `score(reference, report)` gives a number,
+# larger is better (it may be negative).
 #
 # <details><summary>Hint</summary>
 #
-# A helper `mean(report, references)`, then `max(train, key=...)`. The test split may be touched only once
-# the report is chosen.
+# A helper `mean(report, references)`, then `max(train, key=...)`.
 #
 # </details>
 

@@ -805,10 +805,10 @@ check_2(partial_lora)
 # **Why.** A function cannot be trained by an optimiser, a module can. This layer takes the place of
 # `in_proj` in a real encoder.
 #
-# Write the `nn.Module`. It takes a Linear `base`, freezes it, and owns two parameters named `A`
-# (r, inputs) and `B` (stop − start, r). A starts random, B at zero. `forward` takes x of any number
-# of axes, (…, inputs), and gives (…, rows): base(x), plus scale · x Aᵀ Bᵀ in the columns `start` to
-# `stop`.
+# Write the `nn.Module`. It takes a Linear `base`, with a bias or without, freezes it, and owns two
+# parameters named `A` (r, inputs) and `B` (stop − start, r). A starts random, B at zero. `forward` takes
+# x of any number of axes, (…, inputs), and gives (…, rows): base(x), plus scale · x Aᵀ Bᵀ in the columns
+# `start` to `stop`.
 #
 # <details><summary>Hint</summary>
 #

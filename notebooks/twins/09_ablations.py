@@ -586,7 +586,8 @@ check_1(settings)
 # **Why.** A table without a spread over seeds cannot say which of its rows differ.
 #
 # `frame` is a `results.csv` as a DataFrame. Return for each row of this run its mean over the seeds and
-# the standard deviation of one training, estimated from these seeds; None where there is but one.
+# the standard deviation of one training, estimated from these seeds; None where there is but one. Leave
+# `frame` as it is.
 #
 # <details><summary>Hint</summary>
 #

@@ -9,15 +9,20 @@ from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.presets import preset
 
 
+class Gate(torch.nn.Module):
+    gate_scale = 1.0
+
+    def forward(self):
+        return self.gate_scale
+
+
 def toy_model():
     """Two hybrid layers and reports that follow their gates: what exercise 2 works with, without weights."""
-    attention = [
-        SimpleNamespace(cross_attention=SimpleNamespace(gate_scale=1.0), o_proj=None) for _ in range(2)
-    ]
+    attention = [SimpleNamespace(cross_attention=Gate(), o_proj=None) for _ in range(2)]
     llm = SimpleNamespace(layers=[SimpleNamespace(self_attn=a, input_layernorm=None) for a in attention])
 
     def generate(pixels, mask):
-        scales = [a.cross_attention.gate_scale for a in attention]
+        scales = [a.cross_attention() for a in attention]
         return ["no finding ." if not any(scales) else f"an effusion , seen with {scales} ."]
 
     return SimpleNamespace(llm=llm, generate=generate)
@@ -109,6 +114,15 @@ WRONG = [
     ),
     (4, CONSTANT.format(**CHOSEN | {"end": "best, mean(best, test) * len(test)"}), "not the sum"),
     (4, "def answer(train, validation, test, score):\n    return 'best', -4.0", "of the first case"),
+    (2, WRITE + "return blind if scale == 0 else report", "Scale 0.25"),
+    (
+        4,
+        CONSTANT.format(
+            **CHOSEN | {"best": "max(train, key=lambda r: (mean(r, validation), mean(r, test)))"}
+        ),
+        "scored on test, too",
+    ),
+    (3, "def answer(a, b):\n    print(len(a), len(b))", "to print is not enough"),
 ]
 
 ALSO_RIGHT = [
@@ -140,4 +154,5 @@ ALSO_RIGHT = [
         "    best = train[table.mean(1).argmax()]\n"
         "    return [best, np.mean([score(t, best) for t in test])]",
     ),
+    (3, "from fractions import Fraction\n" + F1.format(**RIGHT).replace("return 2", "return Fraction(2)")),
 ]

@@ -118,6 +118,23 @@ BACKWARD = {
     "gh": "gh * decay",
     "D": "(g * x).sum(0)",
 }
+BY_STATES = """
+def answer(g, *given):
+    g, x, delta, A, B, C, D = (np.asarray(v, np.float64) for v in (g, *given))
+    fades, written = np.exp(delta[..., None] * A), (delta * x)[..., None] * B[:, None]
+    states, gradients, gh = [np.zeros_like(A)], [], 0
+    for t in range(len(x)):
+        states.append(fades[t] * states[-1] + written[t])
+    for t in range(len(x))[::-1]:
+        gh = gh + np.outer(g[t], C[t])
+        gradients.insert(0, gh)
+        gh = gh * fades[t]
+    G, h = np.array(gradients), np.array(states)
+    faded, through_B = G * h[:-1] * fades, np.einsum("ldn,ln->ld", G, B)
+    gdelta = np.einsum("ldn,dn->ld", faded, A) + through_B * x
+    gA, gB = np.einsum("ldn,ld->dn", faded, delta), np.einsum("ldn,ld->ln", G, delta * x)
+    return through_B * delta + D * g, gdelta, gA, gB, np.einsum("ld,ldn->ln", g, h[1:]), (g * x).sum(0)
+"""
 
 
 def _fade(step):
@@ -268,6 +285,17 @@ WRONG = [
     (10, BACK.format(**BACKWARD | {"delta": "(gh * B[t]).sum(-1) * x[t]"}), "Δ_t acts twice"),
     (10, BACK.format(**BACKWARD | {"A": "gh * before[t] * delta[t][:, None]"}), "gradient of A"),
     (10, BACK.format(**BACKWARD).replace(", {}".format(BACKWARD["D"]), ""), "Return six gradients"),
+    (1, "def answer(A, delta):\n    return math.log(0.5) / (A * delta) if delta < 1 else 1.0", "step 2.5"),
+    (
+        10,
+        "def answer(g, *given):\n    with torch.enable_grad():\n"
+        "        x, delta, A, B, C, D = given = [v.clone().requires_grad_() for v in given]\n"
+        "        h, y = torch.zeros_like(A), []\n        for t in range(len(x)):\n"
+        "            h = torch.exp(delta[t][:, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]\n"
+        "            y.append((h * C[t]).sum(-1) + D * x[t])\n"
+        "        return torch.autograd.grad(torch.stack(y), given, g)",
+        "to do without autograd",
+    ),
 ]
 
 ALSO_RIGHT = [
@@ -330,13 +358,6 @@ ALSO_RIGHT = [
         "        y.append((b * C_[:, None]).sum(-1) + D * x_)\n        h = b[-1]\n    return torch.cat(y)",
     ),
     (10, BACK.format(**BACKWARD)),
-    (
-        10,
-        "def answer(g, *given):\n    with torch.enable_grad():\n"
-        "        x, delta, A, B, C, D = given = [v.clone().requires_grad_() for v in given]\n"
-        "        h, y = torch.zeros_like(A), []\n        for t in range(len(x)):\n"
-        "            h = torch.exp(delta[t][:, None] * A) * h + (delta[t] * x[t])[:, None] * B[t]\n"
-        "            y.append((h * C[t]).sum(-1) + D * x[t])\n"
-        "        return torch.autograd.grad(torch.stack(y), given, g)",
-    ),
+    (10, BY_STATES),
+    (6, ORDER + JOINED.replace("return", "yield from")),
 ]

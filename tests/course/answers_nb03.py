@@ -166,6 +166,7 @@ WRONG = [
     (7, FIRST + "-scale**2 * G @ A.T @ A", "`rate` is missing"),
     (7, FIRST + "-rate * scale * G @ A.T", "the shape of W"),
     (7, FIRST + "-rate * scale**2 * G @ A.T @ torch.linalg.inv(A @ A.T) @ A", "B starts at 0"),
+    (4, TRAIN.format(**LOOP | {"freeze": "pass"}), "still gathers gradients"),
 ]
 ALSO_RIGHT = [
     (
@@ -264,4 +265,16 @@ ALSO_RIGHT = [
         "    W = scale * B @ A\n    (W * G).sum().backward()\n    return scale * (-rate * B.grad) @ A",
     ),
     (7, FIRST + "(-rate * scale**2 * G.numpy()) @ (A.T @ A).numpy()"),
+    (
+        3,
+        LAYER.format(
+            **PARTS
+            | {
+                "forward": "left, block, right = y.split(self.sizes(y), dim=-1)\n        "
+                "y = torch.cat([left, block + self.scale * x @ self.A.T @ self.B.T, right], dim=-1)"
+            }
+        )
+        + "    def sizes(self, y):\n"
+        "        return [self.start, self.stop - self.start, y.shape[-1] - self.stop]\n",
+    ),
 ]

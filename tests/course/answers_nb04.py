@@ -158,6 +158,24 @@ WRONG = [
     (8, GAIN + LOGS + "(a - b)[at, ids[1:]] / np.log(2)", "are bits"),
     (8, GAIN + LOGS + "(a - b)[torch.arange(len(ids)), ids]", "predicts the first token"),
     (8, GAIN + LOGS + "(a - b)[at, ids[1:]].sum()", "one gain for each token"),
+    (5, LAYER.format(**PARTS | {"alpha": "torch.zeros(1), requires_grad=False"}), "does not train"),
+    (
+        5,
+        LAYER.format(**PARTS | {"result": PARTS["result"].replace("X *", "X.detach() *")}),
+        "no gradient reaches",
+    ),
+    (
+        6,
+        INSTALL.format(body="if cross is not None: output = cross(output.flatten(2), query, module.image)"),
+        "(B, n, heads, h)",
+    ),
+    (
+        7,
+        WRITE.format(**SEEN)
+        .replace("range(steps)", "range(steps + 1)")
+        .replace("words\n", "words[:steps]\n"),
+        "none after",
+    ),
 ]
 ALSO_RIGHT = [
     (

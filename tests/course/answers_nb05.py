@@ -167,7 +167,7 @@ WRONG = [
     (3, STEP.format(**STEPS | {"clip": ""}), "not clipped before the step"),
     (3, STEP.format(**STEPS | {"step": ""}), "the weights do not move"),
     (3, STEP.format(**STEPS | {"last": "return model(**batch)['loss'].item()"}), "loss after the step"),
-    (3, STEP.format(**STEPS | {"last": ""}), "nothing is returned"),
+    (3, STEP.format(**STEPS | {"last": ""}), "Nothing is returned"),
     (
         3,
         STEP.format(**STEPS | {"clip": "torch.nn.utils.clip_grad_value_(model.parameters(), clip)"}),
@@ -214,7 +214,7 @@ WRONG = [
         LOOP.format(**LOOPS | {"cut": "\n            batches = [b for b in batches if len(b) == size]"}),
         "left over",
     ),
-    (5, LOOP.format(**LOOPS | {"last": ""}), "nothing is returned"),
+    (5, LOOP.format(**LOOPS | {"last": ""}), "Nothing is returned"),
     (5, LOOP.format(**LOOPS | {"kept": "loss.item() / size"}), "the returned losses are not"),
     (5, LOOP.format(**LOOPS | {"last": "return losses[-1]"}), "return the loss of every step"),
     (6, CHOOSE.format(**CHOICE | {"better": "<"}), "the highest score"),
@@ -234,7 +234,28 @@ WRONG = [
     ),
     (8, PARTS.format(**PART | {"clear": ""}), "gradients from before"),
     (8, PARTS.format(**PART | {"result": "total / len(parts)"}), "return the mean over all tokens"),
-    (8, PARTS.format(**PART | {"result": "None"}), "nothing is returned"),
+    (8, PARTS.format(**PART | {"result": "None"}), "Nothing is returned"),
+    (
+        6,
+        CHOOSE.format(**CHOICE).replace("best, since = (step, score), 0", "best = (step, score)"),
+        "starts anew",
+    ),
+    (
+        7,
+        GO.format(**GOES | {"none": "None"}).replace(
+            "return start, ", "return None if start is None else (start, "
+        )
+        + ")",
+        "Nothing is returned",
+    ),
+    (
+        5,
+        LOOP.format(**LOOPS).replace(
+            "trained = [p for p in model.parameters() if p.requires_grad]",
+            "trained = list(model.requires_grad_().parameters())",
+        ),
+        "was frozen trains now",
+    ),
 ]
 
 ALSO_RIGHT = [

@@ -305,4 +305,10 @@ WRONG = [
         BOOT.format(**GOOD_BOOT | {"result": "np.percentile(drawn_a - drawn_b, [2.5, 97.5])"}),
         "(difference, low",
     ),
+    (
+        2,
+        "def answer(a, b, n):\n    both = grams(a, n) & grams(b, n)\n"
+        "    return both.total(), len(b.split()) - n + 1",
+        "w − n + 1",
+    ),
 ]

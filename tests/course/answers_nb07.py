@@ -161,4 +161,10 @@ WRONG = [
     (5, HELD.format(**GOOD_HELD | {"size": "np.abs(parts).mean(axis=(1, 2))"}), "square, mean over"),
     (5, HELD.format(**GOOD_HELD | {"size": "parts.mean(axis=(1, 2))"}), "4 tokens, 3 channels"),
     (5, HELD.format(**GOOD_HELD | {"result": "sizes[-1]"}), "one row for each step"),
+    (
+        3,
+        "def answer(regenerate, layer_ids):\n    own = regenerate({}).text\n"
+        "    return sum(regenerate({i: 0.0}).text != own for i in layer_ids)",
+        "A list of layers is expected",
+    ),
 ]

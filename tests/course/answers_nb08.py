@@ -187,4 +187,5 @@ def answer(name):
         "mean of rows and columns",
     ),
     (6, FAIR.format(**GOOD_FAIR | {"share": "alike / alike.sum()"}), "yours"),
+    (2, TARGETS.format(**GOOD | {"result": "(pixels - mean) / (variance.sqrt() + 1e-6)"}), "under the root"),
 ]

@@ -54,6 +54,12 @@ ALSO_RIGHT = [
         "    tables = np.random.default_rng(5).normal(7, sd, (40_000, k, seeds)).mean(axis=2)\n"
         "    return tables.max(axis=1).mean() - 7",
     ),
+    (
+        3,
+        "def answer(a, b, draws):\n    gap = a.mean(0) - b.mean(0)\n"
+        "    means = [np.repeat(gap, times).mean() for times in draws]\n"
+        "    return [gap.mean(), *np.quantile(means, [0.025, 0.975])]",
+    ),
 ]
 WRONG = [
     (1, "answer = 'policy=table6-X'", "the rank is 8, expected 4"),
@@ -115,4 +121,19 @@ WRONG = [
     (4, BEST.format(**LUCK | {"sd": "(sd / seeds)**0.5"}), "take no root of it"),
     (4, BEST.format(**LUCK | {"result": "abs(tables).max(axis=1).mean()"}), "there is no choice"),
     (4, BEST.format(**LUCK | {"result": "tables.max() if k > 1 else 0.0"}), "the larger of two equal rows"),
+    (
+        2,
+        SPREAD.format(
+            **RIGHT
+            | {"mine": "frame.drop(frame[frame['source'] != 'this run'].index, inplace=True) or frame"}
+        ),
+        "changes the table",
+    ),
+    (4, BEST.format(**LUCK | {"result": "np.median(tables.max(axis=1))"}), "k = 11"),
+    (
+        2,
+        "def answer(frame, metric):\n    mine = frame[frame['source'] == 'this run']\n"
+        "    return mine.groupby('row')[metric].mean().to_dict()",
+        "Each row has two values",
+    ),
 ]

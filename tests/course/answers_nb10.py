@@ -288,4 +288,24 @@ WRONG = [
         ),
         "frozen parameters belong in it",
     ),
+    (
+        2,
+        "def answer(model, x):\n    ran = set()\n    for name, module in model.named_modules():\n"
+        "        module.register_forward_hook(lambda *_, name=name: ran.add(name))\n    model(x)\n"
+        "    names = [n for n, p in model.named_parameters() if p.requires_grad]\n"
+        "    return sorted(n for n in names if n.rpartition('.')[0] not in ran)",
+        "expected ['layers.part1",
+    ),
+    (
+        5,
+        SHAPES.format(
+            **LISTS
+            | {
+                "own": LISTS["own"]
+                .replace("n.startswith(prefix)", "prefix in n")
+                .replace("n[len(prefix):]", "n.removeprefix(prefix)")
+            }
+        ),
+        "prefix 'visual.'",
+    ),
 ]

@@ -170,7 +170,7 @@ WRONG = [
     (
         2,
         changed(SCAN, ("return torch.stack", "u, D = u.detach(), D.detach()\n    return torch.stack")),
-        "Gradient of u",
+        "no gradient reaches D",
     ),
     (
         2,
@@ -251,7 +251,7 @@ WRONG = [
     (5, changed(TRAINING, (", betas=(0.9, 0.98)", "")), "torch's betas"),
     (5, changed(TRAINING, ("0.01 if p.dim() > 1 else 0.0", "0.01")), "vectors decay too"),
     (5, changed(TRAINING, ("0.01 if p.dim() > 1 else 0.0", "0.0")), "matrices decay"),
-    (5, changed(TRAINING, ("return losses", "")), "nothing is returned"),
+    (5, changed(TRAINING, ("return losses", "")), "Nothing is returned"),
     (
         5,
         changed(TRAINING, ("losses.append(loss.item())", "losses.append(loss.item() * size)")),
@@ -267,6 +267,27 @@ WRONG = [
     (6, changed(REPORT, ("return tokenizer", "return written or tokenizer")), "A text is expected"),
     (6, changed(REPORT, ("model.encode(pixels", "model.encode(0 * pixels")), "Study"),
     (6, changed(REPORT, ("max_new_tokens:", "max_new_tokens // 8:")), "expected '"),
+    (1, changed(PATCHES, ("+ bias", "+ bias.detach()")), "no gradient reaches bias"),
+    (1, changed(PATCHES, ("W // P, P)", "H // P, P)")), "raised RuntimeError"),
+    (
+        3,
+        changed(LORA, ("return self.base(x)", "return self.base(x).detach()")),
+        "Stage “one around the other”",
+    ),
+    (4, changed(HYBRID, ("X * gate", "X.detach() * gate")), "no gradient reaches query"),
+    (
+        5,
+        changed(
+            TRAINING,
+            ("named = [(n, p) for n, p in model", "named = [(n, p) for n, p in model.requires_grad_()"),
+        ),
+        "was frozen trains now",
+    ),
+    (
+        6,
+        "def answer(model, pixels):\n    return model.generate(pixels[None], num_beams=1)[0]",
+        "calls model.generate",
+    ),
 ]
 
 ALSO_RIGHT = [

@@ -125,12 +125,24 @@ def test_loops_errors_and_lost_cells_cost_one_exercise_only(hand_in, tmp_path, m
     hand_in("ann/00_lesson.ipynb", {4: "while True:\n    pass", 7: RIGHT})
     hand_in("bea/00_lesson.ipynb", {4: "import sys\nvisual_tokens = 146\nsys.exit()", 7: "def finding_f1(:"})
     hand_in("cid/00_lesson.ipynb", {4: "visual_tokens = 146"}, drop=(1, 2, 5, 7, 8))
+    hand_in("dan/00_lesson.ipynb", {4: "visual_tokens = 146", 7: RIGHT}, drop=(5,))
     rows, _ = graded(tmp_path / "in")
     verdicts = {key: row["verdict"] for key, row in rows.items()}
     assert verdicts["ann", "00/1"] == "not yet. Its code was stopped after 12 seconds"
     assert verdicts["ann", "00/3"].startswith("right")
     assert verdicts["bea", "00/1"].startswith("right") and "SyntaxError" in verdicts["bea", "00/3"]
     assert verdicts["cid", "00/1"].startswith("right") and verdicts["cid", "00/3"] == "not tried yet"
+    assert verdicts["dan", "00/1"].startswith("right") and verdicts["dan", "00/3"].startswith("right")
+
+
+def test_what_a_stub_gives_beside_the_answer_stays_the_lessons():
+    def notebook(*sources):
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+
+    check = "# Check 1\ncheck_1(mine, given)"
+    lesson = notebook("given = 1\nmine = None  # your number", check)
+    made = grading.merged(notebook("given = 2\nmine = 3", check), lesson)
+    assert [cell.source for cell in made.cells] == ["given = 2\nmine = 3", "given = 1", check]
 
 
 @pytest.mark.parametrize(

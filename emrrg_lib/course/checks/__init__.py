@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, ValuesView
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ def exercise(number: int) -> Callable:
             except NotTried:
                 return "not tried yet"
             except Mistake as mistake:
-                return f"not yet. {mistake}"
+                return f"not yet. {' '.join(str(mistake).split())}"
             except Exception as error:  # the answer is of a kind that no stage foresaw
                 told = str(error).strip().split("\n")[0]
                 return (
@@ -68,13 +70,24 @@ def call(answer: Callable, *arguments: Any, **named: Any) -> Any:
         raise Mistake(f"A function is expected, yours is {_kind(answer)}.")
     try:
         result = answer(*arguments, **named)
+        if isinstance(result, Iterator | ValuesView):  # read once: a generator's numbers are its answer
+            result = list(itertools.islice(result, 100_000))
     except NotImplementedError as error:
         raise NotTried from error
-    except Exception as error:
-        raise Mistake(f"Your code raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        told = str(error).strip().split("\n")[0]
+        raise Mistake(f"Your code raised {type(error).__name__}: {told}") from error
     if result is None or result is ...:
-        raise NotTried
+        if _is_stub(answer):
+            raise NotTried
+        raise Mistake("Nothing is returned (None): end the function with `return`; to print is not enough.")
     return result
+
+
+def _is_stub(answer: Callable) -> bool:
+    """Whether a function that returned None is the notebook's: `return None` is two or three instructions."""
+    code = getattr(answer, "__code__", None)
+    return code is None or len(code.co_code) <= 6
 
 
 @contextlib.contextmanager
@@ -173,6 +186,8 @@ def _numbers(value: Any) -> np.ndarray | None:
         value = [_numbers(part) for part in value]
     try:
         found = np.asarray(value)
+        if found.dtype == object and found.size and all(isinstance(part, Number) for part in found.ravel()):
+            found = found.astype(np.float64)  # fractions, decimals
         return found.astype(np.float64) if found.dtype.kind in "biuf" else None
     except (TypeError, ValueError):
         return None

@@ -37,11 +37,19 @@ def check_1(visual_tokens: int, visual_states: Tensor) -> str:
 
 @exercise(2)
 def check_2(write: Callable[[float], str], layers: Mapping[int, nn.Module], blind: str, report: str) -> str:
-    """`write(scale)` at 0 and 1, against the reports made before; `layers` are the hybrid modules."""
+    """`write(scale)` at 0, 0.25 and 1, against the reports made before; `layers` are the hybrid modules."""
+    seen: set[float] = set()
+    hooks = [
+        m.register_forward_pre_hook(lambda m, *_: seen.add(float(m.gate_scale))) for m in layers.values()
+    ]
     try:
         closed, opened = call(write, 0.0), call(write, 1.0)
         left = [module.gate_scale for module in layers.values()]
+        seen.clear()
+        call(write, 0.25)
     finally:
+        for hook in hooks:
+            hook.remove()
         for module in layers.values():
             module.gate_scale = 1.0
     expect(
@@ -58,6 +66,7 @@ def check_2(write: Callable[[float], str], layers: Mapping[int, nn.Module], blin
     )
     expect_value(closed, blind, "are all gates closed?", where="Scale 0")
     expect_value(opened, report, "same study, same settings?", where="Scale 1")
+    expect(seen == {0.25}, f"Scale 0.25: the gates were at {sorted(seen) or 'nothing, no layer was asked'}.")
     return "0 is the blind report, 1 the model's own."
 
 
@@ -130,10 +139,13 @@ def check_4(constant_report: Callable[..., tuple[str, float]]) -> str:
     train, validation, test = ["commonest", "best", "commonest", "one hit"], ["v1", "v2", "v3"], ["t1", "t2"]
     table = {(ref, text): row[i] for text, row in columns.items() for i, ref in enumerate(validation + test)}
 
+    asked: set[str] = set()  # the reports that were scored on the test split
+
     def score(reference: str, report: str) -> float:
         expect((report, reference) not in table, "Call score(reference, report): yours exchanges the two.")
         told = "Only training reports are candidates, scored against validation and test references."
         expect((reference, report) in table, told)
+        asked.update({report} if reference in test else ())
         return table[reference, report]
 
     yours = pair(
@@ -146,6 +158,7 @@ def check_4(constant_report: Callable[..., tuple[str, float]]) -> str:
         }
         told = "the training report with the highest mean score on the validation references."
         expect_value(yours[0], "best", told, slips)
+        expect(asked <= {"best"}, "other reports were scored on test, too: choose first, then test that one.")
     with stage("the score"):
         slips = {
             -2.0: "this is its validation score: report that on the test split.",

@@ -35,7 +35,7 @@ def _number(yours: object, cause: str) -> float:
 @exercise(1)
 def check_1(half_life: Callable[[float, float], float]) -> str:
     """`half_life(A, delta)`, tried out: the state is let fade for as many tokens as it says."""
-    for A, delta in ((-1.0, 0.1), (-1.0, 0.02), (-4.0, 0.1), (-2.5, 0.37)):
+    for A, delta in ((-1.0, 0.1), (-1.0, 0.02), (-4.0, 0.1), (-2.5, 0.37), (-0.2, 2.5)):
         yours = _number(call(half_life, A, delta), "the number of tokens")
         truth = 0.6931471805599453 / delta / -A
         left, where = math.exp(min(50.0, yours * delta * A)), f"A = {A:g}, step {delta:g}"

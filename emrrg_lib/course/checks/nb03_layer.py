@@ -187,3 +187,6 @@ def _check_training(train: Callable, layer: _Layer, x: Tensor, y: Tensor, steps:
         for name, truth in (("A", A), ("B", B)):
             cause = f"the losses are right, but {name} has not made {steps} steps at the end."
             expect_value(now[name], truth, cause, where=name, tolerance=1e-3)
+    with stage("frozen"):
+        free = any(p.requires_grad for p in layer.base.parameters())
+        expect(not free, "the base still gathers gradients, step after step: freeze it (requires_grad).")

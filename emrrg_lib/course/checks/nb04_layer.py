@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-from emrrg_lib.course.checks import Mistake, array, call, exercise, expect, expect_value, stage
+from emrrg_lib.course.checks import Mistake, array, call, exercise, expect, expect_value, pair, stage
+from emrrg_lib.course.checks.parts_by_hand import flows
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, install_hybrid_layers
 
 Weights = dict[str, Tensor]
@@ -114,8 +115,8 @@ def _check_layer(layer: nn.Module, S: Tensor, q: Tensor, image: Tensor, w: Weigh
         expect_value(yours, _hybrid(S, q, image, w, valid), cause, slips)
     with stage("gradient"):
         out = call(layer, S, q, image)
-        good = isinstance(out, Tensor) and out.requires_grad
-        expect(good, "No gradient flows back: use the layers themselves, not their .data or .detach().")
+        expect(isinstance(out, Tensor), "A tensor is expected.")
+        flows(out, **dict(layer.named_parameters()))
 
 
 def _small_llm(seed: int = 0) -> LlamaForCausalLM:
@@ -181,6 +182,10 @@ def check_6(attention_with_image: Callable) -> str:
         expect_value(call(lambda: llm(ids).logits), before, cause, tolerance=1e-6)
     attention.cross = _Cross(weights)
     with torch.no_grad(), stage("with an image"):
+        out = call(attention_with_image, attention, query, key[:, :2], value[:, :2], None, scaling=8**-0.5)
+        array(
+            pair(out, "Return the pair (output, weights).")[0], (1, 6, 4, 8), "(B, n, heads, h), as it came."
+        )
         truth = kit(input_ids=ids, visual_states=image).logits
         slips = [(before, "the image changes nothing: is `module.cross` called, and its result returned?")]
         cause = "S is the heads side by side, (B, n, heads · h); what `cross` returns takes their place."
@@ -264,5 +269,5 @@ def check_7(write: Callable) -> str:
             again = "without the cache each step reads the whole text again."
             expect(all(length == 1 for length in lengths[1:]), f"{read}: {again}")
             expect(lengths[0] == len(words), f"{read}: the prefill reads the prompt at once.")
-            expect(len(lengths) <= steps + 1, f"{read}: one call for each new word.")
+            expect(len(lengths) <= steps, f"{read}: one call for each new word, and none after the last.")
     return "One prefill, then one word a call, and each of them sees the image."

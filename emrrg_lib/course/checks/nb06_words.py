@@ -76,6 +76,7 @@ def check_2(clipped: Callable) -> str:
         ("clipping", "the lungs are clear", "the the the the", 1, "there is one “the” to be found"),
         ("clipping", "a b a b a", "a b a b a b", 2, "“a b” and “b a” are twice in the reference"),
         ("too short", "a b c", "a b", 3, "a report of two words has no run of three"),
+        ("too short", "a b c", "a", 4, "a report of one word has no run of four, not −2"),
         ("too short", "a b", "a b c", 3, "the reference has no run of three, the report has one"),
     ]
     rng = np.random.default_rng(6)

@@ -147,7 +147,8 @@ def check_3(deciding_layers: Callable[..., list[int]]) -> str:
         ((2, 7, 9), (2, 4, 7, 9, 11)),
     ):
         yours = call(deciding_layers, model(decide, []), layers)
-        expect(not isinstance(yours, str | dict), f"A list of layers is expected, yours is {yours!r:.60}.")
+        several = hasattr(yours, "__iter__") and not isinstance(yours, str | dict)
+        expect(several, f"A list of layers is expected, yours is {yours!r:.60}.")
         found = [whole(layer, "give the layers' numbers") for layer in yours]
         expect_value(found, list(decide), cause, slips, f"Layers {layers}")
     return "Closed together, two layers may decide what neither decides alone; that is another experiment."

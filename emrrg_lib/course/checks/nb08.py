@@ -88,6 +88,10 @@ def check_2(targets: Callable) -> str:
             "A patch without structure gives NaN or infinity: add 1e-6 to the variance.",
         )
         expect_value(yours, np.zeros((1, 1, 12)), "a patch of one colour is all 0.", tolerance=1e-3)
+    with stage("a nearly flat patch"):
+        images = 1e-3 * torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(9))
+        truth, cause = _targets(images.double().numpy(), 2), "1e-6 is added to the variance, under the root."
+        expect_value(call(targets, images, 2), truth, cause, tolerance=1e-3)
     return "Mean 0 and deviation 1 in each patch: brightness is gone, structure is left."
 
 

@@ -161,7 +161,11 @@ def _compared(compare: Callable, prefix: str, size: int, rng: random.Random) -> 
     unexpected = [name.removeprefix(prefix) for name in unexpected]
     found = {prefix + name: shape for name, shape in kept.items()}
     if prefix:
-        found |= {"llm.layers.0.A": (1, 1), missing[0]: wanted[missing[0]]}  # without it: another part's
+        found |= {
+            f"llm.{prefix}a": (1, 1),
+            "llm.layers.0.A": (1, 1),
+            missing[0]: wanted[missing[0]],
+        }  # without it: another part's
     given = dict(wanted), dict(found)
     answer = call(compare, *given, prefix)
     expect(

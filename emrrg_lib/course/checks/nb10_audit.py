@@ -15,16 +15,17 @@ from emrrg_lib.course.checks import call, exercise, expect, expect_value, stage,
 
 
 class _Toy(nn.Module):
-    """Layers in use and not, one frozen, and a low-rank pair with B = 0."""
+    """Layers in use and not (some run for nothing), one frozen, and a low-rank pair with B = 0."""
 
     def __init__(self, width: int, used: Iterable[int], forgotten: Iterable[int]) -> None:
         super().__init__()
-        self.order = list(used)
+        self.order, self.ignored = list(used), list(forgotten)[::2]
         self.layers = nn.ModuleDict({f"part{i}": nn.Linear(3, width) for i in [*self.order, *forgotten]})
         self.frozen = nn.Linear(3, width).requires_grad_(False)
         self.A, self.B = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.zeros(2, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        _ = [self.layers[f"part{i}"](x) for i in self.ignored]
         return self.frozen(x) + x @ self.A @ self.B + sum(self.layers[f"part{i}"](x) for i in self.order)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emrrg_lib.course.checks import array, call, expect
 from emrrg_lib.course.checks.by_hand import adamw, epochs
 
 SCAN_SLIPS = {
@@ -47,6 +49,30 @@ def closed_scan(
     decay = decay.tril(-(slip == "late"))
     y = torch.einsum("bcnt,bcnts,bcns,bcs->bct", C, decay, B, u if slip == "plain" else step * u)
     return y if slip == "skip" else y + D[:, None] * u
+
+
+def part(answer: Callable, shape: tuple[int, ...], *given: Any, cause: str, **named: Any) -> Tensor:
+    """What a part of the model gives: a tensor of this shape."""
+    yours = call(answer, *given, **named)
+    expect(isinstance(yours, Tensor), "A part of the model takes tensors and gives a tensor.")
+    array(yours, shape, cause)
+    return yours
+
+
+def draw_from(seed: int) -> Callable[..., Tensor]:
+    """Draws float64 tensors of the shapes that it is called with."""
+    stream = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=stream, dtype=torch.float64)
+
+
+def flows(yours: Tensor, **inputs: Tensor) -> None:
+    """A gradient goes back from what a part gives to each of the tensors that it was given."""
+    still = [name for name, value in inputs.items() if not value.requires_grad]
+    expect(not still, f"{still[:1]} does not train: leave its requires_grad as it is made.")
+    expect(yours.requires_grad, "no gradient comes back; keep to torch, without .data or NumPy.")
+    back = torch.autograd.grad(yours.sum(), tuple(inputs.values()), allow_unused=True, retain_graph=True)
+    for name, gradient in zip(inputs, back, strict=True):
+        expect(gradient is not None, f"no gradient reaches {name}; keep to torch, without .detach().")
 
 
 def by_heads(
