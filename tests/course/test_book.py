@@ -146,7 +146,8 @@ TOO_LARGE = """async () => {
     Reveal.slide(n);
     await new Promise((done) => setTimeout(done, 60));
     const slide = Reveal.getCurrentSlide();
-    if (slide.scrollHeight > slide.clientHeight + 1 || slide.scrollWidth > slide.clientWidth + 1) found.push(n);
+    const [high, wide] = [slide.scrollHeight - slide.clientHeight, slide.scrollWidth - slide.clientWidth];
+    if (high > 1 || wide > 1) found.push(n);
   }
   return found;
 }"""
