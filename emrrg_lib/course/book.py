@@ -22,10 +22,16 @@ from emrrg_lib.run.explore import write_explorers
 SETTINGS = KIT / ".book"
 FRAME = """<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>
 <script>
-addEventListener("message", ({ source, data }) => {  // the page tells its height
-  const frame = document.querySelector("iframe.explorers");
-  if (source === frame.contentWindow) frame.style.height = `${Number(data)}px`;
-});
+{
+  const frame = document.querySelector("iframe.explorers"), root = document.documentElement;
+  const tell = () => frame.contentWindow.postMessage(getComputedStyle(root).colorScheme, "*");
+  addEventListener("message", ({ source, data }) => {  // the page tells its height, and is told the theme
+    if (source !== frame.contentWindow) return;
+    frame.style.height = `${Number(data)}px`;
+    tell();
+  });
+  new MutationObserver(tell).observe(root, { attributeFilter: ["data-theme"] });
+}
 </script>"""
 EXPLORERS = f"""# The explorers
 

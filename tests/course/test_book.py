@@ -116,6 +116,11 @@ def quiet_page(browser, width, scheme):
     return page
 
 
+def brightness(colour):
+    """The mean of red, green and blue of rgb(…)."""
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
 @pytest.mark.browser
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -137,6 +142,12 @@ def test_the_book_works_from_a_folder(book, browser, width, scheme):
     view = page.frame_locator("iframe.explorers")
     view.locator("button, [role=button]").first.wait_for()
     page.screenshot(path=SHOTS / f"book_explorers_{width}_{scheme}.png")
+    other = {"light": "dark", "dark": "light"}[scheme]
+    page.evaluate(f"document.documentElement.dataset.theme = '{other}'")  # as the theme's button does
+    view.locator(f"body[data-scheme={other}]").wait_for()
+    papers = page.locator("body"), view.locator(".emrrg").first
+    first, second = (each.evaluate("node => getComputedStyle(node).backgroundColor") for each in papers)
+    assert (brightness(first) < 128) == (brightness(second) < 128) == (other == "dark")
     assert page.noted == []
 
 

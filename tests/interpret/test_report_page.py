@@ -388,6 +388,7 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
     form.elements.sort.dispatchEvent(new Event("change"));
     form.elements.words.value = "pneumothorax";
     form.dispatchEvent(new Event("input"));
+    document.querySelector("a.explorer").closest("details").open = true;
     </script>"""
     # The page's own policy allows inline scripts, so a test can add one that uses the controls.
     path = tmp_path / "driven.html"
@@ -406,6 +407,8 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "2 of 2 shown" in dom
     assert re.findall(r'data-order="(\d)"', dom) == ["1", "0"]
+    frames = re.findall(r'<iframe src="([^"]*)" title="([^"]*)"', dom)  # of the card that is open, no other
+    assert [(src.rsplit("/", 1)[1], title[:13]) for src, title in frames] == [("1.html", "Explore study")]
 
 
 def test_an_interval_above_one_keeps_its_decimals():
