@@ -17,6 +17,7 @@ html_theme = "sphinx_book_theme"
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the search is in the side bar
     "show_navbar_depth": 1,
     "home_page_in_toc": True,
 }

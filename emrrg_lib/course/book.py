@@ -20,7 +20,19 @@ from emrrg_lib.files import KIT, InputError, write_text
 from emrrg_lib.run.explore import write_explorers
 
 SETTINGS = KIT / ".book"
-FRAME = '<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>'
+FRAME = """<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>
+<script>
+{
+  const frame = document.querySelector("iframe.explorers"), root = document.documentElement;
+  const tell = () => frame.contentWindow.postMessage(getComputedStyle(root).colorScheme, "*");
+  addEventListener("message", ({ source, data }) => {  // the page tells its height, and is told the theme
+    if (source !== frame.contentWindow) return;
+    frame.style.height = `${Number(data)}px`;
+    tell();
+  });
+  new MutationObserver(tell).observe(root, { attributeFilter: ["data-theme"] });
+}
+</script>"""
 EXPLORERS = f"""# The explorers
 
 A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a

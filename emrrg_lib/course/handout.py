@@ -65,23 +65,23 @@ def _model_page() -> Figure:
     axes.axis("off")
     for number, (name, formula, remark) in enumerate(FORMULAS):
         y = 0.475 - 0.072 * number
-        page.text(0.07, y, name, fontsize=10, weight="bold")
+        page.text(0.07, y, name, fontsize=9.5, weight="bold")
         page.text(0.30, y, formula, fontsize=13)
-        page.text(0.30, y - 0.024, remark, fontsize=8.5, color="#444444")
+        page.text(0.30, y - 0.026, remark, fontsize=8.5, color="#444444")
     page.text(0.07, 0.03, "Not for clinical use.", fontsize=8)
     return page
 
 
 def _letters_page() -> Figure:
     page = Figure(figsize=PAGE)
-    page.text(0.07, 0.95, "The letters, their names in the code and their shapes", fontsize=14, weight="bold")
-    columns = {"paper": 0.06, "name in the code": 0.14, "shape": 0.42, "meaning": 0.59}
+    page.text(0.06, 0.95, "The letters, their names in the code and their shapes", fontsize=14, weight="bold")
+    columns = {"paper": 0.06, "name in the code": 0.14, "shape": 0.41, "meaning": 0.6}
     for name, x in columns.items():
         page.text(x, 0.925, name, fontsize=8.5, weight="bold")
     for number, row in enumerate(ROWS):
         y = 0.91 - 0.87 * number / len(ROWS)
-        cells = (row.letter, row.code, row.shape.replace("*", "·"), textwrap.fill(row.meaning, 62))
+        cells = (row.letter, row.code, row.shape.replace("*", "·"), textwrap.fill(row.meaning, 61))
         for x, text, font in zip(columns.values(), cells, ("", "monospace", "", ""), strict=True):
-            style = {"family": font, "fontsize": 6.2} if font else {"fontsize": 6.8, "linespacing": 0.9}
+            style = {"family": font, "fontsize": 6.2} if font else {"fontsize": 6.8, "linespacing": 0.95}
             page.text(x, y, text.replace("$", r"\$"), va="top", **style)
     return page

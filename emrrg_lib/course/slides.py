@@ -1,8 +1,8 @@
 """One deck of slides a notebook, and the handout: `make slides` writes into runs/slides.
 
 Cells with the tag "slide" begin a slide and those with "slide-part" continue it; both are shown whole. A
-notebook without such tags gives its sections up to the exercises: heading, first paragraph, formulas,
-pictures.
+notebook without such tags gives of each section the heading, the first paragraphs, the formulas and the
+pictures, and of the exercises the first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ PARTS = {
     "mathjax": ("sphinx-mathjax-offline", "static/mathjax"),
 }
 _FORMULA = re.compile(r"^\$\$.+?\$\$", re.DOTALL | re.MULTILINE)
+_EXERCISE = re.compile(r"^### Exercise.+?(?=^<details|\Z)", re.DOTALL | re.MULTILINE)
+_LEFT_OUT = re.compile(r"##+ (Exercise|Quiz|Further reading|Where to go next)")
+_LAST = re.compile(r"\*\*(Contents|Paper|Quiz)")  # the paragraphs before it are the ideas
+_NO_IDEA = re.compile(r"[>`<!]|\| \| \|")  # quotes, code, pictures, the table of what a notebook needs
+_SLIDE, _PICTURE, _ROW = 1000, 670, 55  # the room of a slide, a picture and a table's row, in characters
+_MOST_OUTPUTS = 2  # of a section
 
 
 def build_slides(out: Path) -> list[Path]:
@@ -84,26 +90,48 @@ def _tagged(notebook: NotebookNode) -> Iterator[tuple[bool, str]]:
 
 
 def _sections(notebook: NotebookNode) -> Iterator[tuple[bool, str]]:
-    """The same of the sections of a notebook without tags; every picture after the first begins a slide."""
-    full = False
+    """The same of the sections of a notebook without tags; what does not fit begins a slide."""
+    heading, used, shown, room = "", 0, True, 0
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            for html in _outputs(cell, pictures=True):
-                yield full, html
-                full = True
+            for html in _outputs(cell, pictures=True) if shown and room else ():
+                if heading.startswith("# ") and "<table" in html:
+                    continue
+                room, size = room - 1, _ROW * html.count("<tr") if "<table" in html else _PICTURE
+                again = _html(f"## {heading.lstrip('# ')}").replace("<h2", '<h2 class="again"', 1)
+                begins, used = used + size > _SLIDE, size + (used if used + size <= _SLIDE else 0)
+                yield begins, (again if begins else "") + html
             continue
-        for section in re.split(r"^(?=#{1,2} )", cell.source, flags=re.MULTILINE):
-            if section.startswith("## Exercises"):
-                return
-            heading, _, text = section.partition("\n") if section.startswith("#") else ("", "", section)
-            blocks = text.strip().split("\n\n") if heading else [""]
-            first = "\n\n".join(
-                blocks[: 2 if blocks[0].endswith(":") else 1]
-            )  # a list with what announces it
-            formulas = [each for each in _FORMULA.findall(text) if each not in first]
-            if kept := [part for part in (heading, first, *formulas) if part]:
-                full = full and not heading
-                yield bool(heading), _html("\n\n".join(kept))
+        for section in re.split(r"^(?=#{1,3} )", cell.source, flags=re.MULTILINE):
+            if section.startswith("#"):
+                heading, _, section = section.partition("\n")
+                shown, room, used = not _LEFT_OUT.match(heading), _MOST_OUTPUTS, _SLIDE
+                if heading == "## Exercises":
+                    yield True, _first_exercise(notebook)
+                if shown and (text := _ideas(section)):
+                    used = len(text)
+                    yield True, _html(f"{heading}\n\n{text}")
+
+
+def _ideas(text: str) -> str:
+    """The first paragraphs, lists and tables of a section, and its formulas."""
+    kept: list[str] = []
+    for block in text.split("<details")[0].strip().split("\n\n"):
+        if _LAST.match(block) or len("".join(kept)) + len(block) > _SLIDE:
+            break
+        if not _NO_IDEA.match(block):
+            kept.append(block)
+    if kept:
+        kept[-1] = re.sub(":$", ".", kept[-1])  # it announces what is left out
+    formulas = [each for each in _FORMULA.findall(text) if not any(each in block for block in kept)]
+    return "\n\n".join(kept + formulas)
+
+
+def _first_exercise(notebook: NotebookNode) -> str:
+    """The task of the first exercise and the cell to complete."""
+    cells = iter(notebook.cells)
+    found = next(text for cell in cells if (text := _EXERCISE.search(cell.source)))
+    return _html(found[0]) + Highlight2HTML()(next(cells).source)
 
 
 def _outputs(cell: NotebookNode, pictures: bool = False) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.cleaning import clean_report
-from emrrg_lib.data.images import ImageBank, chosen_views, colour, jitter, normalise, read_view
+from emrrg_lib.data.images import ImageBank, chosen_views, colour, jitter, load_mask, normalise, read_view
 from emrrg_lib.data.study import Study
 from emrrg_lib.files import InputError
 
@@ -138,3 +138,19 @@ def _as_view(image: str | Path | np.ndarray, size: int) -> np.ndarray:
     if values.shape[:2] == (size, size):
         return values
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def finding_masks(study: Any, size: int) -> dict[str, np.ndarray]:
+    """Observation → (view, H, W) bool, the union of its findings' masks; those in files at size × size."""
+    masks: dict[str, np.ndarray] = {}
+    for finding in getattr(study, "findings", None) or ():
+        given = finding["masks"]
+        if isinstance(given, np.ndarray):
+            drawn = given
+        else:
+            drawn = np.stack(
+                [np.zeros((size, size), bool) if path is None else load_mask(path, size) for path in given]
+            )
+        if finding.get("label") and drawn.any():
+            masks[finding["label"]] = masks.get(finding["label"], False) | drawn
+    return masks

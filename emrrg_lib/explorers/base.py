@@ -98,6 +98,9 @@ class Explorer(ABC):
         display(self.widget())
         display(Still(self))
 
+    def _display_(self) -> View:  # marimo asks for it
+        return self.widget()
+
 
 class Still:
     """The still of an explorer, folded, with a heading; Jupyter and code hosts show it as HTML."""

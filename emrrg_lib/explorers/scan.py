@@ -87,7 +87,7 @@ class ScanExplorer(Explorer):
             "names": self.names,
             "orders": self.orders.tolist(),
             "patches": self.patches.tolist(),
-            "view": xray_picture(self.image, "", "X-ray", XRAY_SIDE),
+            "view": xray_picture(self.image, "X-ray", XRAY_SIDE),
             "kept": packed(np.round(255 * self.kept())),
             "read": rounded(self.read),
             "change": rounded(self.change),

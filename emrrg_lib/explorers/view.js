@@ -20,7 +20,9 @@ const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeA
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 const short = (value) => (value ? Number(value.toPrecision(2)).toString() : "0");
 const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
-const clamp = (value, count) => Math.min(count - 1, Math.max(0, value));
+// A word of a report in quotes; one written from right to left turns nothing around it.
+const quoted = (word) => (/[^\0-\u058f]/.test(word) ? `“\u2068${word}\u2069”` : `“${word}”`);
+const clamp = (value, count) => Math.max(0, Math.min(count - 1, value));
 
 // [red, green, blue, alpha] of a share 0 to 1 of the scale: colour and opacity both rise.
 const heatOf = (stops) => (share) => {

@@ -59,7 +59,7 @@ class WordExplorer(Explorer):
             "grid": trace.grid,
             "names": names,
             "views": [
-                xray_picture(image, "", f"X-ray, {name}", XRAY_SIDE)
+                xray_picture(image, f"X-ray, {name}", XRAY_SIDE)
                 for image, name in zip(self.images, names, strict=True)
             ],
             "outlines": {

@@ -32,15 +32,15 @@ kinds.words = (data, { controls, body, told, tell }) => {
       view.note.textContent = `${data.names[number]}: ${percent(share)} of the attention`;
     });
     const peak = percent(data.peaks[row(word)], 1);
-    bar.set("0", `${peak} of the attention on one patch, the most of “${data.words[word]}”`);
+    bar.set("0", `${peak} of the attention on one patch, the most of ${quoted(data.words[word])}`);
     const looks = data.words.map((_, other) => look(other, patch)), most = Math.max(...looks, 1e-9);
     spans.forEach((span, other) => {
       span.style.setProperty("--share", `${Math.round((100 * looks[other]) / most)}`);
       span.classList.toggle("picked", other === word);
     });
     const best = [...looks.keys()].sort((a, b) => looks[b] - looks[a]).slice(0, 3);
-    const askers = best.map((other) => `“${data.words[other]}” ${percent(looks[other], 1)}`).join(", ");
-    const told = `“${data.words[word]}” looks most in ${region(strongest)}. `;
+    const askers = best.map((other) => `${quoted(data.words[other])} ${percent(looks[other], 1)}`).join(", ");
+    const told = `${quoted(data.words[word])} looks most in ${region(strongest)}. `;
     tell(`${told}The framed patch, ${named(patch)}, is looked at most by ${askers}.`, chosen);
     if (!chosen) return;
     setWord(word, data.words[word]);
@@ -86,6 +86,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
   const bound = h("progress", { "aria-label": "Progress of the new report" }), note = h("span");
   const progress = h("p", { class: "writing" }, bound, note);
   const read = (cell) => {
+    if (!tokens()) return "The report is empty.";
     const layer = Math.floor(cell / tokens()), token = cell % tokens();
     const heads = answer.heads[layer].map((head) => head[token]), most = heads.indexOf(Math.max(...heads));
     const found = answer.words.find((word) => token >= word[1] && token < word[2]);
@@ -93,7 +94,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     const part = stop - start > 1 ? `, token ${token - start + 1} of ${stop - start}` : "";
     const gate = `gate ${signed(answer.gate[layer][token], 3)}, where tanh α is ${signed(data.warm_up[layer], 2)}`;
     const shares = `${percent(heads[most])} of its attention (all heads: ${heads.map((head) => percent(head)).join(", ")})`;
-    return `“${text}”${part}, ${layers[layer + 1]}: ${gate}. Head ${most} looks at the patches most: ${shares}.`;
+    return `${quoted(text)}${part}, ${layers[layer + 1]}: ${gate}. Head ${most} looks at the patches most: ${shares}.`;
   };
   const colour = (value) => {
     const share = Math.min(100, (100 * Math.abs(value)) / peak).toFixed(0);
@@ -113,9 +114,9 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     const rows = h("span", { class: "cells" }, layers.slice(1).map((layer) => h("i", { class: "row" }, layer)));
     const head = h("span", { class: "word", "aria-hidden": "true" }, rows, h("span", {}, " "));
     strip.replaceChildren(head, ...answer.words.map(wordOf));
-    const gone = old.words.map(([text], word) => (answer.gone[word] ? h("del", {}, text) : text));
+    const gone = old.words.map(([text], word) => h(answer.gone[word] ? "del" : "bdi", {}, text));
     card(before, "As the model wrote it", gone);
-    card(after, `Gate of ${name()}`, answer.words.map(([text, , , isNew]) => (isNew ? h("mark", {}, text) : text)));
+    card(after, `Gate of ${name()}`, answer.words.map(([text, , , isNew]) => h(isNew ? "mark" : "bdi", {}, text)));
     after.hidden = !data.writes;
   };
   const frameCell = (cell, chosen) => {
@@ -140,7 +141,7 @@ kinds.gate = (data, { controls, body, tell, fail }, host) => {
     busy = { number: Date.now() + Math.random(), key: key(), since: performance.now() };
     const waiting = () => {
       const seconds = (performance.now() - busy.since) / 1000;
-      const late = seconds > 30 ? ": is the kernel busy or stopped?" : "";
+      const late = seconds > 30 ? ": the kernel is busy, or it was started anew and this cell must run again" : "";
       note.textContent = `writing the report anew, gate of ${name()} … ${seconds.toFixed(1)} s${late}`;
     };
     [progress.className, timer] = ["writing", setInterval(waiting, 100)];

@@ -25,21 +25,21 @@
       return sign * difference(x, y) || a.dataset.order - b.dataset.order;
     });
     let shown = 0;
-    for (const card of order) {
+    for (const [place, card] of order.entries()) {
       const text = [...card.querySelectorAll(".report")].map((p) => p.textContent).join(" ").toLowerCase();
       const fits = kinds[form.elements.kind.value](card.dataset) && text.includes(words) &&
         (!label || card.dataset.labels.split("|").includes(label));
       card.hidden = !fits;
       shown += fits;
-      cards.append(card);
+      if (cards.children[place] !== card) cards.insertBefore(card, cards.children[place]); // a moved frame loads again
     }
     form.querySelector("output").textContent = `${shown} of ${all.length} shown`;
   };
   const fold = form.elements.fold;
   fold.addEventListener("click", () => {
-    const open = fold.textContent.startsWith("Fold");
-    for (const part of cards.querySelectorAll("details")) part.open = !open;
-    fold.textContent = open ? "Unfold the insides" : "Fold the insides";
+    const open = fold.textContent.startsWith("Unfold");
+    for (const part of cards.querySelectorAll("details")) part.open = open;
+    fold.textContent = open ? "Fold the insides" : "Unfold the insides";
   });
   form.elements.sort.addEventListener("change", () => { // best first for scores
     form.elements.way.value = form.elements.sort.value.startsWith("score") ? "down" : "up";
@@ -55,6 +55,15 @@
   };
   cards.addEventListener("mouseover", (event) => twins(event, true));
   cards.addEventListener("mouseout", (event) => twins(event, false));
+  cards.addEventListener("toggle", ({ target }) => { // an unfolded card shows its explorers in place
+    const link = target.open && target.querySelector("a.explorer");
+    if (!link || target.querySelector("iframe")) return;
+    link.before(Object.assign(document.createElement("iframe"), { src: link.href, title: link.textContent }));
+  }, true);
+  addEventListener("message", ({ source, data }) => { // the page of explorers tells its height
+    for (const frame of cards.querySelectorAll("iframe"))
+      if (frame.contentWindow === source) frame.style.height = `${Number(data)}px`;
+  });
   form.hidden = false;
   update();
 })();

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emrrg_lib.data.images import load_mask, read_view
+from emrrg_lib.data.images import read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.evaluation.labeler import VERSION, label_report
@@ -73,10 +71,9 @@ def write_run_page(run: Path, against: Sequence[Path] = (), figures: str | None 
             reports.append(_same_studies(rows, read_predictions(other), other))
         title += f": {' against '.join(names)}"
     studies, synthetic = _studies(run, rows, record)
-    layer = (metrics.get("pointing") or {}).get("position")
     size = max(config.encoder.image_size, PAGE_PIXELS) if config else PAGE_PIXELS
     examples = [
-        _example(studies[own[0]["id"]], list(zip(names, own, strict=True)), run, size, layer, trained)
+        _example(studies[own[0]["id"]], list(zip(names, own, strict=True)), run, size, trained)
         for own in zip(*reports, strict=True)
     ]
     facts = {"preset": config.preset} if config else {}
@@ -124,15 +121,12 @@ def write_report_page(
             of findings. Optional keys: "support" {observation: number of studies that have it};
             "pointing", as `evaluation.pointing.pointing_tables` returns it; "loss" {"steps", "train",
             "validation": [[step, loss]]}. The page leaves out the parts whose key is absent.
-        examples: studies to show, in order; 24 make a page of less than 4 MB.
+        examples: studies to show, in order; 24 make a page of less than 3 MB.
         facts: name → value for the head of the page: date, seed, versions.
         notes: sentences to read before the numbers.
 
     Returns:
         The path.
-
-    Raises:
-        InputError: the trace of an example does not have one view per image.
     """
     rows, curve = metrics.get("rows", ()), _loss_picture(metrics)
     cards = [example_card(index, example) for index, example in enumerate(examples)]
@@ -196,9 +190,7 @@ def _notes(metrics: dict, synthetic: bool) -> list[str]:
     ]
 
 
-def _example(
-    study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, layer: int | None, trained: bool
-) -> Example:
+def _example(study: Study, rows: Sequence[tuple[str, dict]], run: Path, size: int, trained: bool) -> Example:
     """One study from pairs: the name of a run and its row of predictions.jsonl. `run` is the first one."""
     first, trace, explorer = rows[0][1], trace_file(run, study.id), explorer_file(run, study.id)
     return Example(
@@ -211,23 +203,5 @@ def _example(
         ],
         labels=first.get("labels") or label_report(first["reference"]),
         trace=Trace.load(trace) if trace.is_file() else None,
-        layer=layer,
-        masks=finding_masks(study, size),
         explorer=explorer.relative_to(run).as_posix() if explorer.is_file() else "",
     )
-
-
-def finding_masks(study: Any, size: int) -> dict[str, np.ndarray]:
-    """Observation → (view, H, W) bool, the union of its findings' masks; those in files at size × size."""
-    masks: dict[str, np.ndarray] = {}
-    for finding in getattr(study, "findings", None) or ():
-        given = finding["masks"]
-        if isinstance(given, np.ndarray):
-            drawn = given
-        else:
-            drawn = np.stack(
-                [np.zeros((size, size), bool) if path is None else load_mask(path, size) for path in given]
-            )
-        if finding.get("label") and drawn.any():
-            masks[finding["label"]] = masks.get(finding["label"], False) | drawn
-    return masks

@@ -1,4 +1,4 @@
-"""One study on the page of a run: X-rays, reports with shared words marked, labels, scores, gates, maps."""
+"""One study on the page of a run: X-rays, reports with shared words marked, labels, scores, its explorers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from emrrg_lib.evaluation.metrics import keys, metric
-from emrrg_lib.files import InputError
-from emrrg_lib.interpret.figures import gate_strip
-from emrrg_lib.interpret.style import Picture, data_uri, encode_png, grey_image, heat_rgba, png_bytes
+from emrrg_lib.interpret.style import Picture, data_uri, encode_png, grey_image, png_bytes
 from emrrg_lib.interpret.words import (
     Mark,
-    NamingWord,
     count_words,
-    describe_place,
     mark_kind,
-    naming_words,
     sentence_marks,
     shared_marks,
     view_name,
-    widest_layer,
 )
 from emrrg_lib.trace import Trace
 
 LARGEST_SIDE = 224  # pixels of an X-ray on the page; keeps 24 examples below 4 MB
-_HEAT_SIDE = 48  # pixels of a heat map; the browser enlarges it smoothly
 NORMAL = "No Finding"
-_STRIP = 11.6  # inches: the width of a card
 
 Labels = Mapping[str, int | None]  # observation → 1, 0, -1 (uncertain) or None
 
@@ -59,10 +51,8 @@ class Example:
         reference: the radiologist's report.
         systems: the generated reports to compare with it, the same ones on all studies.
         labels: the reference's labels, or None.
-        trace: the record of the first system's report, for its gate strip and the maps of three words.
-        layer: position on the trace's layer axis whose maps are drawn; None: the widest open gate.
-        masks: observation → (view, H, W) bool, its true place, drawn where a sentence affirms the finding.
-        explorer: link to the page of its explorers.
+        trace: the record of the first system's report, for the figure of its gates.
+        explorer: link to the page of its explorers, which the card shows.
     """
 
     id: str
@@ -71,8 +61,6 @@ class Example:
     systems: Sequence[SystemReport]
     labels: Labels | None = None
     trace: Trace | None = None
-    layer: int | None = None
-    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     explorer: str = ""
 
 
@@ -94,23 +82,13 @@ def figure_picture(figure: Picture) -> dict[str, Any]:
     return {"source": source, "width": int(figure.get_figwidth() * 100), "alt": figure.alt}
 
 
-def xray_picture(image: np.ndarray, name: str, alt: str, most: int = LARGEST_SIDE) -> dict[str, Any]:
-    """An X-ray of at most `most` pixels a side for a page; its other pictures reuse it by its name."""
+def xray_picture(image: np.ndarray, alt: str, most: int = LARGEST_SIDE) -> dict[str, Any]:
+    """An X-ray of at most `most` pixels a side for a page."""
     grey = grey_image(image)
     scale = min(1.0, most / max(grey.shape))
     width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
     grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.LANCZOS))
-    return {"name": name, "source": data_uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
-
-
-def overlay_picture(
-    xray: Mapping[str, Any], weights: np.ndarray, peak: float, mask: np.ndarray | None, alt: str
-) -> dict[str, Any]:
-    """An `xray_picture` again, with one view's (rows, cols) weights and a mask's outline on it."""
-    size = {key: xray[key] for key in ("width", "height")}
-    outline = "" if mask is None or not np.any(mask) else mask_outline(mask, **size)
-    heat = data_uri(encode_png(heat_rgba(weights, peak, (_HEAT_SIDE, _HEAT_SIDE))))
-    return {"uses": xray["name"], "heat": heat, "outline": outline, "alt": alt, **size}
+    return {"source": data_uri(encode_png(grey)), "width": width, "height": height, "alt": alt}
 
 
 def mask_outline(mask: np.ndarray, width: float, height: float) -> str:
@@ -158,19 +136,13 @@ def page_controls(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def example_card(index: int, example: Example) -> dict[str, Any]:
-    """The values that the template needs of the study with this place on the page.
-
-    Raises:
-        ValueError: the trace does not have one view per image.
-    """
+    """The values that the template needs of the study with this place on the page."""
     marks, *own = shared_marks(example.reference, [system.text for system in example.systems])
     systems = [_system(example, system, found) for system, found in zip(example.systems, own, strict=True)]
     views = [
-        xray_picture(image, f"x{index}v{view}", f"X-ray of study {example.id}, {view_name(view)}")
+        xray_picture(image, f"X-ray of study {example.id}, {view_name(view)}")
         for view, image in enumerate(example.images)
     ]
-    trace = example.trace
-    overlays = [_overlay(example, word, views) for word in naming_words(trace, 3)] if trace else []
     return {
         "name": f"x{index}",
         "id": example.id,
@@ -179,10 +151,7 @@ def example_card(index: int, example: Example) -> dict[str, Any]:
         "reference": _pieces(example.reference, marks, len(systems)),
         "systems": systems,
         "sentences": _sentences(example),
-        "gate": figure_picture(gate_strip(trace, _STRIP)) if trace and trace.tokens else None,
-        "overlays": overlays,
         "explorer": example.explorer,
-        "outlined": any(overlay["outlined"] for overlay in overlays),
     }
 
 
@@ -222,27 +191,6 @@ def _pieces(text: str, marks: Sequence[Mark], systems: int) -> list[tuple[str, M
         ]
         at = mark.stop
     return [*pieces, (text[at:], None, "")]
-
-
-def _overlay(example: Example, word: NamingWord, xrays: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One word's attention over the views, with the true place of its finding where that is known."""
-    trace = example.trace
-    if trace.views != len(xrays):
-        raise InputError(
-            f"The trace of study {example.id} has {trace.views} views, but the study has {len(xrays)} images."
-        )
-    layer = widest_layer(trace) if example.layer is None else example.layer
-    weights = trace.word_attention(word.word_index, layer)
-    masks = None if word.negated else example.masks.get(word.finding)
-    pictures = []
-    for view, xray in enumerate(xrays):
-        alt = f"The same word on the {view_name(view)}."
-        if view == 0:
-            alt = f"The word “{word.caption}” looks {describe_place(weights)}."
-        mask = None if masks is None else masks[view]
-        pictures.append(overlay_picture(xray, weights[view], float(weights.max()), mask, alt))
-    note = f"layer {trace.layer_ids[layer]}"
-    return {"pictures": pictures, "caption": word.caption, "note": note, "outlined": masks is not None}
 
 
 def _data(index: int, example: Example, systems: Sequence[dict[str, Any]]) -> dict[str, Any]:

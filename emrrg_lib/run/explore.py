@@ -19,7 +19,7 @@ from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.images import chosen_views, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
-from emrrg_lib.data.study_set import pixels
+from emrrg_lib.data.study_set import finding_masks, pixels
 from emrrg_lib.evaluation.predict import EXAMPLES
 from emrrg_lib.explorers import (
     Explorer,
@@ -33,7 +33,6 @@ from emrrg_lib.explorers import (
 )
 from emrrg_lib.explorers.base import XRAY_SIDE
 from emrrg_lib.files import InputError, write_text
-from emrrg_lib.interpret.page import finding_masks
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG

@@ -74,15 +74,21 @@ def test_every_link_and_picture_of_the_book_is_there(book):
 
 @pytest.mark.notebooks
 @pytest.mark.timeout(600)
-def test_every_deck_has_its_slides_and_no_exercises(slides):
+def test_every_deck_is_a_deck(slides):
+    """Title with the objectives, ideas, pictures, one exercise without its solution, summary."""
     found, pages = faults(slides)
     assert found == [] and pages > len(STEMS)
     for stem in STEMS:
         sections = soup(slides / f"{stem}.html").select(".slides > section")
-        least = 3 if stem.startswith("11_") else 8  # 11 is made of exercises, which no deck shows
-        assert len(sections) >= least and sections[0].h1.get_text().startswith(stem[:2])
-        assert all(section.get_text(strip=True) or section.find(["img", "svg"]) for section in sections)
-        assert not any("Exercise 1" in section.get_text() for section in sections)
+        texts = [section.get_text(" ", strip=True) for section in sections]
+        assert 8 <= len(sections) <= 25, (stem, len(sections))
+        assert sections[0].h1.get_text().startswith(stem[:2]) and sections[0].select("ul > li")
+        assert all(section.find(["h1", "h2", "h3"]) for section in sections)
+        assert sum(text.startswith("Exercise ") for text in texts) == 1
+        exercise = next(text for text in texts if text.startswith("Exercise "))
+        assert "# your" in exercise or "raise NotImplementedError" in exercise
+        assert not any("Solution" in text or "Hint" in text for text in texts)
+        assert "Summary" in texts[-1] and sum(bool(each.find(["img", "svg"])) for each in sections) >= 1
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +116,11 @@ def quiet_page(browser, width, scheme):
     return page
 
 
+def brightness(colour):
+    """The mean of red, green and blue of rgb(…)."""
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
 @pytest.mark.browser
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -131,15 +142,39 @@ def test_the_book_works_from_a_folder(book, browser, width, scheme):
     view = page.frame_locator("iframe.explorers")
     view.locator("button, [role=button]").first.wait_for()
     page.screenshot(path=SHOTS / f"book_explorers_{width}_{scheme}.png")
+    other = {"light": "dark", "dark": "light"}[scheme]
+    page.evaluate(f"document.documentElement.dataset.theme = '{other}'")  # as the theme's button does
+    view.locator(f"body[data-scheme={other}]").wait_for()
+    papers = page.locator("body"), view.locator(".emrrg").first
+    first, second = (each.evaluate("node => getComputedStyle(node).backgroundColor") for each in papers)
+    assert (brightness(first) < 128) == (brightness(second) < 128) == (other == "dark")
     assert page.noted == []
 
 
+TOO_LARGE = """async () => {
+  const found = [];
+  for (let n = 0; n < Reveal.getTotalSlides(); n++) {
+    Reveal.slide(n);
+    await new Promise((done) => setTimeout(done, 60));
+    const slide = Reveal.getCurrentSlide();
+    const [high, wide] = [slide.scrollHeight - slide.clientHeight, slide.scrollWidth - slide.clientWidth];
+    if (high > 1 || wide > 1) found.push(n);
+  }
+  return found;
+}"""
+
+
 @pytest.mark.browser
-@pytest.mark.timeout(300)
-def test_slides_turn_without_a_network(slides, browser):
+@pytest.mark.timeout(600)
+def test_slides_turn_without_a_network_and_none_overflows(slides, browser):
     page = quiet_page(browser, 1280, "light")
+    page.set_viewport_size({"width": 1280, "height": 720})
+    for stem in STEMS:
+        page.goto((slides / f"{stem}.html").as_uri())
+        page.wait_for_function("window.Reveal && Reveal.isReady()")
+        page.evaluate("() => MathJax.startup.promise")
+        assert page.evaluate(TOO_LARGE) == [], stem
     page.goto((slides / "04_hybrid_cross_attention.html").as_uri())
-    page.wait_for_function("window.Reveal && Reveal.isReady()")
     page.wait_for_selector("mjx-container", state="attached")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("Reveal.getIndices().h === 1")

@@ -30,6 +30,11 @@ def test_binder_and_containers_get_the_kit():
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     environment = yaml.safe_load((KIT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = (each["pip"] for each in environment["dependencies"] if isinstance(each, dict))
+    assert not any((KIT / name).exists() for name in ("binder", ".binder"))  # they would hide the file
+    assert (
+        environment["channels"] == ["conda-forge", "nodefaults"]
+        and "python=3.11" in environment["dependencies"]
+    )
     assert pip == ["-e ."]  # repo2docker copies the whole kit before it installs a local package
     container = json.loads((KIT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
     assert (KIT / container["postCreateCommand"].split()[1]).is_file()

@@ -23,6 +23,7 @@ from emrrg_lib.evaluation.predict import predict_run
 from emrrg_lib.evaluation.score import CEILING, FLOOR, evaluate_run
 from emrrg_lib.files import InputError, write_json
 from emrrg_lib.interpret import page
+from emrrg_lib.run import explore
 from emrrg_lib.run_folder import read_predictions, write_config
 from emrrg_lib.run_record import run_record
 
@@ -150,9 +151,11 @@ def test_no_id_is_a_path(tmp_path, make_model, phantom_dir, monkeypatch):
     predict_run(model, run, phantom_dir)
     assert [row["id"] for row in read_predictions(run)] == list(HOSTILE)
     evaluate_run(run)
+    monkeypatch.setattr(explore, "read_dataset", lambda *arguments: data)
+    explore.write_example_pages(run)
     html = page.write_run_page(run).read_text("utf-8")
     assert "<script>x" not in html and "Study &lt;script&gt;x" in html
-    assert "Inside the model" in html  # the traces are found again
+    assert html.count("Inside the model") == len(HOSTILE)  # the traces are found again
     traces = sorted(path.name for path in (run / "traces").iterdir())
     assert len(traces) == len(HOSTILE) and all(re.fullmatch(r"[0-9a-f]{16}\.npz", name) for name in traces)
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and [p.name for p in run.parent.iterdir()] == [

@@ -19,11 +19,14 @@ import urllib.request
 
 import nbconvert
 import nbformat
+import numpy as np
 import pytest
 
+from emrrg_lib.explorers import GateExplorer, WordExplorer, explorer_html
 from emrrg_lib.files import KIT, TINY_DIR, write_text
 from emrrg_lib.interpret.style import Picture
 from emrrg_lib.run.explore import write_explorers
+from emrrg_lib.trace import Trace
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -367,6 +370,48 @@ def test_the_page_fits_every_width(offline, width):
         shown = view(page, kind)
         assert shown.bounding_box()["width"] > 0.85 * width
         shown.screenshot(path=SHOTS / f"page_{scheme}_{width}_{kind}.png")
+
+
+LONG = tuple(f" word{number}" if number % 7 else " x" + 70 * "y" for number in range(90))
+TURNED = (
+    " <b>x</b>",
+    " &amp;",
+    " \u202eturned",
+    " \u0645\u0631\u062d\u0628\u0627",
+    " \U0001f600",
+    " </script>",
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("tokens", [(), (" effusion",), TURNED, LONG], ids=["empty", "one", "turned", "long"])
+def test_a_strange_report_is_drawn(tokens, browser, tmp_path):
+    """No error, nothing wider than a phone, every word as it is; without its gates it becomes empty."""
+    trace, empty = trace_of(tokens), trace_of(())
+    looks = [WordExplorer([np.zeros((32, 32), np.uint8)], trace)] if tokens else []
+    gate = GateExplorer(trace, lambda scales: empty if min(scales.values()) == 0 else trace)
+    path = write_text(tmp_path / "page.html", explorer_html([*looks, gate], "A strange report", stills=False))
+    page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+    seen = watched(page)
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shown = view(page, "gate")
+    assert shown.locator(".card bdi, .card del").all_inner_texts()[: len(tokens)] == [
+        t.strip() for t in tokens
+    ]
+    shown.get_by_role("slider", name="Gate of a word in a layer").press("End")
+    shown.get_by_role("slider", name="Scale of the gate").press("Home")
+    assert "gone" in told(shown) if tokens else "the same words" in told(shown)
+    shown.get_by_role("slider", name="Gate of a word in a layer").press("ArrowRight")
+    assert told(shown) == "The report is empty." and page.locator(".failed").count() == 0
+    assert seen["errors"] == []
+    page.context.close()
+
+
+def trace_of(tokens):
+    """A trace of these tokens, one view of 3 × 3 patches, one layer."""
+    attention = np.full((1, 1, len(tokens), 1, 9), 0.1)
+    return Trace(tokens, np.full((1, len(tokens)), 0.5), attention, (3, 3), (0,), np.full(1, 0.9))
 
 
 @pytest.mark.timeout(300)

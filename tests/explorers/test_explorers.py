@@ -118,6 +118,7 @@ def test_the_still_is_folded_below_the_live_view(kind, monkeypatch):
     make(kind)._ipython_display_()
     assert isinstance(shown[0], base.View) and isinstance(shown[1], base.Still) and len(shown) == 2
     assert shown[1]._repr_html_().startswith("<details") and len(repr(shown[1])) > 60
+    assert isinstance(make(kind)._display_(), base.View)  # of marimo
 
 
 def test_a_page_above_the_limit_is_refused(tmp_path, monkeypatch):
