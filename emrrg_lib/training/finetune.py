@@ -50,8 +50,10 @@ class StudyCollator:
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         reports, data = [self.studies.reports[i] for i in indices], self.data
         text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
-        first = first_report_position(text["labels"])  # here, because a GPU would have to be waited for
-        return self.images(indices) | text.data | {"first": first}
+        images = self.images(indices)
+        # looked for here, because a GPU would have to be waited for
+        found = {"first": first_report_position(text["labels"]), "view_index": images["view_mask"].nonzero()}
+        return images | text.data | found
 
 
 class TokenCollator(StudyCollator):
