@@ -163,8 +163,7 @@ class EMRRG(nn.Module):
             pixel_values: (I, 3, H, W), the views that exist, study by study; or (B, V, 3, H, W).
             view_mask: (B, V) bool, True where a view exists. None: all V views exist; of (I, 3, H, W)
                 each image is then a study.
-            view_index: (I, 2), study and view of each image: `view_mask.nonzero()`; None: it is looked for
-                in view_mask, which is checked. A GPU would have to be waited for, so a collator gives it.
+            view_index: (I, 2), study and view of each image, from a collator; None: found in view_mask.
 
         Returns:
             (B, V·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
@@ -177,10 +176,9 @@ class EMRRG(nn.Module):
         check_finite(pixel_values)  # before they go to a GPU
         if view_index is None:
             view_index = self._view_index(view_mask, len(pixel_values))
-        given = (t.to(self.device, non_blocking=True) for t in (pixel_values, view_mask, view_index))
-        pixel_values, view_mask, view_index = given
+        images, *views = (t.to(self.device, non_blocking=True) for t in (pixel_values, view_mask, view_index))
         with self.mixed_precision():
-            return self.project(self.encoder(pixel_values), view_mask, view_index)
+            return self.project(self.encoder(images), *views)
 
     def project(
         self, tokens: Tensor, view_mask: Tensor, view_index: Tensor | None = None
@@ -271,12 +269,11 @@ class EMRRG(nn.Module):
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
-            view_mask: (B, V) bool.
+            view_mask, view_index: (B, V) bool and (I, 2), see `encode`.
             input_ids, attention_mask, labels: (B, n), right padded; labels outside the report are -100.
             pixel_values: (I, 3, H, W), see `encode`.
             tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
             first: the first position that holds report tokens; None: it is looked for in `labels`.
-            view_index: (I, 2), see `encode`.
             num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():

@@ -1,8 +1,8 @@
 """Tensors that say they are on cuda:0 and compute on the CPU: no GPU, no CUDA build of torch.
 
 `Pretended` refuses an operation on tensors of both devices, with its file and line, and notes every call for
-which a CPU would wait for a GPU. The casts of CUDA's autocast are done here, because PyTorch's own look at the
-real device.
+which a CPU would wait for a GPU. The casts of CUDA's autocast are done here, because PyTorch's own look at
+the real device.
 """
 
 import traceback
@@ -52,7 +52,9 @@ def place():
     of_the_kit = [f for f in frames if "/emrrg_lib/" in f.filename]
     others = [f for f in frames if "/torch/" not in f.filename and "/_pytest/" not in f.filename]
     frame = (of_the_kit or others)[-1]
-    return f"{frame.filename.split('site-packages/')[-1].split('/emrrg_lib/')[-1]}:{frame.lineno} {frame.line}"
+    return (
+        f"{frame.filename.split('site-packages/')[-1].split('/emrrg_lib/')[-1]}:{frame.lineno} {frame.line}"
+    )
 
 
 def cpu(value):

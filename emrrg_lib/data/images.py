@@ -275,8 +275,12 @@ def normalise(images: Sequence[np.ndarray]) -> Tensor:
     """uint8 images (H, W, 3) → (I, 3, H, W) float32 with ImageNet mean and deviation."""
     import torch  # imported late: preparing and checking data need only the pictures
 
-    stacked = np.stack(images).astype(np.float32) / 255.0
-    return torch.from_numpy((stacked - IMAGENET_MEAN) / IMAGENET_STD).permute(0, 3, 1, 2).contiguous()
+    stacked, levels = np.stack(images), np.arange(256, dtype=np.float32)[:, None] / 255.0
+    table = (levels - IMAGENET_MEAN) / IMAGENET_STD
+    out = np.empty((len(stacked), 3, *stacked.shape[1:3]), np.float32)
+    for channel in range(3):  # each value once, then looked up: less than half the time
+        np.take(table[:, channel], stacked[..., channel], out=out[:, channel], mode="clip")
+    return torch.from_numpy(out)
 
 
 def jitter(

@@ -9,8 +9,8 @@ from transformers import TrainerCallback
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.training import engine, watch
 from emrrg_lib.training.checkpoints import WEIGHTS
-from emrrg_lib.training.engine import fit, loss_history, split_decay
-from emrrg_lib.training.schedules import cosine, cosine_by_epoch, hold_rise_fall
+from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.schedules import cosine, cosine_by_epoch, hold_rise_fall, split_decay
 
 
 class Toy(nn.Module):
