@@ -191,6 +191,13 @@ def a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(scan, "_automatic", lambda device: "reference")
     NOTED.clear()
+    group = torch._C._group_tensors_by_device_and_dtype  # of optimisers, in C++: it sees the real device
+
+    def grouped(lists, indices=False):
+        found = group(lists, indices)
+        return {(CUDA if isinstance(lists[0][0], OnGPU) else d, kind): v for (d, kind), v in found.items()}
+
+    monkeypatch.setattr("torch._C._group_tensors_by_device_and_dtype", grouped)
     mode, run = Pretended(), torch.autograd._engine_run_backward
 
     def backward(*args, **kwargs):
