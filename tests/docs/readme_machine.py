@@ -76,8 +76,8 @@ def image_rows():
         )
     for name, made in bench("batch").items():
         yield (
-            f"making a batch of `{name}`, {made['images']} images of {made['size']} px: pixels; words; jitter, "
-            "which the paper's presets leave out",
+            f"making a batch of `{name}`, {made['images']} images of {made['size']} px: pixels; words; "
+            "jitter, which that preset leaves out",
             f"{made['pixels_ms']:.0f}; {made['words_ms']:.0f}; {made['jitter_ms']:.0f} ms of one core",
         )
 
