@@ -121,7 +121,8 @@ class FiniteGradients:
         """Takes the gradient's norm of a step before `optimizer`, a fused AdamW on a GPU, uses it."""
         norm = torch.as_tensor(norm)
         self.unseen.append((step, norm, studies))
-        if norm.device.type == "cuda" and not hasattr(norm, "full_tensor"):  # not a DTensor
+        fused = optimizer.param_groups[0].get("fused")  # not after a resume from a CPU's checkpoint
+        if norm.device.type == "cuda" and fused and not hasattr(norm, "full_tensor"):  # a DTensor has it
             optimizer.found_inf = 1 - norm.isfinite().float()
         else:
             self.look()
