@@ -1,4 +1,4 @@
-"""What every `run.json` says about its making: commit, versions, hardware, minutes, memory."""
+"""What every `run.json` says about its making: date, commit, versions, hardware, minutes, memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from datetime import date
 from importlib import metadata
 from typing import Any
 
@@ -40,11 +41,12 @@ def peak_memory_gib() -> float:
 
 
 def run_record(what: str, started: float, **facts: Any) -> dict[str, Any]:
-    """Versions, hardware, minutes since `started` (a time.time()) and memory, together with `facts`."""
+    """Date, versions, hardware, minutes since `started` (a time.time()) and memory, together with `facts`."""
     cuda = torch.cuda.is_available()
     return {
         "what": what,
         "kit": __version__,
+        "date": date.today().isoformat(),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
         "hardware": {

@@ -203,16 +203,11 @@ def rehearse_iu_xray(
     """
     require_size(size)
     annotation, folder = Path(annotation), Path(folder)
-    studies = [
-        study for split in SPLITS for study in load_annotation(annotation, split, check_images=False)[:limit]
-    ]
+    studies = [s for split in SPLITS for s in load_annotation(annotation, split, check_images=False)[:limit]]
     plans = _plan(studies, annotation, reports)
-    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted).most_common()
-    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out).most_common()
-    summary = {"studies": len(studies), "drawn": dict(drawn), "not_drawn": dict(not_drawn)}
-    settings = {"size": size, "seed": seed, "annotation": sha256(annotation)}
-    settings |= {"limit": limit} if limit else {}
-    settings = {"command": "emrrg data rehearse iu-xray", **settings}
+    summary = {"studies": len(studies), **_counts(plans)}
+    settings = {"command": "emrrg data rehearse iu-xray", "size": size, "seed": seed}
+    settings |= {"annotation": sha256(annotation)} | ({"limit": limit} if limit else {})
     manifest = Manifest(folder, settings)
     what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
     asked_for = {name: wanted for name, (wanted, _) in plans.items() if wanted}
@@ -223,14 +218,26 @@ def rehearse_iu_xray(
         if not all(map(manifest.has, names)):
             tasks.append((index, plans[study.id][0], names))
     _draw_all(tasks, manifest, seed, size, workers)
-    if limit:
-        whole = json.loads(annotation.read_text(encoding="utf-8"))
-        write_json(folder / "annotation.json", {split: whole[split][:limit] for split in SPLITS})
-    else:
-        with atomic_path(folder / "annotation.json") as temporary:
-            shutil.copyfile(annotation, temporary)
+    _write_annotation(annotation, folder / "annotation.json", limit)
     manifest.finish()
     return summary
+
+
+def _counts(plans: dict) -> dict[str, dict[str, int]]:
+    """How often each finding is drawn, and how often each MeSH term is not."""
+    drawn = Counter(kind for wanted, _ in plans.values() for kind, _ in wanted)
+    not_drawn = Counter(term for _, left_out in plans.values() for term in left_out)
+    return {"drawn": dict(drawn.most_common()), "not_drawn": dict(not_drawn.most_common())}
+
+
+def _write_annotation(annotation: Path, target: Path, limit: int | None) -> None:
+    """The annotation as it is, or the first `limit` studies of each split."""
+    if limit:
+        whole = json.loads(annotation.read_text(encoding="utf-8"))
+        write_json(target, {split: whole[split][:limit] for split in SPLITS})
+        return
+    with atomic_path(target) as temporary:
+        shutil.copyfile(annotation, temporary)
 
 
 def _plan(

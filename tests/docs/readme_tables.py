@@ -219,6 +219,15 @@ def ablation_steps():
     return markdown(["table", "seeds", "warm + joint steps", "batch"], rows)
 
 
+def made():
+    with open(DATA / "results" / "made.csv", encoding="utf-8") as file:
+        rows = [
+            [f"`{row['result']}`", f"`{row['command']}`", row["commit"], row["date"]]
+            for row in csv.DictReader(file)
+        ]
+    return markdown(["result", "command", "commit", "date"], rows)
+
+
 TABLES = {
     "demo-face": demo_face,
     "demo-scores": demo_scores,
@@ -230,6 +239,7 @@ TABLES = {
     "iu-controls": iu_controls,
     "ablation-steps": ablation_steps,
     "benches": benches,
+    "made": made,
     "full-size": full_size,
     "presets": presets,
     "costs": costs,

@@ -414,8 +414,8 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
 def test_an_interval_above_one_keeps_its_decimals():
     row = {
         "system": "model",
-        "metrics": {"CIDEr": 2.3, "BLEU_4": 0.5},
-        "ci": {"CIDEr": [2.0764, 2.562], "BLEU_4": [-0.0001, 1.0]},
+        "metrics": {"CIDEr": 2.3, "Bleu_4": 0.5},
+        "ci": {"CIDEr": [2.0764, 2.562], "Bleu_4": [-0.0001, 1.0]},
     }
     ((_, _, cells),) = score_tables([row])[0].rows
     assert sorted(cell["interval"] for cell in cells) == ["0–1", "2.076–2.562"]

@@ -4,6 +4,7 @@ forms worked out by hand, F1 counted in loops, intervals of draws made one by on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -62,26 +63,25 @@ def check_6(three_f1: Callable) -> None:
         )
 
 
+def _ends(interval: Callable, *given: np.ndarray) -> np.ndarray:
+    """The student's (low, high); the arrays given must be as they were."""
+    kept = [np.array(part) for part in given]
+    yours = array(call(interval, *given), (2,), "expected (low, high).")
+    same = all(np.array_equal(a, b) for a, b in zip(kept, given, strict=True))
+    expect(same, "Your function changes the arrays that it is given.")
+    return yours
+
+
 @exercise(7)
 def check_7(interval: Callable) -> None:
     """`interval(hits_a, words_a, hits_b, words_b, draws)` → (low, high), 95 %."""
 
-    def ask(*given: np.ndarray) -> np.ndarray:
-        kept = [np.array(part) for part in given]
-        yours = array(call(interval, *given), (2,), "expected (low, high).")
-        same = all(np.array_equal(a, b) for a, b in zip(kept, given, strict=True))
-        expect(same, "Your function changes the arrays that it is given.")
-        return yours
-
+    ask = partial(_ends, interval)
     words = np.array([10.0, 90.0])
     hits_a, hits_b = np.array([9.0, 9.0]), np.array([4.0, 9.0])
     with stage("a sum over a sum"):  # each draw is the full set: 18 / 100 − 13 / 100, whatever the percentile
         slips = [
-            (
-                [0.25, 0.25],
-                "That is the mean of the studies' precisions; a corpus precision is a sum over a sum: one "
-                "division, after summing.",
-            ),
+            ([0.25, 0.25], "That is the mean of the studies' precisions; divide once, after summing."),
             ([-0.05, -0.05], "The sign is turned: a minus b."),
         ]
         cause = "the precision of a is 18/100 here, that of b 13/100, in every draw."
