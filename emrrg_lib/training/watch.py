@@ -119,10 +119,11 @@ class FiniteGradients:
 
     def note(self, step: int, norm: torch.Tensor | float, studies: list[int], optimizer: Any) -> None:
         """Takes the gradient's norm of a step before `optimizer`, a fused AdamW on a GPU, uses it."""
-        norm = torch.as_tensor(norm)
+        sharded: Any = getattr(norm, "full_tensor", None)  # FSDP2's
+        norm = sharded() if sharded else torch.as_tensor(norm)
         self.unseen.append((step, norm, studies))
         fused = optimizer.param_groups[0].get("fused")  # not after a resume from a CPU's checkpoint
-        if norm.device.type == "cuda" and fused and not hasattr(norm, "full_tensor"):  # a DTensor has it
+        if norm.device.type == "cuda" and fused and not sharded:
             optimizer.found_inf = 1 - norm.isfinite().float()
         else:
             self.look()
