@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,8 +167,7 @@ class KitTrainer(checkpoints.SealedTrainer):
         if epoch_iterator is not self._iterator:
             self._iterator, self._batches = epoch_iterator, self._share.in_order(epoch_iterator)
         self._drawn, iterator = [], map(self._note_drawn, self._batches)
-        # the number of tokens stays on the CPU where no other process adds its own
-        there = device if self.args.world_size > 1 else torch.device("cpu")
+        there = device if self.args.world_size > 1 else torch.device("cpu")  # for the number of tokens
         return super().get_batch_samples(iterator, num_batches, there)
 
     def _prepare_input(self, data):
@@ -189,9 +189,13 @@ class KitTrainer(checkpoints.SealedTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm=None):
         """The gradient's norm, before the optimiser uses it; see `FiniteGradients`."""
         norm = super()._get_grad_norm(model, grad_norm)
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
-        self._gradients.note(self.state.global_step + 1, norm, self._drawn, optimizer)
+        self._gradients.note(self.state.global_step + 1, norm, self._drawn, self.optimizer)
         return norm
+
+    def close(self) -> None:
+        """Ends the threads that make batches."""
+        if self._share:
+            self._share.close()
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         self._gradients.look()
@@ -286,12 +290,8 @@ def fit(
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
     )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display
-    with memory_explained(plan.batch_size, plan.accumulation), StopOnSignal(trainer):
-        try:
-            trainer.run(resume)
-        finally:
-            if trainer._share:
-                trainer._share.close()
+    with memory_explained(plan.batch_size, plan.accumulation), StopOnSignal(trainer), closing(trainer):
+        trainer.run(resume)
     return trainer
 
 

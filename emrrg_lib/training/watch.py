@@ -119,6 +119,7 @@ class FiniteGradients:
 
     def note(self, step: int, norm: torch.Tensor | float, studies: list[int], optimizer: Any) -> None:
         """Takes the gradient's norm of a step before `optimizer`, a fused AdamW on a GPU, uses it."""
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         sharded: Any = getattr(norm, "full_tensor", None)  # FSDP2's
         norm = sharded() if sharded else torch.as_tensor(norm)
         self.unseen.append((step, norm, studies))
