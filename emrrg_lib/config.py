@@ -42,6 +42,7 @@ class EncoderConfig(Settings):
     d_state: Size = 16  # N
     d_conv: Size = 4  # K
     drop_path: Rate = 0.1
+    compile: bool = False  # the blocks by torch.compile, for a GPU; needs a C++ compiler
     kind: Literal["mamba", "hf"] = "mamba"
 
     @property

@@ -154,13 +154,16 @@ class EMRRG(nn.Module):
     def _half(self) -> bool:
         return self.settings.llm.dtype == "bfloat16" and self.device.type == "cuda"
 
-    def encode(self, pixel_values: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, pixel_values: Tensor, view_mask: Tensor | None = None, view_index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images → visual states for the LLM.
 
         Args:
             pixel_values: (I, 3, H, W), the views that exist, study by study; or (B, V, 3, H, W).
             view_mask: (B, V) bool, True where a view exists. None: all V views exist; of (I, 3, H, W)
                 each image is then a study.
+            view_index: (I, 2), study and view of each image, from a collator; None: found in view_mask.
 
         Returns:
             (B, views·(M + 1), D) with views `concat`, (B, M + 1, D) with `mean`; and its bool mask.
@@ -171,27 +174,30 @@ class EMRRG(nn.Module):
         if pixel_values.dim() == 5:
             pixel_values = pixel_values[view_mask.to(pixel_values.device)]
         check_finite(pixel_values)  # before they go to a GPU
-        pixel_values, view_mask = pixel_values.to(self.device), view_mask.to(self.device)
+        if view_index is None:
+            view_index = self._view_index(view_mask, len(pixel_values))
+        images, *views = (t.to(self.device, non_blocking=True) for t in (pixel_values, view_mask, view_index))
         with self.mixed_precision():
-            return self.project(self.encoder(pixel_values), view_mask)
+            return self.project(self.encoder(images), *views)
 
-    def project(self, tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def project(
+        self, tokens: Tensor, view_mask: Tensor, view_index: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encoder tokens of the I views that exist, (I, M + 1, d), → visual states, see `encode`."""
         batch, views = view_mask.shape
-        self._check_views(view_mask, len(tokens))
+        index = self._view_index(view_mask, len(tokens)) if view_index is None else view_index
+        study, view = index.unbind(1)
         if self.settings.data.views == "mean":
             total = tokens.new_zeros(batch, *tokens.shape[1:])
-            owner = view_mask.nonzero()[:, 0]
-            mean = total.index_add(0, owner, tokens) / view_mask.sum(1).clamp(min=1)[:, None, None]
+            mean = total.index_add(0, study, tokens) / view_mask.sum(1).clamp(min=1)[:, None, None]
             return self.projector_norm(self.projector(mean)), mean.new_ones(mean.shape[:2]).bool()
-        which = view_mask.nonzero()[:, 1]
-        states = self.projector_norm(self.projector(tokens)) + self.view_embedding(which)[:, None]
-        out = states.new_zeros(batch, views, *states.shape[1:])
-        out = out.masked_scatter(view_mask[:, :, None, None], states)
+        states = self.projector_norm(self.projector(tokens)) + self.view_embedding(view)[:, None]
+        out = states.new_zeros(batch, views, *states.shape[1:]).index_put((study, view), states)
         mask = view_mask[:, :, None].expand(-1, -1, states.shape[1])
         return out.flatten(1, 2), mask.flatten(1, 2)
 
-    def _check_views(self, view_mask: Tensor, images: int) -> None:
+    def _view_index(self, view_mask: Tensor, images: int) -> Tensor:
+        """Study and view of each image, (I, 2). Raises InputError for a mask that does not fit."""
         if self.settings.data.views == "concat" and view_mask.shape[1] > self.settings.data.max_views:
             raise InputError(
                 f"a study has {view_mask.shape[1]} views, but the model knows "
@@ -201,6 +207,7 @@ class EMRRG(nn.Module):
             raise InputError("a study has no view: give at least one image for each")
         if images != (views := int(view_mask.sum())):
             raise InputError(f"{images} images given for the {views} views of view_mask; give one a view")
+        return view_mask.nonzero()
 
     def llm_inputs(
         self, input_ids: Tensor, attention_mask: Tensor, states: Tensor, mask: Tensor
@@ -256,12 +263,13 @@ class EMRRG(nn.Module):
         pixel_values: Tensor | None = None,
         tokens: Tensor | None = None,
         first: int | None = None,
+        view_index: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
 
         Args:
-            view_mask: (B, V) bool.
+            view_mask, view_index: (B, V) bool and (I, 2), see `encode`.
             input_ids, attention_mask, labels: (B, n), right padded; labels outside the report are -100.
             pixel_values: (I, 3, H, W), see `encode`.
             tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
@@ -270,9 +278,9 @@ class EMRRG(nn.Module):
         """
         with self.mixed_precision():
             if tokens is not None:
-                states, mask = self.project(tokens, view_mask)
+                states, mask = self.project(tokens, view_mask, view_index)
             elif pixel_values is not None:
-                states, mask = self.encode(pixel_values, view_mask)
+                states, mask = self.encode(pixel_values, view_mask, view_index)
             else:
                 raise InputError("the batch has no images: give pixel_values or tokens")
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)

@@ -14,6 +14,7 @@ KINDS = {  # kind → module with a function of that name (full-size: full_size)
     "train": ("system", "A training step of stage 3 without each of its savings."),
     "generate": ("system", "Beam search without each of its savings."),
     "data": ("parts", "Reading images: decode and resize, and from the cache."),
+    "batch": ("parts", "What making one batch costs a processor at the sizes of the paper's presets."),
     "load": (
         "load",
         "A training step, the encoder and reports, on an idle machine and beside busy processes.",

@@ -1,4 +1,4 @@
-"""Benchmarks of single parts: selective scan, encoder, hybrid layers, reading of images."""
+"""Benchmarks of single parts: selective scan, encoder, hybrid layers, reading of images, batches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from emrrg_lib.bench import compare, interleaved
 from emrrg_lib.config import EncoderConfig
-from emrrg_lib.data.images import SHARD, colour, open_views
+from emrrg_lib.data.images import SHARD, colour, jitter, normalise, open_views
 from emrrg_lib.language.hybrid_decoder import NAME, hybrid_modules, install_hybrid_layers
+from emrrg_lib.language.llm import load_llm
 from emrrg_lib.language.named import NAMED
+from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.presets import preset
 from emrrg_lib.run_record import peak_memory_gib
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.scan import selective_scan
@@ -270,3 +273,24 @@ def _epoch(paths: list[Path]) -> float:
     for i in range(len(paths)):
         colour(shards[i // SHARD][i % SHARD])
     return time.perf_counter() - start
+
+
+def batch(quick: bool = False) -> dict:
+    """The processor's milliseconds that making one batch takes, at the sizes of the paper's presets."""
+    result, tokenizer, rng = {}, load_llm("tiny")[1], np.random.default_rng(0)
+    for name in ("iu-xray",) if quick else ("iu-xray", "mimic-cxr"):
+        config = preset(name)
+        size, studies = config.encoder.image_size, config.train.batch_size
+        views = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2 * studies)]
+        reports = [" ".join(["the lungs are clear ."] * config.data.max_length)] * studies
+        tasks = {
+            "pixels": lambda views=views: normalise([colour(view) for view in views]),
+            "jitter": lambda views=views: jitter(views, rng),
+            "words": lambda reports=reports, data=config.data: text_batch(
+                tokenizer, data.prompt, reports, data.max_length, True
+            ),
+        }
+        seconds = interleaved(tasks, rounds=1 if quick else 9, clock=time.process_time)
+        milliseconds = {f"{task}_ms": round(1000 * value, 1) for task, value in seconds.items()}
+        result[name] = {"studies": studies, "images": len(views), "size": size} | milliseconds
+    return result

@@ -275,8 +275,11 @@ def normalise(images: Sequence[np.ndarray]) -> Tensor:
     """uint8 images (H, W, 3) → (I, 3, H, W) float32 with ImageNet mean and deviation."""
     import torch  # imported late: preparing and checking data need only the pictures
 
-    stacked = np.stack(images).astype(np.float32) / 255.0
-    return torch.from_numpy((stacked - IMAGENET_MEAN) / IMAGENET_STD).permute(0, 3, 1, 2).contiguous()
+    views, levels = np.stack(images), np.arange(256, dtype=np.float32)[:, None] / 255.0
+    table, out = (levels - IMAGENET_MEAN) / IMAGENET_STD, np.empty((len(views), 3, *views.shape[1:3]), "f4")
+    for channel in range(3):  # each value once, then looked up: less than half the time
+        np.take(table[:, channel], views[..., channel], out=out[:, channel], mode="clip")
+    return torch.from_numpy(out)
 
 
 def jitter(

@@ -51,8 +51,15 @@ def hybrid_attention(
     return mixed.unflatten(2, output.shape[2:]), weights
 
 
+def hybrid_mask(*args, attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs):
+    """sdpa's mask. On a GPU it is always made: to ask whether it pads makes the CPU wait for the answer."""
+    skip = allow_is_causal_skip and not (attention_mask is not None and attention_mask.device.type == "cuda")
+    own = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+    return own(*args, attention_mask=attention_mask, allow_is_causal_skip=skip, **kwargs)
+
+
 AttentionInterface.register(NAME, hybrid_attention)
-AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+AttentionMaskInterface.register(NAME, hybrid_mask)
 
 
 def decoder_layers(llm: nn.Module) -> list[Any]:

@@ -123,9 +123,12 @@ def cuda() -> str:
         apple = torch.backends.mps.is_available()
         kind = "Apple's GPU has no scan kernel here" if apple else "no NVIDIA or AMD GPU that torch can use"
         raise RuntimeError(f"{kind}; the CPU is used")
+    from emrrg_lib.vision.scan import choose_backend
+
     gib = torch.cuda.get_device_properties(0).total_memory / 2**30
     version = torch.version.cuda or f"ROCm {torch.version.hip}"
-    return f"{version}, {torch.cuda.get_device_name(0)}, {gib:.0f} GB"
+    chosen = choose_backend("auto", torch.device("cuda"))
+    return f"{version}, {torch.cuda.get_device_name(0)}, {gib:.0f} GB; scans by {chosen!r}"
 
 
 def numba_itself() -> str:

@@ -1,20 +1,15 @@
-"""The same batches in the same order for any number of processes; batches of stages 1 and 2.
-
-An optimiser step takes `accumulation` batches. Every process draws the same ones and takes its own share
-of each, so that two processes learn what one process learns from twice the batch size.
-"""
+"""Batches of stages 1 and 2: cropped images, and image–report pairs with mined targets."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from emrrg_lib.data.annotation import load_annotation
@@ -23,92 +18,9 @@ from emrrg_lib.data.images import ImageBank, jitter, load_picture, normalise
 from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
-from emrrg_lib.language.prompt import IGNORE
+from emrrg_lib.training.shares import OwnTokenizer, random_streams
 from emrrg_lib.training.stage1 import Stage1Config
 from emrrg_lib.training.stage2 import REGIONS, UNKNOWN, Stage2Config
-
-DRAWN = "drawn"  # key of a batch: the study numbers it was made of
-
-
-def per_process(batch_size: int, parts: int) -> int:
-    """The studies that a process takes at once of a global batch; parts: processes · accumulation.
-
-    Raises InputError if the batch cannot be split evenly.
-    """
-    if batch_size % parts:
-        raise InputError(
-            f"a batch of {batch_size} cannot be split into {parts} parts (processes times "
-            "accumulation); choose a multiple"
-        )
-    return batch_size // parts
-
-
-class Share(list):
-    """One process' study numbers of a batch; `first` is the place of its first study in the whole batch."""
-
-    def __init__(self, numbers: Sequence[int], first: int = 0) -> None:
-        super().__init__(numbers)
-        self.first = first
-
-
-def random_streams(seed: int, numbers: Sequence[int]) -> list[np.random.Generator]:
-    """One random stream for each study of a batch, the same however the batch is shared out."""
-    draw = int(torch.randint(2**31, ()))  # from the Trainer's stream, which a resumed run restores
-    first = numbers.first if isinstance(numbers, Share) else 0
-    return [np.random.default_rng([seed, draw, first + row]) for row in range(len(numbers))]
-
-
-class Batches(Sampler[list[int]]):
-    """Places in the data set, batch by batch; each epoch is a new permutation of the seed.
-
-    Args:
-        length: of the data set. size: studies of a batch, over all processes.
-        seed: with the epoch, makes the permutation.
-        divisor: the last batch of an epoch is cut to a multiple of it.
-    """
-
-    def __init__(self, length: int, size: int, seed: int, divisor: int = 1) -> None:
-        self.all, self.length, self.size = length, length - length % size % divisor, size
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The Trainer says which epoch is next, also when it resumes."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.length // self.size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.all, generator=generator).tolist()[: self.length]
-        return (order[start : start + self.size] for start in range(0, self.length, self.size))
-
-
-class ShareCollator:
-    """Makes this process' share of a batch.
-
-    A process whose share is empty takes the first study with all labels ignored: nothing is learnt from it.
-
-    Args:
-        collate: study numbers → batch. rank, processes: this process and how many there are.
-    """
-
-    def __init__(self, collate: Callable[[list[int]], dict], rank: int, processes: int) -> None:
-        self.collate, self.rank, self.processes = collate, rank, processes
-
-    def __call__(self, numbers: list[int]) -> dict:
-        start, stop = (len(numbers) * r // self.processes for r in (self.rank, self.rank + 1))
-        mine = numbers[start:stop]
-        batch = dict(self.collate(Share(mine or numbers[:1], start)))
-        if not mine:
-            batch["labels"] = torch.full_like(batch["labels"], IGNORE)
-        return batch | {DRAWN: mine}
-
-
-def study_names(numbers: Sequence[int], names: Sequence[str] | None) -> str:
-    """The studies of a batch as part of a sentence: their names, or without names their numbers."""
-    return ", ".join(names[n] if names else f"number {n}" for n in numbers)
-
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".jp2", ".webp", ".dcm"}
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop before it is made square
@@ -147,6 +59,8 @@ def random_resized_crop(
 
 class CropCollator:
     """Image numbers → {"pixel_values": (B, 3, size, size)}, cropped and perhaps mirrored."""
+
+    ahead = True
 
     def __init__(self, images: Sequence[Path], size: int, recipe: Stage1Config, seed: int) -> None:
         self.images, self.size, self.recipe, self.seed = images, size, recipe, seed
@@ -198,12 +112,15 @@ class PairCollator:
     The first view of a study counts as its frontal one.
     """
 
+    ahead = True
+
     def __init__(
         self, studies: Sequence[Study], tokenizer: PreTrainedTokenizerBase, recipe: Stage2Config, seed: int
     ) -> None:
         self.bank = ImageBank(studies, recipe.image_size, None)
         self.reports = [clean_report(study.report, recipe.cleaning) for study in studies]
-        self.tokenizer, self.recipe, self.seed, self.targets = tokenizer, recipe, seed, None
+        self.recipe, self.seed, self.targets = recipe, seed, None
+        self.tokenizer = OwnTokenizer(tokenizer)
         if recipe.observation_weight:
             self.targets = torch.stack([mine_targets(study.report) for study in studies])
 
@@ -215,14 +132,15 @@ class PairCollator:
             images += jitter(views[:keep], rng) if self.recipe.jitter else views[:keep]
             study += [row] * keep
             frontal += [True] + [False] * (keep - 1)
-        text = self.tokenizer(
-            [self.reports[i] for i in indices],
-            padding=True,
-            truncation=True,
-            max_length=self.recipe.max_text,
-            return_tensors="pt",
-            padding_side="right",
-        )
+        with self.tokenizer as tokenize:
+            text = tokenize(
+                [self.reports[i] for i in indices],
+                padding=True,
+                truncation=True,
+                max_length=self.recipe.max_text,
+                return_tensors="pt",
+                padding_side="right",
+            )
         batch = {"pixel_values": normalise(images), "study": torch.tensor(study)}
         batch |= {name: text[name] for name in ("input_ids", "attention_mask")}
         if self.targets is not None:

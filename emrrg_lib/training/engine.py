@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,13 +23,14 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
 
 from emrrg_lib.config import Schedule
-from emrrg_lib.files import InputError, gather, processes
+from emrrg_lib.files import InputError, processes
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.settings import Count, NotNegative, Rate, Settings, Whole
 from emrrg_lib.training import checkpoints
-from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, study_names
-from emrrg_lib.training.schedules import SCHEDULES
+from emrrg_lib.training.schedules import SCHEDULES, split_decay
+from emrrg_lib.training.shares import DRAWN, Batches, ShareCollator
 from emrrg_lib.training.watch import (
+    FiniteGradients,
     LossCurve,
     StopOnSignal,
     curve,
@@ -77,6 +79,7 @@ class Budget(Settings):
             logging_steps=max(1, min(50, self.steps // 20)),
             save_steps=self.save_steps,
             report_to=list(report_to),
+            logging_nan_inf_filter=not torch.cuda.is_available(),  # it asks after each batch
             remove_unused_columns=False,
             bf16=bf16,
             use_cpu=not torch.cuda.is_available(),
@@ -114,10 +117,11 @@ class KitTrainer(checkpoints.SealedTrainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.facts = budget.facts(len(self.train_dataset)) | {"digest of ids, reports and images": data}
-        self._budget, self._groups, self._names = budget, groups, names
+        self._budget, self._groups, self._gradients = budget, groups, FiniteGradients(names)
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
         self._drawn: list[int] = []  # studies of this step
         self._epoch = 0  # at which the training begins
+        self._share = self._iterator = None  # the ShareCollator; the iterator of the epoch
 
     def create_optimizer(self, model: nn.Module | None = None):
         if self.optimizer is None:
@@ -151,12 +155,8 @@ class KitTrainer(checkpoints.SealedTrainer):
             self.args.seed,
             1 if self.model_accepts_loss_kwargs else count,
         )
-        loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=batches,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=ShareCollator(self.data_collator, self.args.process_index, count),
-        )
+        self._share = ShareCollator(self.data_collator, self.args.process_index, count)
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self._share)
         batches.set_epoch(self._epoch)  # before transformers 5.17 a resume in mid-epoch does not set it
         loader.set_epoch = batches.set_epoch  # the Trainer calls it
         return loader
@@ -164,8 +164,17 @@ class KitTrainer(checkpoints.SealedTrainer):
     def get_batch_samples(self, epoch_iterator, num_batches: int, device):
         """The batches of one step; a resumed run restores its random state before the first is drawn."""
         self._load_rng_state(self._resumed)
-        self._drawn, iterator = [], map(self._note_drawn, epoch_iterator)
-        return super().get_batch_samples(iterator, num_batches, device)
+        if epoch_iterator is not self._iterator:
+            self._iterator, self._batches = epoch_iterator, self._share.in_order(epoch_iterator)
+        self._drawn, iterator = [], map(self._note_drawn, self._batches)
+        there = device if self.args.world_size > 1 else torch.device("cpu")  # for the number of tokens
+        return super().get_batch_samples(iterator, num_batches, there)
+
+    def _prepare_input(self, data):
+        """Moves a batch without waiting for the GPU; what is pinned travels beside the computing."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def _note_drawn(self, batch: dict) -> dict:
         self._drawn += batch.pop(DRAWN)
@@ -178,16 +187,23 @@ class KitTrainer(checkpoints.SealedTrainer):
             self._resumed = None
 
     def _get_grad_norm(self, model: nn.Module, grad_norm=None):
-        """The gradient's norm, before the optimiser uses it. Raises InputError if it is not finite."""
+        """The gradient's norm, before the optimiser uses it; see `FiniteGradients`."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if math.isfinite(norm):
-            return norm
-        studies = study_names(gather(self._drawn), self._names)
-        raise InputError(
-            f"training stopped at step {self.state.global_step + 1}: loss or gradient is not finite (NaN) on "
-            f"the studies {studies}. Look at their images and reports; else lower the learning rate or turn "
-            "clipping on (clip 1). Earlier checkpoints are intact"
-        )
+        self._gradients.note(self.state.global_step + 1, norm, self._drawn, self.optimizer)
+        return norm
+
+    def close(self) -> None:
+        """Ends the threads that make batches."""
+        if self._share:
+            self._share.close()
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        self._gradients.look()
+        super().log(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any) -> None:
+        self._gradients.look()
+        super()._save_checkpoint(*args)
 
     def run(self, resume: bool) -> None:
         """Trains; with `resume` it goes on from the newest whole checkpoint, if there is one.
@@ -227,18 +243,6 @@ class _Unlogged(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.trainer._tr_loss += self.loss
         self.trainer._globalstep_last_logged = self.since
-
-
-def split_decay(groups: list[dict], decay: float) -> list[dict]:
-    """Gives weight decay to matrices only; vectors and scalars (norms, biases, α, D) have none."""
-    out = []
-    for group in groups:
-        params = [p for p in group["params"] if p.requires_grad]
-        matrices, vectors = [p for p in params if p.dim() > 1], [p for p in params if p.dim() <= 1]
-        for part, value in ((matrices, decay), (vectors, 0.0)):
-            if part:
-                out.append({"params": part, "lr": group["lr"], "weight_decay": value})
-    return out
 
 
 def fit(
@@ -286,7 +290,7 @@ def fit(
         callbacks=[*callbacks, LossCurve(Path(out) / "loss.csv")],
     )
     trainer.remove_callback(PrinterCallback)  # of a notebook, where the loss curve is the display
-    with memory_explained(plan.batch_size, plan.accumulation), StopOnSignal(trainer):
+    with memory_explained(plan.batch_size, plan.accumulation), StopOnSignal(trainer), closing(trainer):
         trainer.run(resume)
     return trainer
 

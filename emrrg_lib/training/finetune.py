@@ -25,9 +25,9 @@ from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run_folder import VALIDATION, read_config, read_json, write_config, write_trained
 from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import to_dict
-from emrrg_lib.training.batches import per_process, random_streams
 from emrrg_lib.training.checkpoints import refuse_changes, studies_digest
 from emrrg_lib.training.engine import fit, loss_history, require_loggers
+from emrrg_lib.training.shares import OwnTokenizer, per_process, random_streams
 from emrrg_lib.tuning.policy import learning_rate_groups
 
 ENCODE_BATCH = 16
@@ -36,9 +36,11 @@ ENCODE_BATCH = 16
 class StudyCollator:
     """Study indices → one training batch of the model, its images jittered where `data.augment` says so."""
 
+    ahead = True
+
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         self.studies, self.seed = studies, seed
-        self.tokenizer, self.data = model.tokenizer, model.settings.data
+        self.tokenizer, self.data = OwnTokenizer(model.tokenizer), model.settings.data
         self.image_in_prompt = model.settings.llm.image_in_prompt
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -49,13 +51,18 @@ class StudyCollator:
 
     def __call__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         reports, data = [self.studies.reports[i] for i in indices], self.data
-        text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
-        first = first_report_position(text["labels"])  # here, because a GPU would have to be waited for
-        return self.images(indices) | text.data | {"first": first}
+        with self.tokenizer as tokenizer:
+            text = text_batch(tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
+        images = self.images(indices)
+        # looked for here, because a GPU would have to be waited for
+        found = {"first": first_report_position(text["labels"]), "view_index": images["view_mask"].nonzero()}
+        return images | text.data | found
 
 
 class TokenCollator(StudyCollator):
     """The same batch with encoder tokens (I, M + 1, d) instead of images, computed once in float16."""
+
+    ahead = False  # it calls the encoder
 
     def __init__(self, studies: StudySet, model: EMRRG, seed: int) -> None:
         super().__init__(studies, model, seed)

@@ -28,9 +28,10 @@ from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import Count, Positive, Settings
-from emrrg_lib.training.batches import CropCollator, PairCollator, find_images, per_process
+from emrrg_lib.training.batches import CropCollator, PairCollator, find_images
 from emrrg_lib.training.checkpoints import data_digest, studies_digest
 from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.shares import per_process
 from emrrg_lib.training.stage1 import Stage1Config, Stage1Model, load_stage1, save_stage1
 from emrrg_lib.training.stage2 import ContrastiveModel, Stage2Config, save_stage2, tiny_text_encoder
 from emrrg_lib.vision.mamba import VisionMamba

@@ -28,3 +28,15 @@ def cosine_by_epoch(step: int, _warmup: int, steps: int, epoch: int) -> float:
 
 
 SCHEDULES = {"hold": hold_rise_fall, "cosine": cosine, "cosine-epoch": cosine_by_epoch}
+
+
+def split_decay(groups: list[dict], decay: float) -> list[dict]:
+    """Gives weight decay to matrices only; vectors and scalars (norms, biases, α, D) have none."""
+    out = []
+    for group in groups:
+        params = [p for p in group["params"] if p.requires_grad]
+        matrices, vectors = [p for p in params if p.dim() > 1], [p for p in params if p.dim() <= 1]
+        for part, value in ((matrices, decay), (vectors, 0.0)):
+            if part:
+                out.append({"params": part, "lr": group["lr"], "weight_decay": value})
+    return out

@@ -7,12 +7,16 @@ import ctypes
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
 from transformers import Trainer, TrainerCallback
 
-from emrrg_lib.files import InputError, Terminated, any_process, write_text
+from emrrg_lib.files import InputError, Terminated, any_process, gather, write_text
+from emrrg_lib.training.shares import study_names
 
 COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
 TWICE = 2.0  # seconds: torchrun sends a Ctrl-C once more to processes that already got it
@@ -97,6 +101,46 @@ class StopOnSignal(TrainerCallback):
     def on_save(self, args, state, control, **kwargs) -> None:
         if self.asked:
             raise self.kind(f"step {state.global_step} is saved in {args.output_dir}")
+
+
+class FiniteGradients:
+    """Stops a training whose loss or gradient is not finite, before its weights are.
+
+    On a CPU each step is looked at. A GPU would have to be waited for: there the optimiser leaves such a step
+    out by itself, and the norms are looked at when something is logged or saved.
+
+    Args:
+        names: of the studies, for the message.
+    """
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        self.names = names
+        self.unseen: list[tuple[int, torch.Tensor, list[int]]] = []  # step, norm, its studies
+
+    def note(self, step: int, norm: torch.Tensor | float, studies: list[int], optimizer: Any) -> None:
+        """Takes the gradient's norm of a step before `optimizer`, a fused AdamW on a GPU, uses it."""
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        sharded: Any = getattr(norm, "full_tensor", None)  # FSDP2's
+        norm = sharded() if sharded else torch.as_tensor(norm)
+        self.unseen.append((step, norm, studies))
+        fused = optimizer.param_groups[0].get("fused")  # not after a resume from a CPU's checkpoint
+        if norm.device.type == "cuda" and fused and not sharded:
+            optimizer.found_inf = 1 - norm.isfinite().float()
+        else:
+            self.look()
+
+    def look(self) -> None:
+        """Raises InputError that names step and studies of the first norm that is not finite."""
+        unseen, self.unseen = self.unseen, []
+        finite = torch.stack([norm for _, norm, _ in unseen]).isfinite().tolist() if unseen else []
+        if all(finite):
+            return
+        step, _, studies = unseen[finite.index(False)]
+        raise InputError(
+            f"training stopped at step {step}: loss or gradient is not finite (NaN) on the studies "
+            f"{study_names(gather(studies), self.names)}. Look at their images and reports; else lower the "
+            "learning rate or turn clipping on (clip 1). Earlier checkpoints are intact"
+        )
 
 
 def keep_freed_memory() -> None:

@@ -271,6 +271,8 @@ class VisionMamba(nn.Module):
         rates = [0.0, *ramp][: config.depth]
         self.layers = nn.ModuleList(Block(config, rate, scan_backend) for rate in rates)
         self.norm_f = nn.LayerNorm(d, eps=1e-5)
+        for layer in self.layers if config.compile else ():
+            layer.compile()  # at the first call; names of weights stay
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, M + 1, d): patches, cls token at M // 2, position table added."""

@@ -165,7 +165,10 @@ def infer_config(tensors: Mapping[str, Tensor], image_size: int | None = None) -
 
 
 def load_vision_encoder(
-    source: str | Path | Mapping[str, Tensor], image_size: int | None = None, drop_path: float = 0.0
+    source: str | Path | Mapping[str, Tensor],
+    image_size: int | None = None,
+    drop_path: float = 0.0,
+    compile: bool = False,
 ) -> VisionMamba:
     """Builds the encoder that a checkpoint holds.
 
@@ -174,7 +177,7 @@ def load_vision_encoder(
             `state_dict`) and the `visual_encoder.` prefix. A stage-1 file (one direction, no cls token) is
             expanded, see `expand_stage1`; a warning lists the new tensors.
         image_size: resize the position table to this image size; None keeps the size of the file.
-        drop_path: rate of the new encoder.
+        drop_path, compile: of the new encoder.
 
     Raises:
         InputError: a file that cannot be read, or keys that are missing, unexpected or of another shape;
@@ -185,7 +188,7 @@ def load_vision_encoder(
     if any(k.startswith(PREFIX) for k in tensors):
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
     config = infer_config(tensors, image_size)
-    encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path}))
+    encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path, "compile": compile}))
     if "norm_4.weight" in tensors and "cls_token" not in tensors:
         new = {k: encoder.state_dict()[k] for k in ("cls_token", "norm_f.weight", "norm_f.bias")}
         tensors = expand_stage1(tensors) | new
@@ -259,7 +262,9 @@ def load_encoder(config: EMRRGConfig) -> nn.Module:
     if config.encoder.kind == "hf":
         return load_hf_backbone(config.encoder_weights, config.encoder.image_size)
     source = _encoder_file(config)
-    encoder = load_vision_encoder(source, config.encoder.image_size, config.encoder.drop_path)
+    encoder = load_vision_encoder(
+        source, config.encoder.image_size, config.encoder.drop_path, config.encoder.compile
+    )
     if encoder.config != config.encoder:
         raise InputError(
             f"the encoder in {source} is {encoder.config}, but the preset asks for "

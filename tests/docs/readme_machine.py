@@ -74,6 +74,12 @@ def image_rows():
             f"{data['side']} px; again from the cache",
             f"{first:.0f} s; {second:.1f} s",
         )
+    for name, made in bench("batch").items():
+        yield (
+            f"making a batch of `{name}`, {made['images']} images of {made['size']} px: pixels; words; "
+            "jitter, which that preset leaves out",
+            f"{made['pixels_ms']:.0f}; {made['words_ms']:.0f}; {made['jitter_ms']:.0f} ms of one core",
+        )
 
 
 def benches():

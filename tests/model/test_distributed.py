@@ -22,8 +22,8 @@ from emrrg_lib.language.prompt import IGNORE
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import write_trained
 from emrrg_lib.settings import from_dict
-from emrrg_lib.training.batches import DRAWN, Batches, ShareCollator, random_streams
 from emrrg_lib.training.finetune import is_abnormal
+from emrrg_lib.training.shares import DRAWN, Batches, ShareCollator, random_streams
 
 TRAIN = TrainConfig(warm_steps=4, steps=4, batch_size=4, validations=2, warmup_steps=1, save_steps=3)
 

@@ -90,7 +90,7 @@ def test_no_java_is_said_and_leaves_the_cpu_path_fine(monkeypatch):
     assert doctor.healthy([found])
 
 
-def test_apple_and_amd_get_a_true_sentence(monkeypatch):
+def test_apple_and_amd_get_a_true_sentence(monkeypatch, caplog):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     found = doctor.try_out("CUDA", doctor.cuda, "x", needed=False)
@@ -101,7 +101,11 @@ def test_apple_and_amd_get_a_true_sentence(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda number: "MI300X")
     memory = SimpleNamespace(total_memory=192 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: memory)
-    assert doctor.cuda() == "ROCm 6.4, MI300X, 192 GB"
+    broken = dict.fromkeys(("triton", "cuda"), "RuntimeError: no compiler")
+    for reasons, chosen in ((broken | {"triton": None}, "triton"), (broken, "reference")):
+        monkeypatch.setattr("emrrg_lib.vision.scan.unavailable", reasons.get)
+        assert doctor.cuda() == f"ROCm 6.4, MI300X, 192 GB; scans by '{chosen}'"
+    assert "no scan kernel for cuda (triton: RuntimeError: no compiler; cuda: Runtime" in caplog.text
 
 
 def test_a_scan_kernel_that_is_wrong_is_missing(monkeypatch):

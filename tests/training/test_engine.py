@@ -9,8 +9,8 @@ from transformers import TrainerCallback
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.training import engine, watch
 from emrrg_lib.training.checkpoints import WEIGHTS
-from emrrg_lib.training.engine import fit, loss_history, split_decay
-from emrrg_lib.training.schedules import cosine, cosine_by_epoch, hold_rise_fall
+from emrrg_lib.training.engine import fit, loss_history
+from emrrg_lib.training.schedules import cosine, cosine_by_epoch, hold_rise_fall, split_decay
 
 
 class Toy(nn.Module):
@@ -142,6 +142,24 @@ def test_accumulation_is_the_same_training(tmp_path, parts):
         )
         weights.append(model.line.weight.detach())
     torch.testing.assert_close(*weights, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("before, after", [(True, None), (None, True)])
+def test_a_checkpoint_of_a_fused_adamw_goes_on_without_it_and_the_other_way(
+    tmp_path, before, after, monkeypatch
+):
+    plain = run(tmp_path / "plain").trained.weight
+    own = torch.optim.AdamW
+
+    def fused(value):
+        monkeypatch.setattr("torch.optim.AdamW", lambda groups, **how: own(groups, **how | {"fused": value}))
+
+    fused(before)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", callbacks=[Stop()])
+    fused(after)
+    resumed = run(tmp_path / "parts", resume=True).trained.weight
+    torch.testing.assert_close(resumed, plain, atol=1e-6, rtol=0)
 
 
 def test_clip_0_is_off_and_the_norm_is_logged_all_the_same(tmp_path):

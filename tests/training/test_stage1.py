@@ -9,9 +9,10 @@ from PIL import Image
 
 from emrrg_lib.config import LARGE, EncoderConfig
 from emrrg_lib.files import InputError
-from emrrg_lib.training.batches import CropCollator, find_images, per_process, random_resized_crop
+from emrrg_lib.training.batches import CropCollator, find_images, random_resized_crop
 from emrrg_lib.training.pretrain import run_stage1
 from emrrg_lib.training.schedules import cosine
+from emrrg_lib.training.shares import per_process
 from emrrg_lib.training.stage1 import (
     OBJECTIVES,
     Stage1Config,

@@ -1,12 +1,17 @@
 """VisionMamba: exact sizes and key names of the released encoders, token layout, drop path, bad input."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from emrrg_lib.config import EncoderConfig
 from emrrg_lib.files import InputError
 from emrrg_lib.vision.mamba import DropPath, VisionMamba
+from emrrg_lib.vision.weights import load_encoder, save_vision_encoder
 
 LARGE = dict(embed_dim=1024, depth=24)
 
@@ -250,3 +255,25 @@ def test_the_same_seed_makes_the_same_encoder(make_encoder):
     image = torch.zeros(1, 3, 16, 16)
     assert torch.equal(one(image), two(image))
     assert not np.allclose(one(image).detach(), other(image).detach())
+
+
+def test_compiled_blocks_compute_the_same_under_the_same_names(
+    make_encoder, small_config, images, tmp_path, monkeypatch
+):
+    compiled_by = nn.Module.compile  # a backend that needs no C++ compiler and takes seconds
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled_by(module, backend="aot_eager"))
+    plain, compiled = make_encoder(scan_backend="cpu"), make_encoder(scan_backend="cpu", compile=True)
+    assert all(layer._compiled_call_impl for layer in compiled.layers)
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    found = []
+    for encoder in (plain, compiled, copy.deepcopy(compiled)):
+        out = encoder(images(2)[:, 0])
+        found.append([out, *torch.autograd.grad(out.square().sum(), list(encoder.parameters()))])
+    for wanted, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, wanted, atol=1e-5, rtol=1e-4)
+    file = save_vision_encoder(compiled, tmp_path / "encoder.safetensors")
+    config = replace(small_config, encoder=compiled.config, encoder_weights=str(file))
+    for encoder in (load_encoder(config), load_encoder(replace(config, encoder=plain.config))):
+        assert encoder.config.compile is (encoder.layers[0]._compiled_call_impl is not None)
+        torch.testing.assert_close(encoder.eval()(images(2)[:, 0]), found[0][0])

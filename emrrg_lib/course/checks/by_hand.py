@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from emrrg_lib.course.checks import call, expect
-from emrrg_lib.training.batches import Batches
+from emrrg_lib.training.shares import Batches
 
 
 class Line(nn.Module):

@@ -29,7 +29,7 @@ from emrrg_lib.course.checks.by_hand import (
     softmax_gradient,
     trained_line,
 )
-from emrrg_lib.training.batches import Batches
+from emrrg_lib.training.shares import Batches
 
 
 def _pair(answer: Callable, *given: object) -> tuple:
