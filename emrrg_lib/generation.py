@@ -95,7 +95,6 @@ def _generate_batch(
                 **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
                 **asdict(chosen) | {"min_new_tokens": chosen.min_new_tokens or None},
                 do_sample=False,
-                synced_gpus=model.sharded or None,  # a process that has finished still gathers weights
                 early_stopping=chosen.num_beams > 1,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,

@@ -212,7 +212,7 @@ class SealedTrainer(Trainer):
         if not self.is_fsdp_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
         state = self.optimizer.state_dict()
-        state["state"] = {i: {k: whole(v) for k, v in of.items()} for i, of in state["state"].items()}
+        state["state"] = {i: {k: whole(v).cpu() for k, v in of.items()} for i, of in state["state"].items()}
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)

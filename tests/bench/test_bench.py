@@ -12,11 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 
 from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
+from emrrg_lib.files import KIT
 
 
 def test_the_three_scans_compute_the_same():
@@ -67,6 +69,11 @@ def lines_of(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def test_the_readme_names_the_parts_in_their_order():
+    text = (KIT / "emrrg_lib" / "README.md").read_text(encoding="utf-8").split("| part | what it finds |")[1]
+    assert re.findall(r"^\| `(\w+)` \|", text.split("\n\n")[0], re.MULTILINE) == list(gpu.LIMITS)
+
+
 def test_bench_gpu_runs_its_parts_on_the_cpu_once(tmp_path, capsys):
     file = tmp_path / "gpu.jsonl"
     words = ["bench", "gpu", "--device", "cpu", "--json", str(file)]
@@ -91,6 +98,9 @@ def test_bench_gpu_runs_its_parts_on_the_cpu_once(tmp_path, capsys):
     assert file.read_text() == before
 
 
+@pytest.mark.skipif(
+    "fsdp_version" not in FullyShardedDataParallelPlugin.__dataclass_fields__, reason="needs accelerate 1.6"
+)
 def test_fsdp2_at_world_size_1_is_killed_resumes_and_keeps_its_curve():
     (line,) = gpu_parts.fsdp2("cpu")
     assert line["losses"] == pytest.approx(line["resumed"], abs=1e-4) and "error" not in line

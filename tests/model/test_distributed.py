@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from small_runs import command, config_file, exit_code, sharded_command, start, together
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
 from emrrg_lib.bench.runs import use_fsdp2
 from emrrg_lib.config import EMRRGConfig, TrainConfig
@@ -213,12 +213,17 @@ def test_fsdp2_has_no_warm_part(tmp_path, base, phantom_dir, monkeypatch):
         run_finetune(config, phantom_dir, tmp_path / "run")
 
 
-def groups_of(config_file, out):
-    """The FSDP2 groups that accelerate makes of a model; the first process writes them down."""
+def sharded_model(config_file):
+    """The model of a configuration, as accelerate prepares it under FSDP2."""
     use_fsdp2()
     model = EMRRG.from_preset(from_dict(json.loads(config_file.read_text()), EMRRGConfig, "config"))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    model, _ = Accelerator().prepare(model, optimizer)
+    return Accelerator(cpu=True).prepare(model, optimizer)[0]
+
+
+def groups_of(config_file, out):
+    """The FSDP2 groups of a model; the first process writes them down."""
+    model = sharded_model(config_file)
     units = [name for name, module in model.named_modules() if isinstance(module, FSDPModule)]
     groups = {}
     for name, p in model.named_parameters():
@@ -226,6 +231,30 @@ def groups_of(config_file, out):
         groups.setdefault(unit, []).append((name, str(p.dtype), p.requires_grad, tuple(p.to_local().shape)))
     if processes().is_main_process:
         out.write_text(json.dumps(groups))
+
+
+def report_of(model, rank):
+    """A report whose length depends on the process."""
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(rank))
+    return model.generate(
+        images, torch.ones(1, 2, dtype=torch.bool), num_beams=2, max_new_tokens=3 + 4 * rank
+    )
+
+
+def write_report(config_file, folder):
+    model = sharded_model(config_file)
+    register_fsdp_forward_method(model, "generate")  # as the Trainer does
+    assert model.sharded
+    rank = processes().process_index
+    (folder / f"{rank}.json").write_text(json.dumps(report_of(model, rank)))
+
+
+@FSDP
+def test_under_fsdp2_a_process_may_write_longer_reports_than_the_other(tmp_path, half_base):
+    assert together(write_report, half_base, tmp_path) == [0, 0]
+    model = EMRRG.from_preset(from_dict(json.loads(half_base.read_text()), EMRRGConfig, "config"))
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == report_of(model, rank)
 
 
 @FSDP
