@@ -161,13 +161,16 @@ def write_reports(
     chosen = replace(model.settings.generation, **settings)
     size, mine = batch_size(model, chosen.num_beams, chosen.max_new_tokens), []
     starts = range(0, len(indices), size)
+    own = list(starts[state.process_index :: state.num_processes])
+    if model.sharded and len(own) * state.num_processes < len(starts):
+        own.append(0)  # written twice: every process has to make as many calls
     with tqdm(
         total=len(indices), desc=describe, unit="report", leave=False, disable=not state.is_main_process
     ) as bar:
-        for start in starts[state.process_index :: state.num_processes]:
+        for start in own:
             mine.append((start, model.generate(*studies.images(indices[start : start + size]), **settings)))
             bar.update(min(size * state.num_processes, len(indices) - bar.n))
-    return [text for _, texts in sorted(gather(mine)) for text in texts]
+    return [text for _, texts in sorted(dict(gather(mine)).items()) for text in texts]
 
 
 def _prompt(model, studies: int) -> Tensor:

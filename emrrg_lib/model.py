@@ -22,6 +22,7 @@ from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.language.llm import build_llm, load_llm, require_llm
 from emrrg_lib.language.prompt import IGNORE, first_report_position, image_slot, position_ids
 from emrrg_lib.presets import preset
+from emrrg_lib.sharding import Shardable, whole
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
 from emrrg_lib.vision.checks import check_finite
@@ -35,7 +36,7 @@ def require_weights(config: EMRRGConfig) -> None:
     require_llm(config.llm.name)
 
 
-class EMRRG(nn.Module):
+class EMRRG(Shardable):
     """The whole system.
 
     Args:
@@ -123,7 +124,7 @@ class EMRRG(nn.Module):
     def trained_state(self) -> dict[str, Tensor]:
         """The tensors that train, by their name in `state_dict()`."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        return {k: v for k, v in self.state_dict().items() if k in trained}
+        return {k: whole(v) for k, v in self.state_dict().items() if k in trained}
 
     def train(self, mode: bool = True) -> EMRRG:
         """Sets the mode; a frozen encoder keeps eval mode (upstream leaves its drop-path on, NOTES E39)."""

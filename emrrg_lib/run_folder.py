@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emrrg_lib.config import EMRRGConfig
-from emrrg_lib.files import InputError, atomic_path, write_json, write_text
+from emrrg_lib.files import InputError, atomic_path, processes, write_json, write_text
 from emrrg_lib.settings import Seed, Whole, differences, from_dict, read, to_dict
 
 TRAINED_WITH = "trained_with"  # key in the metadata of trained.safetensors
@@ -153,9 +153,12 @@ def _tuning(config: EMRRGConfig) -> dict[str, Any]:
 def write_trained(run: Path, model, name: str = "trained.safetensors") -> Path:
     """Writes the tensors that trained, under their names in `EMRRG.state_dict()`.
 
-    The file's metadata holds the settings that the weights were trained with.
+    The file's metadata holds the settings that the weights were trained with. Of several processes, which
+    all have to call this, one writes.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.trained_state().items()}
+    if not processes().is_main_process:
+        return run / name
     with atomic_path(run / name) as temporary:
         save_file(tensors, temporary, {TRAINED_WITH: json.dumps(_tuning(model.settings))})
     return run / name

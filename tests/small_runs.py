@@ -16,7 +16,9 @@ from emrrg_lib.settings import to_dict
 from emrrg_lib.vision.weights import save_vision_encoder
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["small_runs", "emrrg_lib.training.finetune", "emrrg_lib.run.demo"])
+CONTEXT.set_forkserver_preload(
+    ["small_runs", "emrrg_lib.training.finetune", "emrrg_lib.run.demo", "emrrg_lib.bench.runs"]
+)
 
 
 def on_disk(folder, config, encoder, llm, tokenizer):
@@ -91,6 +93,14 @@ def command(config_file, words, kill=None):
     if kill:
         _kill_at(*kill)
     return cli.main([str(word) for word in words])
+
+
+def sharded_command(config_file, words, kill=None):
+    """The same under FSDP2."""
+    from emrrg_lib.bench.runs import use_fsdp2
+
+    use_fsdp2()
+    return command(config_file, words, kill)
 
 
 def _kill_at(place, times):

@@ -50,13 +50,13 @@ def build(layers: int = LAYERS, trained: bool = False) -> EMRRG:
     return model
 
 
-def batch_of(model: EMRRG, studies: int, report: str = REPORT) -> dict[str, Tensor]:
-    """Random images of two views and the same report for each study."""
+def batch_of(model: EMRRG, studies: int, report: str = REPORT, views: int = 2) -> dict[str, Tensor]:
+    """Random images of so many views and the same report for each study."""
     size, data = model.settings.encoder.image_size, model.settings.data
     text = text_batch(model.tokenizer, data.prompt, [report] * studies, data.max_length, image=True)
     return {
-        "pixel_values": torch.randn(2 * studies, 3, size, size),
-        "view_mask": torch.ones(studies, 2, dtype=torch.bool),
+        "pixel_values": torch.randn(views * studies, 3, size, size),
+        "view_mask": torch.ones(studies, views, dtype=torch.bool),
         **text,
     }
 

@@ -27,6 +27,7 @@ from emrrg_lib.data.sources import source_of_preset
 from emrrg_lib.files import InputError, text_table
 from emrrg_lib.generation import BATCH
 from emrrg_lib.model import EMRRG
+from emrrg_lib.presets import preset
 from emrrg_lib.tuning.policy import Entry, ledger, published_counts
 
 NOT_IN_1_32 = (
@@ -104,6 +105,24 @@ def _head(config: EMRRGConfig, model: EMRRG) -> str:
 PROMPT_TOKENS = 35  # the paper's prompt with its image marks
 GPU, PEAK, BANDWIDTH = "A800 80 GB", 312e12, 2.0e12  # the paper's (§4.4): dense bfloat16 FLOP/s, bytes/s
 UTILISATION, READING = 0.30, 0.50  # assumed shares of the two
+ASSUMED = (
+    f"One {GPU}: {PEAK / 1e12:.0f} TFLOP/s used to {UTILISATION:.0%} in training, "
+    f"{BANDWIDTH / 1e12:.1f} TB/s used to {READING:.0%} while reports are written, {BATCH} at a time; "
+    "reports as long as they may be."
+)
+GPUS = (1, 4, 8)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `emrrg bench gpu` found on one GPU; None: not measured.
+
+    Attributes:
+        study_seconds: of a training step, for each study. report_seconds: a report of 100 tokens.
+    """
+
+    study_seconds: float | None = None
+    report_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,8 +174,8 @@ def forward_flops(config: EMRRGConfig, model: EMRRG, views: int) -> dict[str, fl
     }
 
 
-def run_costs(config: EMRRGConfig) -> Costs:
-    """The costs of a paper preset on its data set; nothing is loaded.
+def run_costs(config: EMRRGConfig, measured: Measured = Measured()) -> Costs:
+    """The costs of a paper preset on its data set; nothing is loaded. Measured times replace the formula's.
 
     Raises InputError for a preset without epochs, or with a Hugging Face backbone.
     """
@@ -178,9 +197,15 @@ def run_costs(config: EMRRGConfig) -> Costs:
     }
     each = sum(forward[part] * factor for part, factor in factors.items())
     llm_bytes = sum(p.numel() * p.element_size() for p in model.llm.parameters())
-    batch_hours = config.generation.max_new_tokens * llm_bytes / (BANDWIDTH * READING) / 3600
+    tokens = config.generation.max_new_tokens
+    batch_hours = tokens * llm_bytes / (BANDWIDTH * READING) / 3600
+    if measured.report_seconds is not None:
+        batch_hours = BATCH * tokens / 100 * measured.report_seconds / 3600
     validated = min(settings.validation_studies or val, val)
     total = each * train * settings.epochs
+    train_hours = total / (PEAK * UTILISATION) / 3600
+    if measured.study_seconds is not None:
+        train_hours = train * settings.epochs * measured.study_seconds / 3600
     return Costs(
         f"{source.name}, {train:,} × {settings.epochs}",
         sum(p.numel() for p in model.parameters()),
@@ -188,7 +213,7 @@ def run_costs(config: EMRRGConfig) -> Costs:
         sum(forward.values()),
         each,
         total,
-        total / (PEAK * UTILISATION) / 3600,
+        train_hours,
         settings.validations * -(-validated // BATCH) * batch_hours,
         -(-test // BATCH) * batch_hours,
     )
@@ -208,10 +233,23 @@ def describe_costs(config: EMRRGConfig) -> str:
         f"{costs.test_hours:.1f} test = {costs.hours:.1f}",
     }
     table = text_table([list(cells), list(cells.values())], left=len(cells), markdown=True)
-    several = ", ".join(f"{count}: {costs.hours / count:.1f} hours" for count in (1, 4, 8))
+    several = ", ".join(f"{count}: {costs.hours / count:.1f} hours" for count in GPUS)
     return (
-        f"{table}\n\nOne {GPU}: {PEAK / 1e12:.0f} TFLOP/s used to {UTILISATION:.0%} in training, "
-        f"{BANDWIDTH / 1e12:.1f} TB/s used to {READING:.0%} while reports are written, {BATCH} at a time; "
-        "reports as long as they may be. Formula: emrrg_lib/run/costs.py. Computed, not measured. On several "
+        f"{table}\n\n{ASSUMED} Formula: emrrg_lib/run/costs.py. Computed, not measured. On several "
         f"GPUs, if none waits for another: {several}."
+    )
+
+
+def describe_hours(measured: Measured = Measured()) -> str:
+    """Hours of MIMIC-CXR and CheXpert Plus on several GPUs, as a Markdown table, and where they come from."""
+    rows = [["preset", *(f"{count} GPU{'s' * (count > 1)}" for count in GPUS)]]
+    for name in ("mimic-cxr", "chexpert-plus"):
+        costs = run_costs(preset(name), measured)
+        rows.append([name, *(f"{costs.hours / count:.1f} h" for count in GPUS)])
+    sources = {"training": measured.study_seconds, "validation and test": measured.report_seconds}
+    found = ", ".join(f"{part}: {'assumed' if s is None else 'measured'}" for part, s in sources.items())
+    note = f" Assumed: {ASSUMED}" if None in sources.values() else ""
+    return (
+        f"{text_table(rows, markdown=True)}\n\nTraining, validation and test, if no GPU waits for another; "
+        f"{found} (one GPU; both presets have one model).{note}"
     )

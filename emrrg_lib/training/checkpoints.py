@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import nn
 from transformers import Trainer
@@ -20,6 +21,7 @@ from emrrg_lib.data.study import Study, in_parallel
 from emrrg_lib.files import DISK_FULL, InputError, file_errno, processes, sha256, write_json
 from emrrg_lib.run_folder import read_json, read_trained
 from emrrg_lib.settings import differences
+from emrrg_lib.sharding import shared_like, whole
 
 PREFIX = "checkpoint-"
 WEIGHTS = "model.safetensors"
@@ -196,21 +198,38 @@ class SealedTrainer(Trainer):
         finally:
             self._partial = None
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the trained weights only, so that a checkpoint beside a 7B LLM stays small."""
+        named = self.model.named_parameters()
+        trained = {name: whole(p.detach()).cpu().contiguous() for name, p in named if p.requires_grad}
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            trained = {
-                name: p.detach().cpu().contiguous()
-                for name, p in self.model.named_parameters()
-                if p.requires_grad
-            }
             save_file(trained, folder / WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Under FSDP2 too the files are those of one process, so any number of processes can go on."""
+        if not self.is_fsdp_enabled:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = self.optimizer.state_dict()
+        state["state"] = {i: {k: whole(v).cpu() for k, v in of.items()} for i, of in state["state"].items()}
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not (self.is_fsdp_enabled and checkpoint):
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for i, of in state["state"].items():
+            state["state"][i] = {k: shared_like(v, parameters[i]) for k, v in of.items()}
+        self.optimizer.load_state_dict(state)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Reads the weights of `_save` back into the model, which holds the frozen ones already."""
         model = model or self.model
         wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
         tensors = read_trained(Path(resume_from_checkpoint) / WEIGHTS, wanted)
-        model.load_state_dict(tensors, strict=False)
+        model.load_state_dict({k: shared_like(v, wanted[k]) for k, v in tensors.items()}, strict=False)

@@ -18,13 +18,14 @@ from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import Indices, StudySet
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
-from emrrg_lib.files import processes, write_json
+from emrrg_lib.files import InputError, processes, write_json
 from emrrg_lib.generation import write_reports
 from emrrg_lib.language.prompt import first_report_position, text_batch
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run_folder import VALIDATION, read_config, read_json, write_config, write_trained
 from emrrg_lib.run_record import run_record
 from emrrg_lib.settings import to_dict
+from emrrg_lib.sharding import fsdp_wanted
 from emrrg_lib.training.checkpoints import refuse_changes, studies_digest
 from emrrg_lib.training.engine import fit, loss_history, require_loggers
 from emrrg_lib.training.shares import OwnTokenizer, per_process, random_streams
@@ -111,9 +112,9 @@ class KeepBest(TrainerCallback):
         score = self.score()
         best = all(score > entry["score"] for entry in self.history if entry["step"] > self.offset)
         self.history.append({"step": step, "score": score})
+        if best:
+            write_trained(self.run, self.model)
         if state.is_world_process_zero:
-            if best:
-                write_trained(self.run, self.model)
             write_json(self.file, self.history)
         part = [entry["score"] for entry in self.history if entry["step"] > self.offset]
         if self.settings.patience and len(part) - 1 - part.index(max(part)) >= self.settings.patience:
@@ -150,12 +151,16 @@ def run_finetune(
         report_to: loggers of the Trainer beside loss.csv, such as tensorboard.
 
     Raises:
-        InputError: data that cannot be read, weights that are missing, a resume with another
-            configuration (every difference is named); and what `fit` raises.
+        InputError: data that cannot be read, weights that are missing, a warm part under FSDP2, a resume
+            with another configuration (every difference is named); and what `fit` raises.
     """
     started, settings, state = time.time(), config.train, processes()
     check_choices(config)
     require_loggers(report_to)
+    if settings.warm_steps and fsdp_wanted():
+        raise InputError(
+            "under FSDP2 there is no warm part, whose encoder runs alone: --set train.warm_steps=0"
+        )
     if resume and (out / "config.json").is_file():
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
     require_weights(config)  # the cheap checks come first: images are decoded once all else is there
@@ -172,8 +177,8 @@ def run_finetune(
     keep = KeepBest(model, out, resume, lambda: score(model, validation))
     data = studies_digest([*train.studies, *validation.studies])
     history = _fit_parts(model, train, data, keep, resume, report_to)
+    write_trained(out, model, "last.safetensors")
     if state.is_main_process:
-        write_trained(out, model, "last.safetensors")
         facts = {"seed": settings.seed, "config": to_dict(config)}
         facts |= {"data": str(data_dir), "dataset": dataset.caption}
         curves = {"history": history, "validation": keep.history}

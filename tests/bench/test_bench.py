@@ -2,14 +2,23 @@
 
 import importlib
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 
-from emrrg_lib.bench import KINDS, compare, gpu, interleaved
+from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
+from emrrg_lib.files import KIT
 
 
 def test_the_three_scans_compute_the_same():
@@ -53,22 +62,137 @@ def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.split("\nWrote ")[0]) == record
 
 
-def test_bench_gpu_runs_its_parts_on_the_cpu_and_turns_the_lines_into_tables(tmp_path, capsys):
+RECORDED = Path(__file__).with_name("gpu_cpu.jsonl")  # of --device cpu
+
+
+def lines_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_readme_names_the_parts_in_their_order():
+    text = (KIT / "emrrg_lib" / "README.md").read_text(encoding="utf-8").split("| part | what it finds |")[1]
+    assert re.findall(r"^\| `(\w+)` \|", text.split("\n\n")[0], re.MULTILINE) == list(gpu.LIMITS)
+
+
+def test_bench_gpu_runs_its_parts_on_the_cpu_once(tmp_path, capsys):
     file = tmp_path / "gpu.jsonl"
-    assert main(["bench", "gpu", "--device", "cpu", "--json", str(file)]) == 0
-    assert capsys.readouterr().out == file.read_text()
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    parts = ["environment", "parity", "kernel_times", "training", "generation"]
-    assert list(dict.fromkeys(line["part"] for line in lines)) == parts
-    assert all(line["error"] < 0.02 for line in lines if line["part"] == "parity")
-    assert main(["bench", "gpu", "--report", str(file)]) == 0
+    words = ["bench", "gpu", "--device", "cpu", "--json", str(file)]
+    file.write_text('{"part": "parity", "largest": 9}\n{"part": "kernel_times", "done_minutes": 1}\n{"cut')
+    assert main([*words, "--parts", "parity,kernel_times,training,generation"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines_of(file) == [{"part": "kernel_times", "done_minutes": 1}, *shown]
+    assert list(dict.fromkeys(line["part"] for line in shown)) == [
+        "environment",
+        "parity",
+        "training",
+        "generation",
+    ]
+    assert all(line["largest"] < 0.02 for line in shown if "largest" in line)
+    before = file.read_text()
+    assert main([*words, "--parts", "training"]) == 0  # it has ended
+    assert capsys.readouterr().out == "" and file.read_text() == before
+    assert main([*words, "--minutes", "1"]) == 0  # no other part fits
+    assert {line["part"] for line in map(json.loads, capsys.readouterr().out.splitlines())} == (
+        gpu.LIMITS.keys() - {"environment", "parity", "kernel_times", "training", "generation"}
+    )
+    assert file.read_text() == before
+
+
+@pytest.mark.skipif(
+    "fsdp_version" not in FullyShardedDataParallelPlugin.__dataclass_fields__, reason="needs accelerate 1.6"
+)
+def test_fsdp2_at_world_size_1_is_killed_resumes_and_keeps_its_curve():
+    (line,) = gpu_parts.fsdp2("cpu")
+    assert line["losses"] == pytest.approx(line["resumed"], abs=1e-4) and "error" not in line
+    assert line["of_weights"] < 1e-4 and len(set(line["losses"])) == line["steps"] > line["killed_at"]
+
+
+@pytest.mark.slow
+def test_train_is_killed_and_resumes_exactly():
+    (line,) = gpu_parts.kill_and_resume("cpu")
+    assert line["largest_difference_of_losses"] == line["of_weights"] == 0 and not line["fsdp2"]
+
+
+def test_the_kernels_times_have_their_bytes_and_floating_point_operations():
+    rows = list(gpu_parts.kernel_times("cpu"))
+    assert {row["backend"] for row in rows} == {"reference", "cpu"}
+    leaves = gpu_parts.scan_leaves(2, 145, 768, "cpu", torch.bfloat16)
+    found = gpu_parts.traffic(leaves, "cpu")
+    tokens, channels = 2 * 145, 4 * 768
+    inputs = 2 * (2 * tokens * channels + 2 * tokens * 4 * 16) + 4 * (16 * channels + channels)
+    y = 2 * tokens * channels
+    assert found["forward_mb"] == round((inputs + y) / 1e6, 1)
+    assert found["both_mb"] == round((3 * inputs + 2 * y) / 1e6, 1)
+    assert found["forward_gflop"] == round(9 * tokens * channels * 16 / 1e9, 2)
+
+
+def test_memory_that_ends_is_a_note():
+    def task(row):
+        row["first"] = 1
+        raise torch.OutOfMemoryError
+
+    assert gpu_parts.unless_memory_ends({}, task) == {"first": 1, "note": "out of memory"}
+
+
+def test_recorded_lines_become_tables(tmp_path, capsys):
+    assert main(["bench", "gpu", "--report", str(RECORDED)]) == 0
     text = capsys.readouterr().out
-    assert all(f"{part}\n\n| " in text for part in parts)
+    lines = lines_of(RECORDED)
+    assert all(f"{line['part']}\n\n| " in text for line in lines)
+    step = next(line for line in lines if line["part"] == "training")
+    header = "| preset | batch | checkpointing | loss_of_one | on_the_cpu | step_ms | text_tokens_a_second |"
+    assert header in text and f"| tiny | 2 | True | {step['loss_of_one']} |" in text
+    assert "training: assumed, validation and test: assumed" in text
     assert main(["bench", "gpu", "--report", str(tmp_path / "none")]) == 2
 
 
-def test_a_part_that_fails_or_hangs_ends_in_an_error_line(monkeypatch):
+def test_measured_steps_and_reports_give_the_hours_of_full_runs(tmp_path, capsys):
+    rows = [
+        {"part": "training", "preset": "mimic-cxr", "batch": 18, "step_ms": 1800.0},
+        {"part": "training", "preset": "mimic-cxr", "batch": 18, "note": "out of memory"},
+        {"part": "training", "preset": "iu-xray", "batch": 20, "step_ms": 20.0},
+        {"part": "generation", "preset": "mimic-cxr", "batch": 64, "tokens": 100, "batch_ms": 6400.0},
+    ]
+    file = tmp_path / "gpu.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["bench", "gpu", "--report", str(file)]) == 0
+    # 270,790 studies × 6 epochs × 0.1 s; 12 validations of 2130 and 3858 test reports, 120 tokens at 1 ms
+    hours = (270_790 * 6 * 0.1 + (12 * 2130 + 3858) * 0.12) / 3600
+    text = capsys.readouterr().out
+    cells = re.search(r"\| mimic-cxr \| (.* h) \|", text)[1].split("|")
+    found = [float(cell.split()[0]) for cell in cells]
+    assert found == pytest.approx([hours, hours / 4, hours / 8], rel=0.01)
+    assert "training: measured, validation and test: measured" in text and "Assumed" not in text
+
+
+def test_a_part_that_fails_or_hangs_ends_in_an_error_line(monkeypatch, tmp_path, capsys):
     assert list(gpu.run_part("nothing", "cpu", 100)) == [{"error": "KeyError: 'nothing'"}]
     assert list(gpu.run_part("training", "cpu", 0.01)) == [{"error": "the time limit"}]
+    assert main(["bench", "gpu", "--device", "cpu", "--parts", "everything"]) == 2
+    assert "choose from environment, gpu_tests, parity" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["bench", "gpu"]) == 2
+    file = tmp_path / "gpu.jsonl"
+    there = {"part": "environment", "device": "cuda", "hardware": {"gpu": "NVIDIA T4"}}
+    file.write_text(json.dumps(there) + "\n")
+    assert main(["bench", "gpu", "--device", "cpu", "--json", str(file)]) == 2
+    assert "is of another machine" in capsys.readouterr().err and lines_of(file) == [there]
+
+
+def test_ctrl_c_leaves_whole_lines_and_no_process(tmp_path):
+    """The part's own child ends too; the next call begins the part again."""
+    file = tmp_path / "gpu.jsonl"
+    words = ["-m", "emrrg_lib", "bench", "gpu", "--device", "cpu", "--parts", "kill_and_resume", "--json"]
+    child = subprocess.Popen([sys.executable, *words, str(file)], stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if "done_minutes" in line:
+            break
+    family = []
+    while len(family) < 2:
+        family = psutil.Process(child.pid).children(recursive=True)
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    psutil.wait_procs(family, timeout=10)
+    assert not any(process.is_running() and process.status() != "zombie" for process in family)
+    assert {line["part"] for line in lines_of(file)} == {"environment"}

@@ -145,3 +145,9 @@ def costs():
             assert main(["ledger", "--preset", name, "--costs"]) == 0
         lines += [line for line in said.getvalue().splitlines() if line.startswith("|")][2 if lines else 0 :]
     return "".join(f"{line}\n" for line in lines)
+
+
+def hours():
+    from emrrg_lib.run.costs import describe_hours
+
+    return describe_hours().split("\n\n")[0] + "\n"

@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 
 from readme_cells import DATA, markdown, read_json, score
-from readme_machine import benches, costs, full_size, presets
+from readme_machine import benches, costs, full_size, hours, presets
 
 from emrrg_lib.files import KIT
 
@@ -243,6 +243,7 @@ TABLES = {
     "full-size": full_size,
     "presets": presets,
     "costs": costs,
+    "hours": hours,
 } | {f"ablation-{name}": lambda name=name: ablation(name) for name in ABLATIONS}
 
 

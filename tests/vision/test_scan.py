@@ -150,6 +150,17 @@ def test_the_gpu_kernels_equal_the_float64_loop(backend, length, half, tolerance
         close(grads[name], wanted_grads[name], tolerance)
 
 
+@pytest.mark.gpu
+def test_triton_gives_equal_bits_twice():
+    """Output and all gradients: a resumed run repeats exactly."""
+    if reason := scan_module.unavailable("triton"):
+        pytest.skip(f"triton cannot run here: {reason}")
+    values = {k: v.cuda() for k, v in inputs(145).items()}
+    first, second = (run(values, "triton") for _ in range(2))
+    assert (first[0] == second[0]).all()
+    assert all((gradient == second[1][name]).all() for name, gradient in first[1].items())
+
+
 # ----------------------------------------------------------------------------------------- choosing
 
 
