@@ -153,6 +153,7 @@ def run_finetune(
         refuse_changes(to_dict(read_config(out)), to_dict(config), out)
     require_weights(config)  # the cheap checks come first: images are decoded once all else is there
     dataset = read_dataset(data_dir, settings.seed)
+    dataset.require_reports()
     dataset.require_images("train", "val")
     with state.main_process_first():  # which fills the cache of images
         train, validation = (StudySet(dataset.split(name), config) for name in ("train", "val"))
