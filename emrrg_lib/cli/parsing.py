@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from emrrg_lib.config import DECODERS, ENCODERS, LLMConfig
+from emrrg_lib.config import DECODERS, ENCODERS
 from emrrg_lib.files import InputError, close_name, first_line
 from emrrg_lib.settings import MOST
 
@@ -224,7 +224,7 @@ def chosen_system(options: argparse.Namespace):
     """The EMRRGConfig that the options of `add_system` ask for."""
     from dataclasses import replace
 
-    from emrrg_lib.presets import large_encoder, preset, released_code
+    from emrrg_lib.presets import classic_decoder, large_encoder, preset, released_code
     from emrrg_lib.tuning.policy import apply_policy
 
     config = config_file(options.config) if options.config else preset(options.preset)
@@ -244,6 +244,5 @@ def chosen_system(options: argparse.Namespace):
     if options.llm:
         config = replace(config, llm=replace(config.llm, name=options.llm))
     if options.decoder:
-        size = "" if config.encoder.patch_size == 16 else "-tiny"
-        config = replace(config, llm=LLMConfig(name=options.decoder + size, hybrid_layers=()))
+        config = classic_decoder(config, options.decoder)
     return config

@@ -27,6 +27,7 @@ NAMES = {
     "table5",
     "table6",
     "cxpmrg-table2",
+    "decoder",
     "cxpmrg-table4",
     "cxpmrg-table5",
     "llm-swap",
@@ -177,6 +178,12 @@ def test_a_row_pre_trains_its_encoder_once(tmp_path, config, phantom_dir, monkey
     assert all(torch.equal(weights[key], again[key]) for key in weights)
     stages = sorted(path.name[:6] for path in (tmp_path / "pretrained").iterdir())
     assert stages == [stage for stage, cell in (("stage1", row.stage1), ("stage2", row.stage2)) if cell]
+
+
+def test_classic_decoders_have_the_size_of_their_preset():
+    for base, llms in (("tiny", ["tiny", "transformer-tiny", "r2gen-tiny"]), ("iu-xray", ["r2gen"])):
+        made = [row_config(preset(base), row).llm for row in read_rows("decoder")[-len(llms) :]]
+        assert [llm.name for llm in made] == llms and not made[-1].hybrid_layers
 
 
 def test_imagenet_rows_take_a_file_and_say_which_is_missing(tmp_path, config, phantom_dir, monkeypatch):
