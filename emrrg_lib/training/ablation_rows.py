@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         row: its name.
-        settings: words KEY=VALUE: settings of config.py, `policy=NAME`, `decoder=NAME`, `size=large`, `vit=true`;
+        settings: words KEY=VALUE: of config.py, `policy=NAME`, `decoder=NAME`, `size=large`, `vit=true`;
             `llm.hybrid_layers` takes none, first, all, every:K or spread:K.
         stage1, stage2: `default`, or words KEY=VALUE for the recipe: this stage pre-trains the row's encoder.
             Empty: it does not. If both are empty, the encoder is the preset's.
