@@ -95,7 +95,8 @@ def evaluate_run(
     if probes:
         metrics["pointing"] = probes.get("pointing")
     if costs := probes.get("costs"):  # of the system itself, by keys of METRICS
-        metrics["rows"][0]["metrics"] |= costs | {"training_minutes": record["minutes"]}
+        training = {"training_minutes": record["minutes"]} if "minutes" in record else {}
+        metrics["rows"][0]["metrics"] |= costs | training
     if record.get("history"):
         metrics["loss"] = _loss(record["history"])
     return write_json(run / "metrics.json", metrics)
@@ -111,6 +112,7 @@ def _keep_labels_only(metrics: dict[str, Any]) -> None:
         for values in (row["metrics"], row["ci"]):
             for key in [key for key in values if metric(key).group == WORDS]:
                 del values[key]
+    metrics["references"] = "labels alone"
     metrics["differences"] = [row for row in metrics["differences"] if metric(row["metric"]).group != WORDS]
 
 

@@ -91,7 +91,8 @@ def test_reports_of_any_system_are_scored_against_labels(nih, tmp_path):
     assert list(systems) == ["mine", "shuffled images", "says nothing"]
     assert systems["mine"]["CE13_micro_P"] == 0.5 and systems["mine"]["CE13_micro_R"] == 1.0
     assert "Bleu_4" not in systems["mine"] and not any(r["metric"] == "CIDEr" for r in content["differences"])
-    assert content["support"]["Pneumothorax"] == 1
+    assert content["support"]["Pneumothorax"] == 1 and content["references"] == "labels alone"
+    assert "References: labels of the data, no reports." in (out / "report.html").read_text()
     assert cli.main(["evaluate", "table", "--run", str(out)]) == 0
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert all(row["reference"] == "" for row in rows)
