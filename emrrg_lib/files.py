@@ -216,24 +216,30 @@ def text_table(rows: Sequence[Sequence[str]], left: int = 1, markdown: bool = Fa
     header, *body = rows
     if markdown:
         rule = ["---" if i < left else "---:" for i in range(len(header))]
-        return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body))
+        lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, rule, *body)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in lines)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (header, ["-" * width for width in widths], *body)
+    spaced = (header, ["-" * width for width in widths], *body)
     return "\n".join(
         "  ".join(
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in lines
+        for line in spaced
     )
+
+
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    | {"\\": "/", "~": " ", "^": " ", "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "\u2011": "-"}
+)
 
 
 def latex_table(rows: Sequence[Sequence[str]], left: int, caption: str) -> str:
     """The same table for LaTeX, as a `table` with a `tabular` in it; it needs no package."""
 
     def escaped(text: str) -> str:
-        text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
-        return text.replace("~", " ").replace("^", " ").replace("<", "$<$").replace("±", "$\\pm$")
+        return text.translate(_LATEX)
 
     header, *body = [" & ".join(map(escaped, row)) + r" \\" for row in rows]
     columns = "l" * left + "r" * (len(rows[0]) - left)

@@ -286,15 +286,13 @@ class EMRRG(Shardable):
                 raise InputError("the batch has no images: give pixel_values or tokens")
             inputs = self.llm_inputs(input_ids, attention_mask, states, mask)
             shift = inputs["inputs_embeds"].shape[1] - labels.shape[1]  # visual tokens in the prompt
-            # logits before the report are not needed; nothing predicts the first token of the sequence
+            # only the report's logits are needed; nothing predicts the first token
             first = first_report_position(labels) if first is None else first
             positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device) + shift
-            places = position_ids(inputs["attention_mask"])
-            logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
-        targets = labels[:, first:]
-        total = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+            inputs["position_ids"] = position_ids(inputs["attention_mask"])
+            logits = self.llm(**inputs, use_cache=False, logits_to_keep=positions).logits
+        targets, logits = labels[:, first:].flatten(), logits.flatten(0, 1).float()
+        total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
         count = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 

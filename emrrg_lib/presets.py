@@ -115,6 +115,12 @@ def large_encoder(config: EMRRGConfig) -> EMRRGConfig:
     return replace(config, encoder=replace(config.encoder, **LARGE), encoder_weights="mambaxray-vl-large")
 
 
+def classic_decoder(config: EMRRGConfig, name: str) -> EMRRGConfig:
+    """The same system with a decoder from scratch in the LLM's place (`--decoder`); `name` is of DECODERS."""
+    size = "" if config.encoder.patch_size == 16 else "-tiny"
+    return replace(config, llm=LLMConfig(name=name + size, hybrid_layers=()))
+
+
 def released_code(config: EMRRGConfig) -> EMRRGConfig:
     """The settings of the release's script in place of the paper's (`--released-code`; NOTES B3, E).
 

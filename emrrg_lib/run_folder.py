@@ -40,6 +40,7 @@ RECORD = {  # run.json of any folder; `system` and `split` say whose reports pre
     "cleaning?": str,
     "data?": str,
     "seed?": Seed,
+    "minutes?": float,
 }
 TRAINED_RECORD = RECORD | {  # of stage 3; `data` is the path of its data set
     "data": str,
@@ -66,7 +67,7 @@ _POINTED = {"kind": str, "cases": Whole, "hit": float} | {f"{name}?": float for 
 _MAP = {"layer": int | str, "position?": Whole, "rows": list[_POINTED], "map?": str, "token?": str}
 POINTING = _MAP | {"variants?": list[_MAP], "chosen?": Whole}
 LEARNED = {"by": dict[str, str], "values": dict[str, dict[str, list[float]]]}
-PROBES = {"pointing?": POINTING, "dataset?": str}
+PROBES = {"pointing?": POINTING, "dataset?": str, "costs?": dict[str, float]}
 _SCORES = {
     "system": str,
     "note?": str,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from emrrg_lib.config import DECODERS, ENCODERS, LLMConfig
+from emrrg_lib.config import DECODERS, ENCODERS
 from emrrg_lib.files import InputError, close_name, first_line
 from emrrg_lib.settings import MOST
 
@@ -190,25 +191,29 @@ def config_file(path: Path):
     """The EMRRGConfig of a JSON or YAML file; prints on stderr where it differs from its preset.
 
     Raises:
-        InputError: no such file, no JSON or YAML object, or a setting that does not exist.
+        InputError: no such file, no JSON or YAML object, or a preset or setting that does not exist.
     """
     import yaml
 
     from emrrg_lib.config import EMRRGConfig
-    from emrrg_lib.presets import PRESETS
+    from emrrg_lib.presets import preset
     from emrrg_lib.settings import differences, from_dict, to_dict
 
+    class Loader(yaml.SafeLoader):
+        """Reads 1e-05 as a number, as JSON does, which is otherwise YAML."""
+
+    exponent = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-0123456789"))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506, a SafeLoader
+        values = json.loads(json.dumps(values, default=str))  # keys are texts
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {first_line(error)}; give JSON or YAML") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings: give an object such as that of a run's config.json")
-    base = PRESETS.get(str(values.get("preset", "tiny")))
-    values = merged(to_dict(base), values) if base else values
-    config = from_dict(values, EMRRGConfig, str(path))
-    lines = differences(to_dict(base), to_dict(config)) if base else []
-    what = "\n  ".join(lines) or "nothing"
+    base = preset(str(values.get("preset", "tiny")))
+    config = from_dict(merged(to_dict(base), values), EMRRGConfig, str(path))
+    what = "\n  ".join(differences(to_dict(base), to_dict(config))) or "nothing"
     print(f"{path}, other than preset '{config.preset}':\n  {what}", file=sys.stderr)
     return config
 
@@ -224,7 +229,7 @@ def chosen_system(options: argparse.Namespace):
     """The EMRRGConfig that the options of `add_system` ask for."""
     from dataclasses import replace
 
-    from emrrg_lib.presets import large_encoder, preset, released_code
+    from emrrg_lib.presets import classic_decoder, large_encoder, preset, released_code
     from emrrg_lib.tuning.policy import apply_policy
 
     config = config_file(options.config) if options.config else preset(options.preset)
@@ -244,6 +249,5 @@ def chosen_system(options: argparse.Namespace):
     if options.llm:
         config = replace(config, llm=replace(config.llm, name=options.llm))
     if options.decoder:
-        size = "" if config.encoder.patch_size == 16 else "-tiny"
-        config = replace(config, llm=LLMConfig(name=options.decoder + size, hybrid_layers=()))
+        config = classic_decoder(config, options.decoder)
     return config

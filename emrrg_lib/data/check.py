@@ -84,6 +84,8 @@ def _remark(kind: str, item: str, message: str) -> Problem:
 
 def _reports(dataset: Dataset) -> Iterator[Problem]:
     """Reports that say nearly nothing, and reports of val or test that are also in train, word for word."""
+    if not dataset.has_reports:
+        return
     texts = {study.id: " ".join(study.report.split()) for study in dataset.studies}
     train = {texts[study.id] for study in dataset.studies if study.split == "train"}
     for study in dataset.studies:

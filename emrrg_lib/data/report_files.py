@@ -5,18 +5,20 @@ A new form is a row of `FORMATS` and, where its keys are new, a word in `IDS`, `
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emrrg_lib.data.study import Study, bare_id, is_blank, listed, read_lines
-from emrrg_lib.files import InputError
+from emrrg_lib.files import InputError, first_line
 
 FORMATS: tuple[tuple[str, str], ...] = (
-    ("CSV with a header", "id,report"),
+    ("CSV or TSV with a header", "id,report"),
     ("JSONL: an object a line, as in this kit's predictions.jsonl", '{"id": "s1", "hypothesis": "…"}'),
     ("JSON list of objects", '[{"study_id": 1, "generated": "…"}]'),
     ("JSON mapping of texts", '{"s1": "…"}'),
@@ -56,7 +58,7 @@ def read_reports(path: Path) -> list[Entry]:
     if not path.is_file():
         raise InputError(f"no file of reports at {path}: check the path")
     suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if suffix == "csv":
+    if suffix in ("csv", "tsv"):
         header, lines = read_lines(path)
         rows = (dict(zip(header, cells, strict=True)) for cells in lines.values())
         entries = [_entry(row, f"{path}, line {n}") for n, row in zip(lines, rows, strict=True)]
@@ -86,7 +88,10 @@ def read_reports(path: Path) -> list[Entry]:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read().decode("utf-8-sig").replace("\r\n", "\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"cannot unpack {path}: {first_line(error)}; fetch it again") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error.reason}); save it again as UTF-8") from error
 
@@ -126,6 +131,10 @@ def _of_json(content: Any, path: str) -> Iterator[Entry]:
         and isinstance(value := next(iter(content.values())), list)
     ):
         content = value if len(value) != 1 or isinstance(value[0], dict) else content  # {"predictions": […]}
+    elif isinstance(content, dict):  # {"model": "…", "predictions": [{…}, …]}
+        inner = [value for value in content.values() if isinstance(value, list | dict)]
+        if len(inner) == 1 and isinstance(inner[0], list) and inner[0] and isinstance(inner[0][0], dict):
+            content = inner[0]
     if isinstance(content, dict) and any(key.lower() in (*IDS, *REPORTS) for key in content):
         content = [content]  # a file of one line
     if isinstance(content, dict):

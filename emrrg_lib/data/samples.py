@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import csv
 
-from emrrg_lib.data.study import OBSERVATIONS, Study
+from emrrg_lib.data.nih_cxr14 import nih_labels
+from emrrg_lib.data.study import Study
 from emrrg_lib.files import KIT
 
 NIH_SAMPLES = KIT / "data" / "nih_samples"
-_NIH_NAMES = {  # NIH's label → CheXpert's observation; Emphysema, Fibrosis and Hernia have none
-    "Effusion": "Pleural Effusion",
-    "Infiltration": "Lung Opacity",
-    "Mass": "Lung Lesion",
-    "Nodule": "Lung Lesion",
-    "Pleural_Thickening": "Pleural Other",
-}
 
 
 def nih_samples() -> list[Study]:
@@ -30,14 +24,9 @@ def nih_samples() -> list[Study]:
                 images=(NIH_SAMPLES / row["file"],),
                 report="",
                 split="test",
-                labels=_labels(row["labels"]),
+                labels=nih_labels(row["labels"]),
                 views=("frontal",),
                 patient=row["patient"],
             )
             for row in csv.DictReader(file)
         ]
-
-
-def _labels(names: str) -> dict[str, int | None]:
-    present = {_NIH_NAMES.get(name, name) for name in names.split("|")}
-    return {observation: 1 if observation in present else None for observation in OBSERVATIONS}

@@ -16,6 +16,8 @@ from emrrg_lib.data.annotation import load_annotation, report_problems
 from emrrg_lib.data.chexpert_plus import TABLE, read_chexpert_plus
 from emrrg_lib.data.iu_xray import ARCHIVE, PROJECTIONS, REPORTS, UNPACKED, read_kaggle, read_openi
 from emrrg_lib.data.mimic_cxr import METADATA, read_mimic_cxr
+from emrrg_lib.data.nih_cxr14 import TABLE as NIH_TABLE
+from emrrg_lib.data.nih_cxr14 import read_nih_cxr14
 from emrrg_lib.data.own_table import TABLE as OWN_TABLE
 from emrrg_lib.data.own_table import read_own_table
 from emrrg_lib.data.study import Problem, Study, counts, shared_images, split_by_patient
@@ -149,6 +151,7 @@ ANNOTATION = Layout(
     ("annotation.json", "*annotation*.json"), read_annotation, "annotation.json with images/ (R2Gen)"
 )
 OWN = Layout((OWN_TABLE,), read_own_table, f"{OWN_TABLE} with the columns image and report (own data)")
+NIH = Layout((NIH_TABLE,), read_nih_cxr14, f"{NIH_TABLE} with images, without reports (NIH ChestX-ray14)")
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,19 @@ class Dataset:
             known = ", ".join(sorted({study.split for study in self.studies}))
             raise InputError(f"{self.caption}: there is no study in split {name!r}, only in {known}")
         return found
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether a study has a report; NIH ChestX-ray14 has none."""
+        return any(study.report for study in self.studies)
+
+    def require_reports(self) -> None:
+        """Raises InputError where no study has a report."""
+        if not self.has_reports:
+            raise InputError(
+                f"{self.caption}: it has no reports; use `emrrg pretrain stage1`, `emrrg generate`, "
+                "or `emrrg evaluate --predictions`, which compares labels"
+            )
 
     def require_images(self, *splits: str) -> None:
         """Raises InputError for an image of these splits that is not there, before one is decoded."""
@@ -231,7 +247,7 @@ def _find_layout(path: Path) -> tuple[Path, Reader]:
         return path, read_annotation
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     # the user's annotation wins, then the last row: patterns of the first, such as *.xml, fit more
-    layouts = [ANNOTATION, OWN, *(layout for source in reversed(SOURCES) for layout in source.layouts)]
+    layouts = [ANNOTATION, OWN, NIH, *(layout for source in reversed(SOURCES) for layout in source.layouts)]
     for layout in layouts:
         for pattern in layout.patterns:
             fitting = [file for file in files if file.match(pattern)]
@@ -273,4 +289,6 @@ def _dataset(folder: Path, studies: list[Study], rule: str, left_out: tuple[Prob
         caption = f"SYNTHETIC images: {caption}"
     if left_out:
         caption += f"; {len(left_out)} studies left out"
+    if not any(study.report for study in studies):
+        caption += "; no reports"
     return Dataset(name, tuple(studies), caption, published, synthetic, left_out)

@@ -146,7 +146,8 @@ def read_lines(
 ) -> tuple[list[str], dict[int, list[str]]]:
     """The names of these columns of a CSV (or .csv.gz), and their cells by the number of the line.
 
-    Blank lines are left out. A quoted cell may hold newlines; the number is that of its first line.
+    Blank lines are left out. A quoted cell may hold newlines; the number is that of its first line. Cells are
+    parted by commas, or by semicolons or tabs where the first line has more of these.
 
     Args:
         path: The file.
@@ -163,7 +164,9 @@ def read_lines(
     places, wrong, nul, start = list[int](), list[str](), list[int](), 1
     try:
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            head = stream.readline()
+            stream.seek(0)
+            reader = csv.reader(stream, strict=True, delimiter=max(",;\t", key=head.count))
             for cells in reader:
                 text = "".join(cells).strip() or "," * (commas and len(cells) > 1)
                 nul += [start] * ("\0" in text)

@@ -62,7 +62,7 @@ def write_foreign(
     dataset = read_dataset(data, seed) if data else None
     studies, entries = _joined(file, dataset, split, own_references)
     rule = cleaning or (cleaning_of(dataset) if dataset else "none")
-    references = [clean_report(study.report, rule) for study in studies]
+    references = [study.report and clean_report(study.report, rule) for study in studies]
     reports = [clean_report(entry.report, rule if clean_reports else "none") for entry in entries]
     _remark(entries, reports, references, rule)
     caption = dataset.caption if dataset else file.name
@@ -101,6 +101,7 @@ def write_controls(data: Path, out: Path, cleaning: str | None = None, seed: int
     """
     _keep_files_of_others(data, out)
     dataset = read_dataset(data, seed)
+    dataset.require_reports()
     studies, rule = [dataset.split(split) for split in SPLITS][-1], cleaning or cleaning_of(dataset)
     references = [clean_report(study.report, rule) for study in studies]
     systems = _controls(dataset, studies, rule, seed)
@@ -149,7 +150,8 @@ def _controls(
     dataset: Dataset | None, studies: Sequence[Study], rule: str, seed: int
 ) -> dict[str, list[str]]:
     """The controls that need neither image nor model; none that would need a split which is not there."""
-    if dataset is None or not {"train", "val"} <= {study.split for study in dataset.studies}:
+    known = {study.split for study in dataset.studies} if dataset and dataset.has_reports else set()
+    if dataset is None or not {"train", "val"} <= known:
         return {}
     train, val = ([clean_report(study.report, rule) for study in dataset.split(s)] for s in SPLITS[:2])
     return text_controls(train, val, len(studies), seed) | oracles(studies, seed, rule)

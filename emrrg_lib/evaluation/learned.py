@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -102,12 +103,13 @@ def _radeval(name: str) -> Source:
         raise InputError(f"RadEval has no metric '{name}' for this kit; {hint}there are {', '.join(RADEVAL)}")
     try:
         package, version = import_module("radeval"), metadata.version("radeval")
+        sys.modules.setdefault("RadEval", package)  # 2.2.1 imports its RadGraph under this name
+        scorer = package.RadEval(metrics=[name], per_sample=True, show_progress=False)
     except ImportError as error:
         raise InputError(
-            f"--metrics radeval:{name} needs the package radeval ({first_line(error)}): pip install radeval"
+            f"--metrics radeval:{name} needs the package radeval with all that it requires "
+            f"({first_line(error)}): pip install radeval"
         ) from error
-    try:
-        scorer = package.RadEval(metrics=[name], per_sample=True, show_progress=False)
     except Exception as error:  # hub, torch, stanza and tokenizers each have their own kinds
         raise InputError(
             f"--metrics radeval:{name} needs {RADEVAL[name]} ({first_line(error)}): fetch it with "

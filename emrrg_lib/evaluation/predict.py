@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -135,9 +136,12 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     linear head's labels.
     """
     dataset = read_dataset(data_dir, seed)
+    dataset.require_reports()
     data = {split: StudySet(dataset.split(split), model.settings) for split in ("train", "val", "test")}
-    test = data["test"]
+    test, started = data["test"], time.time()
     hypotheses = write_reports(model, test, describe="writing reports (beam search)")
+    minutes, tuned = (time.time() - started) / 60, sum(t.numel() for t in model.trained_state().values())
+    costs = {"minutes": minutes, "seconds": 60 * minutes / len(test), "parameters_millions": tuned / 1e6}
     systems = {"greedy": write_reports(model, test, describe="writing reports (greedy)", num_beams=1)}
     layers = list(hybrid_modules(model.llm))
     if layers:
@@ -171,7 +175,8 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
         ),
     )
     pointing = layers and pointing_tables(*(pointing_cases(model, s) for s in (data["val"], test)), layers)
-    write_json(run / "probes.json", {"pointing": pointing or None, "dataset": dataset.caption})
+    probes = {"pointing": pointing or None, "dataset": dataset.caption, "costs": costs}
+    write_json(run / "probes.json", probes)
     if layers:
         write_traces(model, run, test, hypotheses)
     return run / "predictions.jsonl"

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from emrrg_lib.data.sources import SOURCES
-from emrrg_lib.evaluation.metrics import columns, metric
+from emrrg_lib.evaluation.metrics import COSTS, columns, metric
 from emrrg_lib.files import KIT, InputError, close_name, latex_table, plain_cell, text_table
 from emrrg_lib.run_folder import read_metrics
 
@@ -34,6 +34,10 @@ _CUT = (
 )
 _ELSEWHERE = "This run's data set is {kind}: its scores say nothing about the published data sets."
 _SEEDS = "±: standard deviation between the runs, which says nothing about the choice of studies."
+_COSTS = (
+    "minutes: to write the reports of the whole split, on this run's machine (run.json) and on the papers' "
+    "A800 GPUs; tuned: the parameters that train."
+)
 _ALONE = "No published rows: this run's data set is {kind}; `--with emrrg_table1` prints them."
 
 
@@ -85,6 +89,8 @@ class ScoreTable:
             rows = [{name: plain_cell(value) for name, value in (row | about).items()} for row in self.rows]
             return pd.DataFrame(rows).to_csv(index=False).rstrip("\n")
         shown = [name for name in columns() if any(row.get(name) is not None for row in self.rows)]
+        if not any(_timed(row) for row in self.rows):  # costs stand beside those of a paper
+            shown = [name for name in shown if columns()[name][1].group != COSTS]
         lines = [["", *(columns()[name][1].title for name in shown)]]
         for row in self.rows:
             values, ranges = ([cell(row, name) for name in shown] for cell in (_value, _interval))
@@ -188,7 +194,7 @@ def score_table(
     }
     caption = "; ".join([dataset, *(f"{name} {value}" for name, value in facts.items() if value)])
     kind = "synthetic" if synthetic else "" if known else "not one of the papers'"
-    notes = _notes(rows, kind, facts, seeds)
+    notes = _notes(rows, kind, facts, seeds) + [_COSTS] * any(map(_timed, rows))
     notes += [f"{metric(key).title}: {by}." for key, by in (metrics.get("learned") or {}).items()]
     return ScoreTable(caption, [*_own_rows(metrics), *rows], notes)
 
@@ -205,6 +211,11 @@ def _notes(rows: Sequence[dict[str, Any]], kind: str, facts: dict[str, Any], see
     if any(row["source"].startswith("EMRRG") for row in rows):
         notes.append(_CUT.format(references=facts["references"]))
     return notes + [f"{row['note']}." for row in rows if row["note"]]
+
+
+def _timed(row: dict[str, Any]) -> bool:
+    """Whether it is a published row with costs."""
+    return row["source"] != "this run" and "minutes" in row
 
 
 def _own_rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:

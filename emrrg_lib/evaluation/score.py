@@ -20,7 +20,7 @@ from emrrg_lib.evaluation import intervals
 from emrrg_lib.evaluation.clinical import clinical_row, label_codes, positive
 from emrrg_lib.evaluation.intervals import SystemStatistics, paired_differences, system_statistics
 from emrrg_lib.evaluation.learned import Source, add_learned, read_learned
-from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, METRICS
+from emrrg_lib.evaluation.metrics import CLINICAL, FINDING, WORDS, metric
 from emrrg_lib.evaluation.nlg import meteor_available
 from emrrg_lib.evaluation.other_labelers import MODEL, REFERENCES, RULES, Labeler
 from emrrg_lib.files import InputError, write_json
@@ -78,12 +78,15 @@ def evaluate_run(
     probes = read_json(run / "probes.json", PROBES) if (run / "probes.json").is_file() else {}
     written = {record.get("system") or MODEL: [row["hypothesis"] for row in rows]}
     written |= {name: [of[name] for of in systems] for name in systems[0]}
-    written |= {FLOOR: [NOTHING] * len(rows), CEILING: texts}
+    worded = any(map(_worded, texts))
+    written |= {FLOOR: [NOTHING] * len(rows)} | ({CEILING: texts} if worded else {})
     if sources:
         add_learned(run, sources, written, texts)
     by, learned = read_learned(run)
     statistics = statistics_of(written, texts, labels, labeler, learned)
     metrics = metrics_of(_dataset(record, probes), references, labeler.name, labels, statistics)
+    if not worded:
+        _keep_labels_only(metrics)
     metrics["learned"] = by
     metrics["split"] = record.get("split") or "test"
     metrics["cleaning"] = config.cleaning if config else record.get("cleaning")
@@ -91,9 +94,26 @@ def evaluate_run(
         metrics["rows"].append(_linear_head_row(labels, [row["linear_head"] for row in rows]))
     if probes:
         metrics["pointing"] = probes.get("pointing")
+    if costs := probes.get("costs"):  # of the system itself, by keys of METRICS
+        training = {"training_minutes": record["minutes"]} if "minutes" in record else {}
+        metrics["rows"][0]["metrics"] |= costs | training
     if record.get("history"):
         metrics["loss"] = _loss(record["history"])
     return write_json(run / "metrics.json", metrics)
+
+
+def _worded(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+def _keep_labels_only(metrics: dict[str, Any]) -> None:
+    """Removes the metrics of words, where the data have labels and no reports."""
+    for row in metrics["rows"]:
+        for values in (row["metrics"], row["ci"]):
+            for key in [key for key in values if metric(key).group == WORDS]:
+                del values[key]
+    metrics["references"] = "labels alone"
+    metrics["differences"] = [row for row in metrics["differences"] if metric(row["metric"]).group != WORDS]
 
 
 def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[str], list[dict]]:
@@ -105,12 +125,16 @@ def reference_side(rows: Rows, references: str, labeler: Labeler) -> tuple[list[
             "them with --references full"
         )
     texts = [row[key] for row in rows]
-    if empty := [row["id"] for row in rows if not any(map(str.isalnum, row[key]))]:
+    empty = [row["id"] for row in rows if not _worded(row[key])]
+    labelled = all(row.get("labels") for row in rows)
+    if len(empty) == len(rows) and not labelled:
+        raise InputError("there is neither a reference report nor a label here: nothing can be scored")
+    if empty and len(empty) < len(rows):
         _log.warning(
             "%d of %d references have no word, first that of study %r: every metric of words is 0 there",
             *(len(empty), len(rows), empty[0]),
         )
-    if labeler is RULES and references == "full" and all(row.get("labels") for row in rows):
+    if labelled and (labeler is RULES and references == "full" or len(empty) == len(rows)):
         return texts, [row["labels"] for row in rows]
     return texts, _labelled(labeler, texts, REFERENCES)
 
@@ -129,7 +153,7 @@ def metrics_of(
             "system": name,
             "metrics": intervals.point_scores(system),
             "note": NOTES.get(name, ""),
-            "ci": {metric: list(pair) for metric, pair in intervals.bootstrap(system).items()},
+            "ci": {key: list(pair) for key, pair in intervals.bootstrap(system).items()},
         }
         for name, system in statistics.items()
     ]
@@ -139,7 +163,7 @@ def metrics_of(
         for name, other in statistics.items()
         if name != model
         for difference in paired_differences(statistics[model], other)
-        if METRICS[difference.metric].judged
+        if metric(difference.metric).judged
     ]
     return {
         "schema": SCHEMA,
@@ -201,7 +225,7 @@ def _linear_head_row(labels: list[dict], predicted: list[dict]) -> dict[str, Any
     point = clinical_row(reference, hypothesis, np.ones((1, len(labels))))
     spread = clinical_row(reference, hypothesis, intervals.resample(len(labels)))
     groups = (CLINICAL["CE13"], FINDING)
-    kept = [name for name in point if METRICS[name].group in groups and name != "CE_F1 No Finding"]
+    kept = [name for name in point if metric(name).group in groups and name != "CE_F1 No Finding"]
     return {
         "system": "linear head",
         "metrics": {name: float(point[name][0]) for name in kept},

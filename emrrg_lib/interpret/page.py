@@ -180,10 +180,11 @@ def _same_studies(rows: Sequence[dict], others: Sequence[dict], against: Path) -
 
 
 def _notes(metrics: dict, synthetic: bool) -> list[str]:
-    cut = metrics.get("references") == "emrrg"
+    kind = metrics.get("references")
+    said = {"emrrg": "cut as the released code scores them", "labels alone": "labels of the data, no reports"}
     return ["Synthetic images, drawn by the kit: no patient's X-ray."] * synthetic + [
         "Not for clinical use.",
-        f"References: {'cut as the released code scores them' if cut else 'the full cleaned reports'}. "
+        f"References: {said.get(kind or '', 'the full cleaned reports')}. "
         f"Labels in the tables: {metrics['labeler']}, beside the examples: {VERSION}; "
         "uncertain counts as positive.",
         *(f"{metric(key).label}: {by}." for key, by in (metrics.get("learned") or {}).items()),

@@ -78,10 +78,13 @@ def _system(config: EMRRGConfig) -> str:
         "frozen": "frozen",
     }[config.encoder_tuning]
     layers = ", ".join(map(str, config.llm.hybrid_layers)) or "none"
-    return (
-        f"The encoder `{config.encoder_weights}` ({config.encoder.image_size} px) is {tuning}. "
-        f"The language model `{config.llm.name}` is {config.llm.tuning}; hybrid layers: {layers}."
-    )
+    words = {
+        "frozen": f"The language model `{config.llm.name}` is frozen; hybrid layers: {layers}.",
+        "lora": f"The language model `{config.llm.name}` is tuned by LoRA; hybrid layers: {layers}.",
+    }[config.llm.tuning]
+    if config.llm.from_scratch:
+        words = f"The decoder `{config.llm.name}` is trained from scratch."
+    return f"The encoder `{config.encoder_weights}` ({config.encoder.image_size} px) is {tuning}. {words}"
 
 
 def export_hub_folder(run: Path, out: Path) -> Path:

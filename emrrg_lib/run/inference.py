@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from emrrg_lib.data.nih_cxr14 import TABLE
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pixels
@@ -52,7 +53,7 @@ def generate_folder(run: Path, folder: Path, out: Path, greedy: bool = False) ->
 
     There are no references, so nothing can be scored. Raises InputError: see `generate_split`.
     """
-    if (folder / "annotation.json").is_file():
+    if (folder / "annotation.json").is_file() or any(folder.glob(TABLE)):
         raise InputError(f"{folder} is a data folder: name it with --data")
     files = find_images(folder)
     studies = [Study(file.relative_to(folder).as_posix(), (file,), "", "test") for file in files]
@@ -92,8 +93,10 @@ def _write_split(run: Path, studies: Sequence[Study], out: Path, greedy: bool, *
     return out / "predictions.jsonl"
 
 
-def _prediction(study: Study, reference: str, text: str) -> dict[str, str]:
-    known = {"reference": reference} if study.report else {}
+def _prediction(study: Study, reference: str, text: str) -> dict[str, Any]:
+    known: dict[str, Any] = {"reference": reference} if study.report else {}
+    if study.labels and not study.report:  # these can be scored without a report
+        known = {"reference": "", "labels": study.labels}
     return {"id": study.id, **known, "hypothesis": text}
 
 

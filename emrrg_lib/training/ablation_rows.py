@@ -22,6 +22,7 @@ from emrrg_lib.evaluation.published import published
 from emrrg_lib.files import ABLATIONS, TINY_DIR, InputError, atomic_path, cache_folder, close_name, processes
 from emrrg_lib.language.llm import require_llm
 from emrrg_lib.language.named import NAMED
+from emrrg_lib.presets import classic_decoder
 from emrrg_lib.settings import assign
 from emrrg_lib.training.pretrain import (
     STAGE1,
@@ -47,7 +48,7 @@ class Row:
 
     Attributes:
         row: its name.
-        settings: words KEY=VALUE: settings of config.py, `policy=NAME`, `size=large`, `vit=true`;
+        settings: words KEY=VALUE: of config.py, `policy=NAME`, `decoder=NAME`, `size=large`, `vit=true`;
             `llm.hybrid_layers` takes none, first, all, every:K or spread:K.
         stage1, stage2: `default`, or words KEY=VALUE for the recipe: this stage pre-trains the row's encoder.
             Empty: it does not. If both are empty, the encoder is the preset's.
@@ -91,6 +92,8 @@ def row_config(config: EMRRGConfig, row: Row, values: Sequence[str] = ()) -> EMR
             sizes = config.encoder
             width = round(sizes.embed_dim * 4 / 3 / 32) * 32
             config = replace(config, encoder=replace(sizes, embed_dim=width, depth=2 * sizes.depth))
+        elif key == "decoder":
+            config = classic_decoder(config, value)
         elif word == "vit=true":
             config = replace(config, encoder=replace(config.encoder, kind="hf"))
         elif key == "llm.hybrid_layers":

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.images import ImageBank, jitter, load_picture, normalise
+from emrrg_lib.data.nih_cxr14 import TABLE
+from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
@@ -27,12 +29,14 @@ ASPECT = (3 / 4, 4 / 3)  # width over height of a crop before it is made square
 
 
 def find_images(source: Path) -> list[Path]:
-    """The training images of a data folder, or every image file below a folder without annotation.
+    """The training images of a data folder, or every image file below a folder of images alone.
 
     Raises InputError where there is none.
     """
     if (source / "annotation.json").is_file():
         return [image for study in load_annotation(source, "train") for image in study.images]
+    if any(source.glob(TABLE)):
+        return [image for study in read_dataset(source).split("train") for image in study.images]
     images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not images:
         raise InputError(f"no image files below {source}: give a data folder or a folder of images")

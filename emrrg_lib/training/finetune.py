@@ -134,6 +134,19 @@ def is_abnormal(report: str) -> bool:
     return any(value in (1, -1) for name, value in label_report(report).items() if name != "No Finding")
 
 
+def _cheap_checks(config: EMRRGConfig, out: Path, resume: bool, report_to: Sequence[str]) -> None:
+    """Refuses settings, loggers, a resume and weights that cannot do, before any image is read."""
+    check_choices(config)
+    require_loggers(report_to)
+    if config.train.warm_steps and fsdp_wanted():
+        raise InputError(
+            "under FSDP2 there is no warm part, whose encoder runs alone: --set train.warm_steps=0"
+        )
+    if resume and (out / "config.json").is_file():
+        refuse_changes(to_dict(read_config(out)), to_dict(config), out)
+    require_weights(config)
+
+
 def run_finetune(
     config: EMRRGConfig,
     data_dir: Path,
@@ -155,16 +168,9 @@ def run_finetune(
             with another configuration (every difference is named); and what `fit` raises.
     """
     started, settings, state = time.time(), config.train, processes()
-    check_choices(config)
-    require_loggers(report_to)
-    if settings.warm_steps and fsdp_wanted():
-        raise InputError(
-            "under FSDP2 there is no warm part, whose encoder runs alone: --set train.warm_steps=0"
-        )
-    if resume and (out / "config.json").is_file():
-        refuse_changes(to_dict(read_config(out)), to_dict(config), out)
-    require_weights(config)  # the cheap checks come first: images are decoded once all else is there
+    _cheap_checks(config, out, resume, report_to)  # images are decoded once all else is there
     dataset = read_dataset(data_dir, settings.seed)
+    dataset.require_reports()
     dataset.require_images("train", "val")
     with state.main_process_first():  # which fills the cache of images
         train, validation = (StudySet(dataset.split(name), config) for name in ("train", "val"))

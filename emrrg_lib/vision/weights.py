@@ -187,6 +187,7 @@ def load_vision_encoder(
     tensors = _tensors(source, "the given dict") if given else read_tensors(source)
     if any(k.startswith(PREFIX) for k in tensors):
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("head.")}  # ARM's ImageNet classes
     config = infer_config(tensors, image_size)
     encoder = VisionMamba(EncoderConfig(**{**config.__dict__, "drop_path": drop_path, "compile": compile}))
     if "norm_4.weight" in tensors and "cls_token" not in tensors:
@@ -218,10 +219,17 @@ def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], sourc
         raise InputError(f"{name} does not fit the encoder: {'; '.join(parts)}")
 
 
-ENCODER_FILES = {  # entries of `encoder_weights`; the user downloads those of MambaXray-VL
+_MAMBAXRAY = (
+    "download {file} from the link in the README of Event-AHU/Medical_Image_Analysis "
+    "(CXPMRG_Bench_MambaXray_VL) to {path}"
+)
+_ARM = "put a checkpoint of {file} on ImageNet, made by the code of OliverRensu/ARM, at {path}"
+ENCODER_FILES = {  # entries of `encoder_weights`; the user gets all but the first
     "tiny": TINY_DIR / "encoder" / "encoder.safetensors",
     "mambaxray-vl-base": Path("models/MambaXrayCLIP-B.pth"),
     "mambaxray-vl-large": Path("models/MambaXrayCLIP-L.pth"),
+    "arm-base": Path("models/arm_base_pz16.pth"),
+    "arm-large": Path("models/arm_large_pz16.pth"),
 }
 
 
@@ -244,11 +252,12 @@ def _encoder_file(config: EMRRGConfig) -> Path:
     source = Path(ENCODER_FILES.get(config.encoder_weights, config.encoder_weights))
     if source.is_file():
         return source
-    if config.encoder_weights.startswith("mambaxray"):
+    if config.encoder_weights in ENCODER_FILES:
+        advice = _ARM if config.encoder_weights.startswith("arm") else _MAMBAXRAY
+        advice = advice.format(file=source.stem if advice is _ARM else source.name, path=source)
         raise InputError(
-            f"the encoder weights '{config.encoder_weights}' are not here: download "
-            f"{source.name} from the link in the README of Event-AHU/Medical_Image_Analysis "
-            f"(CXPMRG_Bench_MambaXray_VL) to {source}, or name a file by --encoder-weights"
+            f"the encoder weights '{config.encoder_weights}' are not here: {advice}, or name a file by "
+            "--encoder-weights FILE or --set encoder_weights=FILE"
         )
     raise InputError(f"no checkpoint at {source}: check the path")
 

@@ -13,7 +13,7 @@ from emrrg_lib.evaluation import intervals
 from emrrg_lib.evaluation.compare import compare_systems
 from emrrg_lib.evaluation.intervals import exchange_p_values, holm, scores_of, system_statistics
 from emrrg_lib.evaluation.score import CEILING
-from emrrg_lib.files import latex_table
+from emrrg_lib.files import latex_table, text_table
 
 pytestmark = [pytest.mark.usefixtures("no_java"), pytest.mark.filterwarnings("ignore:METEOR is not computed")]
 
@@ -119,6 +119,8 @@ def test_the_ceiling_is_a_system_of_every_run(runs):
 
 
 def test_latex_is_escaped():
-    text = latex_table([["a_b", "50 %"], [r"x\y & z", "{1}"]], 1, "p < .05 ± #")
+    text = latex_table([["a_b", "50 %"], [r"x\y & z", "{1}"], ["BLEU\u20114", "a|b>"]], 1, "p < .05 ± #")
     assert r"a\_b & 50 \% \\" in text and r"x/y \& z & \{1\} \\" in text
     assert r"\caption{p $<$ .05 $\pm$ \#}" in text and r"{lr}" in text
+    assert r"BLEU-4 & a$|$b$>$ \\" in text
+    assert text_table([["a|b", "c"], ["1", "2"]], markdown=True).startswith(r"| a\|b | c |")

@@ -29,7 +29,17 @@ RECORDED = {
     "radgraph_partial": [0.4, 1.0, 0.0],
     "radgraph_complete": [0.25, 1.0, 0.0],
     "ratescore": [0.61, 0.99, 0.42],
+    "ratescore_of_another_release": [0.1, 0.2, 0.3],  # a key that the kit does not know
     "bertscore": [0.7, 0.95, 0.66],
+    "bleu": [2.4e-6, 1.0, 0.03],
+    "rouge1": [0.6, 1.0, 0.2],
+    "rouge2": [0.5, 1.0, 0.0],
+    "rougeL": [0.6, 1.0, 0.2],
+    "temporal_f1": [1.0, 1.0, 0.0],
+    "f1chexbert_sample_acc_5": [1.0, 0.0, 1.0],
+    "f1chexbert_sample_acc_all": [0.0, 0.0, 1.0],
+    "srrbert_weighted_f1": [0.3, 1.0, 0.5],
+    "crimson": [-0.25, 1.0, 0.5],
 }
 
 
@@ -52,6 +62,8 @@ def radeval(monkeypatch):
 
     class RadEval:
         def __init__(self, metrics, per_sample, show_progress):
+            if metrics == ["f1chexbert"]:
+                import RadEval.metrics  # noqa: F401
             if metrics == ["green"]:
                 raise OSError("StanfordAIMI/GREEN-radllama2-7b is not a local folder\nand more")
             self.name = metrics[0]
@@ -65,6 +77,7 @@ def radeval(monkeypatch):
     package = types.ModuleType("radeval")
     package.RadEval = RadEval
     monkeypatch.setitem(sys.modules, "radeval", package)
+    monkeypatch.delitem(sys.modules, "RadEval", raising=False)
     monkeypatch.setattr(learned.metadata, "version", lambda name: "2.2.1")
     return asked
 
@@ -81,7 +94,8 @@ def test_radeval_scores_every_system_with_intervals(run, radeval, capsys):
     assert model["metrics"]["radgraph_partial"] == pytest.approx(np.mean(RECORDED["radgraph_partial"]))
     low, high = model["ci"]["ratescore"]
     assert 0.42 <= low < np.mean(RECORDED["ratescore"]) < high <= 0.99
-    assert {"radgraph_simple", "ratescore"} <= systems["constant report"]["metrics"].keys()
+    found = {"radgraph_simple", "ratescore", "ratescore_of_another_release"}
+    assert found <= systems["constant report"]["metrics"].keys()
     assert len(radeval) == 2 * 4  # two metrics of the model, its control, the floor and the ceiling
     assert content["learned"]["ratescore"] == "RadEval 2.2.1, ratescore"
     evaluate_run(run)  # the values are kept
@@ -111,6 +125,7 @@ def test_values_of_other_texts_are_not_used_again(run, radeval):
             "radeval:green",
             r"needs StanfordAIMI/GREEN-radllama2-7b and a GPU \(StanfordAIMI.*folder\): fetch it",
         ),
+        ("radeval:f1chexbert", r"with all that it requires \(No module named 'RadEval.metrics'"),
         ("radeval:", "take radeval:NAME"),
         ("bleurt", "take radeval:NAME"),
         ("semb", "needs --weights chexbert.pth and --bert"),

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from emrrg_lib.cli import main
-from emrrg_lib.evaluation.metrics import columns
+from emrrg_lib.evaluation.metrics import COSTS, columns
 from emrrg_lib.evaluation.published import FOLDER, published, score_table
 from emrrg_lib.files import InputError
 
-SCORES = [name for name in columns() if name not in ("minutes", "parameters_millions")]
+SCORES = [name for name, (_, metric) in columns().items() if metric.group != COSTS]
 ROWS = {
     "emrrg_table1": 30,
     "emrrg_table2": 10,
@@ -121,6 +121,24 @@ def test_our_rows_stand_beside_the_published_ones(tmp_path):
     assert "0.150" in lines[model] and ".125–.175" in lines[model + 1] and "1.000–1.500" in lines[model + 1]
     assert any(line.startswith("EMRRG (EMRRG T1)") and "0.476" in line for line in lines)
     assert "MIMIC" not in text.replace("not stated", "") and "*" not in text
+
+
+def test_costs_stand_beside_published_ones_only(tmp_path):
+    costs = {"minutes": 3.5, "seconds": 0.36, "training_minutes": 61.2, "parameters_millions": 1.327}
+    rows = [METRICS["rows"][0] | {"metrics": METRICS["rows"][0]["metrics"] | costs}, METRICS["rows"][1]]
+    run = write_run(tmp_path / "run", rows=rows, dataset="CheXpert Plus, R2GenCSR's split")
+    assert "minutes" not in score_table(run, ["emrrg_table1"]).render()
+    lines = score_table(run, ["emrrg_table4"]).render("markdown").splitlines()
+    heads = [cell.strip() for cell in next(line for line in lines if "s a report" in line).split("|")]
+    cells = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")] for line in lines if "|" in line
+    }
+    assert cells["model"][heads.index("training, min")] == "61.20"
+    assert cells["model"][heads.index("tuned, M")] == "1.33"
+    ours = next(row for name, row in cells.items() if name.startswith("EMRRG ("))
+    assert ours[heads.index("minutes")] == "26.84" and ours[heads.index("s a report")] == "-"
+    assert any("A800" in line for line in lines)
+    assert "training_minutes" in score_table(run, ["emrrg_table1"]).render("csv")
 
 
 def test_another_labelers_numbers_are_marked(tmp_path):

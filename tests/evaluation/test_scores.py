@@ -245,6 +245,9 @@ def test_a_run_on_phantoms_points_with_every_map(tmp_path, make_model, phantom_d
     evaluate_run(run)
     content, _ = metrics(run)
     assert "SYNTHETIC" in content["dataset"]
+    model, control = (row["metrics"] for row in content["rows"][:2])
+    assert model["seconds"] * content["studies"] == pytest.approx(60 * model["minutes"])
+    assert model["parameters_millions"] > 0 and "minutes" not in control
     if content["pointing"] is not None:  # the test studies may name nothing that has a mask
         assert len(content["pointing"]["variants"]) == len(MAPS)
 

@@ -345,6 +345,16 @@ def test_a_file_takes_the_place_of_a_preset_and_its_differences_are_printed(form
     assert "llm.hybrid_layers: (0, 1, 2, 3) -> (0, 2)" in printed.err
 
 
+def test_a_number_with_an_exponent_is_a_number_in_json_and_yaml(tmp_path, capsys):
+    for name, text in (
+        ("a.json", json.dumps({"train": {"learning_rate": 1e-5}})),
+        ("a.yaml", "train: {learning_rate: 1e-5}"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert cli.main(["info", "--config", str(tmp_path / name)]) == 0
+        assert "train.learning_rate: 0.003 -> 1e-05" in capsys.readouterr().err
+
+
 def test_a_runs_own_configuration_is_its_preset_again(tmp_path, capsys):
     assert cli.main(["info", "--config", str(TINY_DIR / "run" / "config.json")]) == 0
     assert "other than preset 'tiny':" in capsys.readouterr().err
@@ -357,7 +367,11 @@ def test_a_runs_own_configuration_is_its_preset_again(tmp_path, capsys):
         ("a: [", "cannot read"),
         ('{"train": {"steps": -1}}', "train.steps must be at least 0"),
         ('{"trian": {}}', "did you mean 'train'?"),
-        ('{"preset": ["tiny"]}', "preset must be str"),
+        ('{"preset": ["tiny"]}', "unknown preset '['tiny']'"),
+        ("preset: tinny", "did you mean 'tiny'?"),
+        ("1: 2", "has no setting '1'"),
+        ("train: {3: 4}", "has no setting '3'"),
+        ("a: &a [*a]", "Circular reference"),
         ("!!python/object/apply:os.system ['true']", "cannot read"),
     ],
 )

@@ -21,11 +21,13 @@ from emrrg_lib.training import ablation
 from emrrg_lib.training.ablation_rows import hybrid_layers, names, paper_values, read_rows, recipe, row_config
 from emrrg_lib.training.pretrain import STAGE1_TINY
 from emrrg_lib.tuning.policy import ledger
+from emrrg_lib.vision.weights import require_encoder
 
 NAMES = {
     "table5",
     "table6",
     "cxpmrg-table2",
+    "decoder",
     "cxpmrg-table4",
     "cxpmrg-table5",
     "llm-swap",
@@ -176,6 +178,26 @@ def test_a_row_pre_trains_its_encoder_once(tmp_path, config, phantom_dir, monkey
     assert all(torch.equal(weights[key], again[key]) for key in weights)
     stages = sorted(path.name[:6] for path in (tmp_path / "pretrained").iterdir())
     assert stages == [stage for stage, cell in (("stage1", row.stage1), ("stage2", row.stage2)) if cell]
+
+
+def test_classic_decoders_have_the_size_of_their_preset():
+    for base, llms in (("tiny", ["tiny", "transformer-tiny", "r2gen-tiny"]), ("iu-xray", ["r2gen"])):
+        made = [row_config(preset(base), row).llm for row in read_rows("decoder")[-len(llms) :]]
+        assert [llm.name for llm in made] == llms and not made[-1].hybrid_layers
+
+
+def test_imagenet_rows_take_a_file_and_say_which_is_missing(tmp_path, config, phantom_dir, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for size in ("base", "large"):
+        (row,) = read_rows("cxpmrg-table4", [f"{size}, ImageNet"])
+        job = ablation.plan_job(row, 0, config, phantom_dir, tmp_path, [])
+        assert job.config.encoder_weights == f"arm-{size}" and job.config.encoder_tuning == "full"
+        with pytest.raises(InputError, match=f"arm_{size}_pz16 on ImageNet.*--set encoder_weights=FILE$"):
+            require_encoder(job.config)
+        given = [f"encoder_weights={config.encoder_weights}"]
+        job = ablation.plan_job(row, 0, config, phantom_dir, tmp_path, given)
+        require_encoder(job.config)
+        assert job.config.encoder_weights == config.encoder_weights
 
 
 def test_recipes_take_words_and_refuse_unknown_ones():

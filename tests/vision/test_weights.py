@@ -229,6 +229,13 @@ def test_a_dict_and_a_prefixed_safetensors_file(encoder, tmp_path):
     assert tensors.keys() == encoder.state_dict().keys()  # the caller's dict is left alone
 
 
+def test_a_file_of_arms_imagenet_training_loads_without_its_classes(encoder, tmp_path):
+    head = {"head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)}
+    content = {"model": encoder.state_dict() | head, "epoch": 99, "args": argparse.Namespace(model="arm")}
+    torch.save(content, tmp_path / "arm.pth")
+    assert same(load_vision_encoder(tmp_path / "arm.pth"), encoder)
+
+
 def test_half_precision_files_are_read_as_float32(encoder):
     half = {k: v.bfloat16() for k, v in encoder.state_dict().items()}
     loaded = load_vision_encoder(half)
@@ -395,17 +402,17 @@ def test_an_encoder_is_loaded_at_another_image_size(encoder):
 def test_missing_unexpected_and_mis_shaped_keys_are_listed(encoder):
     tensors = encoder.state_dict()
     del tensors["layers.1.mixer.D_c"]
-    tensors["head.weight"] = torch.zeros(3)
+    tensors["heads.weight"] = torch.zeros(3)
     tensors["norm_f.bias"] = torch.zeros(31)
     said = (
         "the given tensors does not fit the encoder: 1 missing (layers.1.mixer.D_c); "
-        "1 unexpected (head.weight); 1 of another shape (norm_f.bias)"
+        "1 unexpected (heads.weight); 1 of another shape (norm_f.bias)"
     )
     with pytest.raises(InputError, match=re.escape(said)):
         load_vision_encoder(tensors)
     for i in range(9):
         tensors[f"x{i}"] = torch.zeros(1)
-    with pytest.raises(InputError, match=r"10 unexpected \(head.weight, x0, x1, x2, x3 …\)"):
+    with pytest.raises(InputError, match=r"10 unexpected \(heads.weight, x0, x1, x2, x3 …\)"):
         load_vision_encoder(tensors)
 
 
