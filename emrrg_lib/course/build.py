@@ -50,10 +50,15 @@ def twins() -> list[Path]:
 
 
 def read_twin(twin: Path) -> nbformat.NotebookNode:
-    """The notebook of a text twin without outputs; a cell's id is its number, so ids never change."""
+    """The notebook of a text twin without outputs; a cell's id is its number, so ids never change.
+
+    Code that the book leaves out is folded in JupyterLab.
+    """
     notebook = jupytext.read(twin)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02}"
+        if "remove-cell" in cell.metadata.get("tags", ()):
+            cell.metadata["jupyter"] = {"source_hidden": True}
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})  # the same from every machine
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook

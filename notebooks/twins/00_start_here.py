@@ -51,7 +51,7 @@
 #    report, the score after the images are shuffled, the score of a language model that writes
 #    blind. You will see below why that matters.
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys

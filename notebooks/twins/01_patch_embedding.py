@@ -31,7 +31,7 @@
 # the encoder of a preset: the *tiny* one here, the paper's on a machine that has its weights
 # (change one word below).
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys

@@ -29,7 +29,7 @@
 # [Why the scan is fast](#Why-the-scan-is-fast) · [What it costs](#What-it-costs) ·
 # [Exercises](#Exercises) · [Summary](#Summary)
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys

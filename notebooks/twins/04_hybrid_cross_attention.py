@@ -28,7 +28,7 @@
 #
 # > **Every X-ray here is synthetic.** Nothing in this kit is for clinical use.
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys

@@ -36,7 +36,7 @@
 # from control to control, the arrow keys move inside a map, a report or a slider). A sentence says
 # what you see. Below it a **still picture** is folded, for print and for code hosts.
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys

@@ -40,7 +40,7 @@
 # of the mistakes are inherited from earlier releases. That a paper's numbers and its code do not fit
 # does not say which of the two is at fault.
 
-# %% jupyter={"source_hidden": true} tags=["remove-cell"]
+# %% tags=["remove-cell"]
 # Colab only: fetches and installs the kit. OWNER is who hosts your copy.
 import os
 import sys
