@@ -128,6 +128,8 @@ class TrainConfig(Settings):
     accumulation: Count = 1  # parts in which the studies of a step are taken: less memory, the same training
     # how often a report with a finding is drawn: beams favour normal ones
     abnormal_factor: Annotated[int, 1, 1000, "no data set is that uneven"] = 2
+    # how often a token counts in a sentence that names a finding; 1: all alike, Eq. 3
+    finding_weight: Annotated[float, 1, 100, "other sentences would hardly count"] = 1.0
     learning_rate: Positive = 3e-3
     joint_factor: Share = 0.25  # the learning rates of the joint steps are this much smaller
     gate_learning_rate: Positive = 2e-2  # α and gate: at 1e-4 α stays below .05 after 500 steps

@@ -256,6 +256,7 @@ class EMRRG(nn.Module):
         pixel_values: Tensor | None = None,
         tokens: Tensor | None = None,
         first: int | None = None,
+        weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of the report, Eq. (3): the mean over all report tokens.
@@ -266,6 +267,7 @@ class EMRRG(nn.Module):
             pixel_values: (I, 3, H, W), see `encode`.
             tokens: instead of images, (I, M + 1, d) of an encoder that has run already, see `project`.
             first: the first position that holds report tokens; None: it is looked for in `labels`.
+            weights: (B, n), how often each label counts in the sum, not in the number it is divided by.
             num_items_in_batch: report tokens of the whole optimiser step, where the batch is a part of it.
         """
         with self.mixed_precision():
@@ -283,9 +285,14 @@ class EMRRG(nn.Module):
             places = position_ids(inputs["attention_mask"])
             logits = self.llm(**inputs, position_ids=places, use_cache=False, logits_to_keep=positions).logits
         targets = labels[:, first:]
-        total = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+        # without weights the sum is cross_entropy's own, so the bits of a run do not change
+        losses = F.cross_entropy(
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
+            ignore_index=IGNORE,
+            reduction="sum" if weights is None else "none",
         )
+        total = losses if weights is None else losses @ weights[:, first:].flatten()
         count = (targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 

@@ -42,6 +42,13 @@ def report_ids(tokenizer: PreTrainedTokenizerFast, report: str, max_length: int)
     return [*ids, tokenizer.eos_token_id]
 
 
+def report_spans(tokenizer: PreTrainedTokenizerFast, report: str) -> list[tuple[int, int]]:
+    """Where each token of `report_ids` begins and ends in the report, without the end symbol."""
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+    spans = tokenizer(": " + report.strip(), **options).offset_mapping[len(text_ids(tokenizer, ":")) :]
+    return [(begin - 2, end - 2) for begin, end in spans]
+
+
 def position_ids(attention_mask: Tensor) -> Tensor:
     """Positions of the attended tokens, (B, n) → (B, n), counted as transformers' `generate` does."""
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from emrrg_lib.choices import check_choices
 from emrrg_lib.config import EMRRGConfig
@@ -20,7 +21,7 @@ from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_reports
 from emrrg_lib.files import processes, write_json
 from emrrg_lib.generation import write_reports
-from emrrg_lib.language.prompt import first_report_position, text_batch
+from emrrg_lib.language.prompt import IGNORE, first_report_position, report_spans, text_batch
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.run_folder import VALIDATION, read_config, read_json, write_config, write_trained
 from emrrg_lib.run_record import run_record
@@ -40,6 +41,7 @@ class StudyCollator:
         self.studies, self.seed = studies, seed
         self.tokenizer, self.data = model.tokenizer, model.settings.data
         self.image_in_prompt = model.settings.llm.image_in_prompt
+        self.weight, self.weights = model.settings.train.finding_weight, {}
 
     def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """The image side of the batch."""
@@ -51,7 +53,16 @@ class StudyCollator:
         reports, data = [self.studies.reports[i] for i in indices], self.data
         text = text_batch(self.tokenizer, data.prompt, reports, data.max_length, self.image_in_prompt)
         first = first_report_position(text["labels"])  # here, because a GPU would have to be waited for
-        return self.images(indices) | text.data | {"first": first}
+        batch = self.images(indices) | text.data | {"first": first}
+        return batch | ({"weights": self._weigh(reports, text["labels"])} if self.weight != 1 else {})
+
+    def _weigh(self, reports: list[str], labels: torch.Tensor) -> torch.Tensor:
+        """`finding_weights` at the places of the labels, (B, n)."""
+        for report in set(reports) - self.weights.keys():
+            self.weights[report] = finding_weights(self.tokenizer, report, self.data.max_length, self.weight)
+        weights = torch.ones(labels.shape)
+        weights[labels != IGNORE] = torch.cat([self.weights[report] for report in reports])
+        return weights
 
 
 class TokenCollator(StudyCollator):
@@ -124,6 +135,23 @@ def validation_score(model: EMRRG, validation: StudySet) -> float:
 def is_abnormal(report: str) -> bool:
     """Whether the report words an observation other than No Finding as present or uncertain."""
     return any(value in (1, -1) for name, value in label_report(report).items() if name != "No Finding")
+
+
+def finding_weights(
+    tokenizer: PreTrainedTokenizerFast, report: str, max_length: int, weight: float
+) -> torch.Tensor:
+    """How often each token of a report and its end symbol counts, float32: `weight` or 1.
+
+    `weight` have the tokens of sentences that `is_abnormal`. They are a small part of the words, and most
+    of the others can be written without the image.
+    """
+    text = report.strip()
+    weights = torch.ones(min(max_length, len(spans := report_spans(tokenizer, text))) + 1)
+    for sentence in re.finditer(r"(?s).+?(?:\.\s+|$)", text):
+        if is_abnormal(sentence[0]):
+            inside = [sentence.start() < end <= sentence.end() for _, end in spans[:max_length]]
+            weights[:-1][torch.tensor(inside)] = weight
+    return weights
 
 
 def run_finetune(

@@ -17,11 +17,12 @@ from emrrg_lib.config import TrainConfig, with_values
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study_set import StudySet
 from emrrg_lib.files import InputError
+from emrrg_lib.language.prompt import report_ids
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run.demo import run_demo, score_run, split_shares
 from emrrg_lib.run.inference import generate_for_files, generate_split
 from emrrg_lib.training.checkpoints import WEIGHTS
-from emrrg_lib.training.finetune import StudyCollator, TokenCollator, run_finetune
+from emrrg_lib.training.finetune import StudyCollator, TokenCollator, finding_weights, run_finetune
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import save_vision_encoder
 
@@ -146,6 +147,36 @@ def test_gradient_checkpointing_changes_no_gradient(config, phantom_dir):
     assert found[0].keys() == found[1].keys() and found[0]
     for key, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][key])
+
+
+def test_the_tokens_of_finding_sentences_are_those_that_count_more(tokenizer):
+    report = (
+        "the heart is normal . there is a small left effusion . no fracture . possible nodule on the right ."
+    )
+    weights = finding_weights(tokenizer, f" {report}\n", 100, 3.0)
+    ids = report_ids(tokenizer, report, 100)
+    assert len(weights) == len(ids) and set(weights.tolist()) == {1.0, 3.0} and weights[-1] == 1
+    told = tokenizer.decode([i for i, w in zip(ids, weights.tolist(), strict=True) if w == 3])
+    assert told.split() == "there is a small left effusion . possible nodule on the right .".split()
+    assert torch.equal(finding_weights(tokenizer, report, 9, 3.0)[:-1], weights[:9])
+    assert finding_weights(tokenizer, "the lungs are clear .", 100, 3.0).unique().tolist() == [1.0]
+
+
+def test_a_weighted_loss_adds_the_finding_tokens_again(config, phantom_dir):
+    """Weight 3: the sum of all tokens, and twice that of the finding sentences, over the number of tokens."""
+    studies = StudySet(read_dataset(phantom_dir).split("train"), config)
+    model = EMRRG.from_preset(with_values(config, ["train.finding_weight=3"])).eval()
+    batch = TokenCollator(studies, model, 0)(list(range(len(studies))))
+    weights, labels = batch.pop("weights"), batch["labels"]
+    assert weights[labels == -100].unique().tolist() == [1.0]
+    alone = labels.masked_fill(weights == 1, -100)
+    counts = [int((which != -100).sum()) for which in (labels, alone)]
+    assert 0 < counts[1] < counts[0] / 2
+    with torch.no_grad():
+        whole, finding = (float(model(**batch | {"labels": which})["loss"]) for which in (labels, alone))
+        weighted = float(model(**batch, weights=weights)["loss"])
+    assert weighted == pytest.approx(whole + 2 * finding * counts[1] / counts[0], rel=1e-5)
+    assert "weights" not in TokenCollator(studies, EMRRG.from_preset(config), 0)([0])
 
 
 def test_settings_are_changed_by_key(config):
