@@ -120,7 +120,7 @@ def rivals(quick: bool = False) -> dict:
     The encoder has the base size with `depth` layers; each layer costs the same. `first_call_seconds` are
     those of the scan and hold the compilation. `missing` says why a way did not run.
     """
-    sizes = {32: 5, 48: 10} if quick else TOKENS
+    sizes = {32: 5, 64: 17} if quick else TOKENS
     size = min(sizes)
     first, missing = first_calls(ways := every_way(), values := scan_inputs(sizes[size]))
     there = {name: way for name, way in ways.items() if name in first}
