@@ -221,8 +221,7 @@ def pretrain_lm(
     reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
 ) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    # the prompt is as frequent as the reports: else it falls into 58 pieces instead of 20, and costs as much
-    # as a report does in every step of stage 3
+    # with the prompt, which else falls into 58 pieces instead of 20, more than a report has
     tokenizer, folder = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)]), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
