@@ -10,6 +10,10 @@ from typing import Any
 KINDS = {  # kind → module with a function of that name (full-size: full_size), sentence for the help
     "scan": ("parts", "The selective scan: backend cpu, the reference loop, a naive scan."),
     "encoder": ("parts", "The base encoder forward and backward, beside its Linear layers alone."),
+    "rivals": (
+        "rivals",
+        "Scan and encoder beside other ways to run Mamba on a CPU, and how their time grows.",
+    ),
     "hybrid": ("parts", "Generation with and without hybrid layers at Qwen1.5-1.8B's layer shape."),
     "train": ("system", "A training step of stage 3 without each of its savings."),
     "generate": ("system", "Beam search without each of its savings."),

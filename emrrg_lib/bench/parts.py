@@ -33,12 +33,12 @@ from emrrg_lib.vision.scan import selective_scan
 BATCH, DIM, STATES, LENGTH, DIRECTIONS = 2, 768, 16, 197, 4
 
 
-def scan_inputs(length: int = LENGTH, dim: int = DIM) -> list[Tensor]:
+def scan_inputs(length: int = LENGTH, dim: int = DIM, batch: int = BATCH) -> list[Tensor]:
     """u, delta, A, B, C, D of four directions in the mixer's form: float32, token-major in memory."""
     torch.manual_seed(0)
-    channels, matrix = DIRECTIONS * dim, (BATCH, DIRECTIONS, length, STATES)
+    channels, matrix = DIRECTIONS * dim, (batch, DIRECTIONS, length, STATES)
     A = -torch.arange(1.0, STATES + 1).repeat(channels, 1)
-    u, delta = torch.randn(BATCH, length, channels), torch.randn(BATCH, length, channels) - 4
+    u, delta = torch.randn(batch, length, channels), torch.randn(batch, length, channels) - 4
     B, C = torch.randn(matrix), torch.randn(matrix)
     made = [*(x.transpose(1, 2) for x in (u, delta)), A, *(x.transpose(2, 3) for x in (B, C))]
     return [tensor.requires_grad_() for tensor in (*made, torch.ones(channels))]

@@ -23,7 +23,7 @@ from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.language.llm import load_llm, tiny_lm, train_tokenizer
-from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.language.prompt import framed, text_batch
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.run_record import run_record
@@ -222,7 +222,8 @@ def pretrain_lm(
     reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
 ) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    tokenizer, folder = train_tokenizer(reports), out / "report_lm"
+    # with the prompt, which else falls into 58 pieces instead of 20, more than a report has
+    tokenizer, folder = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)]), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data

@@ -14,9 +14,11 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
+from transformers.models.mamba import modeling_mamba
 
 from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
+from emrrg_lib.bench.rivals import every_way, first_calls, scan_both_ways
 from emrrg_lib.cli import main
 from emrrg_lib.files import KIT
 
@@ -27,6 +29,27 @@ def test_the_three_scans_compute_the_same():
     for kind in ("naive", "cpu"):
         for got, reference in zip(scan_pass(kind, values), wanted, strict=True):
             assert torch.allclose(got, reference, rtol=1e-3, atol=1e-4 * float(reference.abs().max())), kind
+
+
+@pytest.mark.parametrize("name", ["cpu", "storing loop", "mambapy", "transformers"])
+def test_the_rivals_compute_what_the_loop_computes(name):
+    if name == "mambapy":
+        pytest.importorskip("mambapy")
+    if name == "transformers" and not hasattr(modeling_mamba, "mamba_selective_scan"):
+        pytest.skip("this release of transformers has another path")
+    ways, values = every_way(), scan_inputs(length=7, dim=6, batch=3)
+    wanted = scan_both_ways(ways["loop"], values)
+    for got, loop in zip(scan_both_ways(ways[name], values), wanted, strict=True):
+        assert torch.allclose(got, loop, rtol=1e-3, atol=1e-4 * float(loop.detach().abs().max())), name
+
+
+def test_a_rival_that_does_not_run_is_named_with_its_reason():
+    def broken(*values):
+        raise ModuleNotFoundError("No module named 'mambapy'\nmore")
+
+    first, missing = first_calls({"loop": every_way()["loop"], "mambapy": broken}, scan_inputs(5, 6))
+    assert list(first) == ["loop"] and first["loop"] >= 0
+    assert missing == {"mambapy": "ModuleNotFoundError: No module named 'mambapy'"}
 
 
 def test_the_linear_layers_are_found_with_the_shapes_they_see(make_encoder):
@@ -53,7 +76,7 @@ def test_every_kind_has_its_function():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scan", "encoder"])
+@pytest.mark.parametrize("kind", ["scan", "encoder", "rivals"])
 def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
     assert main(["bench", kind, "--quick", "--threads", "1", "--json", str(tmp_path / "b.json")]) == 0
     record = json.loads((tmp_path / "b.json").read_text())
