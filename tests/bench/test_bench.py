@@ -2,14 +2,20 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from emrrg_lib.bench import KINDS, compare, gpu, interleaved
+from emrrg_lib.bench.load import busy_processes
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
+from emrrg_lib.files import QUIET_THREADS
 
 
 def test_the_three_scans_compute_the_same():
@@ -37,6 +43,30 @@ def test_tasks_take_turns_and_the_best_time_counts():
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, QUIET_THREADS["GOMP_SPINCOUNT"]),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ],
+)
+def test_waiting_threads_are_quiet_before_torch_comes_unless_the_user_says_otherwise(given, found):
+    code = "import os, sys, emrrg_lib\nprint(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | given, capture_output=True, text=True)
+    assert done.stdout.split() == [found, "False"], done.stderr
+
+
+def test_busy_processes_compute_and_end():
+    def workers():
+        return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+
+    with busy_processes(2):
+        assert len(workers()) == 2
+    assert workers() == []
+
+
 def test_every_kind_has_its_function():
     for kind, (module, summary) in KINDS.items():
         assert summary.endswith(".")
@@ -44,7 +74,7 @@ def test_every_kind_has_its_function():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scan", "encoder"])
+@pytest.mark.parametrize("kind", ["scan", "encoder", "load"])
 def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
     assert main(["bench", kind, "--quick", "--threads", "1", "--json", str(tmp_path / "b.json")]) == 0
     record = json.loads((tmp_path / "b.json").read_text())
