@@ -37,6 +37,7 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"her |his )?(?:\w+ ){{0,2}}{_PRIOR}",
         rf"(?:{_BE} )?not (?:\w+ )?{SEEN} (?:previously|before|earlier|formerly|yesterday)",
         rf"(?:{_BE} )?not (?:\w+ )?(?:previously|formerly|yet) {SEEN}",
+        rf"not well {SEEN} on (?:the )?(?:frontal|lateral|pa|ap)",
         r"not (?:\w+ly |well )?(?:clear|normal|unremarkable|sharp|aerated|expanded|inflated|intact)(?! of)"
         r"(?! (?:whether|if))",
     ),
@@ -86,7 +87,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"indeterminate|"
         r"in question|favou?red|conceivable|raised)"
         r"(?=$| (?:[,|:()]|and|but|or|over|in|on|at|given|with|(?!cardiomeg|anom)\w+ly|by|based|because|"
-        r"here|as|near|along|from|within)(?!\w))",
+        r"here|as|near|along|from|within|distal|proximal|behind|beneath|under|adjacent)(?!\w))",
         r"remains? (?:an? )?(?:possible|possibility|concern|questionable|in question)",
         r"(?:is|are|was)? ?not (?:\w+ )?(?:excluded|ruled out)",
         r"(?:is|are|would be) (?:difficult|hard|impossible) to (?:exclude|rule out)"
