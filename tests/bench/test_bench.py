@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from emrrg_lib.bench import KINDS, compare, gpu, interleaved
-from emrrg_lib.bench.load import busy_processes
+from emrrg_lib.bench import KINDS, compare, gpu, interleaved, load
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.cli import main
 from emrrg_lib.files import QUIET_THREADS
@@ -62,9 +61,24 @@ def test_busy_processes_compute_and_end():
     def workers():
         return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
 
-    with busy_processes(2):
+    with load.busy_processes(2):
         assert len(workers()) == 2
     assert workers() == []
+
+
+def test_bench_load_prints_every_setting_idle_and_busy(monkeypatch, capsys):
+    def seconds(values, quick):
+        threads = int(values.get("OMP_NUM_THREADS", 2))
+        return {"training step": 1.0 + threads + len(psutil.Process().children()), "encoder": 2.0 * threads}
+
+    monkeypatch.setattr(load, "_in_process", seconds)
+    assert main(["bench", "load", "--quick", "--threads", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["seconds"].keys() == {"idle", "busy"} and figures["setting"] == QUIET_THREADS
+    idle, busy = figures["seconds"]["idle"], figures["seconds"]["busy"]
+    assert idle.keys() == busy.keys() == {"as shipped", "without the setting", "one thread"}
+    assert all(busy[name]["training step"] > idle[name]["training step"] for name in idle)
+    assert figures["shipped"]["idle"]["times_one_thread"]["encoder"] == 2.0
 
 
 def test_every_kind_has_its_function():
@@ -74,7 +88,7 @@ def test_every_kind_has_its_function():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["scan", "encoder", "load"])
+@pytest.mark.parametrize("kind", ["scan", "encoder"])
 def test_the_command_prints_and_writes_the_figures(kind, tmp_path, capsys):
     assert main(["bench", kind, "--quick", "--threads", "1", "--json", str(tmp_path / "b.json")]) == 0
     record = json.loads((tmp_path / "b.json").read_text())
