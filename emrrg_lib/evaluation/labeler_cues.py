@@ -72,7 +72,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"less likely|(?<=favored )over",
         r"(?:can)?not (?:be )?(?:certain|sure|clear) that (?:there is )?no",
         r"(?:probably|possibly|perhaps|presumably) (?:no|not|without)"
-        r"(?! (?:\w+ )?(?:chang|longer|in|de|improv|worse|diff)\w*)",
+        r"(?! (?:\w+ )?(?:chang|longer|increas|decreas|improv|worse|diff)\w*)",
         r"no (?:\w+ )?(?:evidence|basis) to (?:exclude|rule out)",
         r"(?:not (?:\w+ )?(?:clear|certain|sure|known)|unclear|uncertain|unsure) (?:whether|if)",
     ),
