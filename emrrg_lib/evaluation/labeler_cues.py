@@ -107,7 +107,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical)(?! or)",
         r"(?:suspected|possible|questioned)(?=$| [|:)])",
         r"(?:suspected|possible|likely) but not \w+",
-        r"if (?:any|present)(?=$| ,)",
+        r"if (?:any|present)(?=$| (?:,|is|are)(?!\w))",
     ),
     # The report only says that such a thing could not be judged.
     "ignored_after": (
@@ -231,6 +231,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:and|with) (?:multiple|several|some|scattered|numerous|patchy|streaky|hazy|linear|left|right|"
         r"bi ?bas\w+|bilateral|bi ?apical|dense|diffuse|compressive|subsegmental|discoid|plate ?like|"
         r"retrocardiac)(?![^|:()]* n?or )",
+        r"(?:just|only|merely|(?:most )?likely)(?= \w)",  # cleaning takes the comma away
     ),
     "bar": (r"[|:]",),
     "open": (r"\(",),
