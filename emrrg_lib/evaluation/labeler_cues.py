@@ -87,7 +87,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"indeterminate|"
         r"in question|favou?red|conceivable|raised)"
         r"(?=$| (?:[,|:()]|and|but|or|over|in|on|at|given|with|(?!cardiomeg|anom)\w+ly|by|based|because|"
-        r"here|as|near|along|from|within|distal|proximal|behind|beneath|under|adjacent)(?!\w))",
+        r"here|as|near|along|from|within|distal|proximal|behind|under|adjacent|rather)(?!\w))",
         r"remains? (?:an? )?(?:possible|possibility|concern|questionable|in question)",
         r"(?:is|are|was)? ?not (?:\w+ )?(?:excluded|ruled out)",
         r"(?:is|are|would be) (?:difficult|hard|impossible) to (?:exclude|rule out)"
