@@ -184,6 +184,12 @@ def read_lines(
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         why = f"{str(error).strip() or 'it is cut off'}, line {start}"
         raise InputError(f"cannot read {path} as CSV: {why}; mend it or fetch it again") from error
+    _refuse_lines(path, header, wrong, nul)
+    return [header[i] for i in places], lines
+
+
+def _refuse_lines(path: Path, header: Sequence[str], wrong: Sequence[str], nul: Sequence[int]) -> None:
+    """Raises InputError for lines with NUL bytes or another number of cells, and for an empty file."""
     if nul:
         raise InputError(f"{path} holds NUL bytes in line {listed(map(str, nul))}; fetch it again")
     if wrong:
@@ -191,7 +197,6 @@ def read_lines(
         raise InputError(f"{path} has {len(header)} columns, but {listed(wrong)} cells: {advice}")
     if not header:
         raise InputError(f"cannot read {path} as CSV: it is empty; fetch it again")
-    return [header[i] for i in places], lines
 
 
 def _binary(path: Path) -> IO[bytes]:

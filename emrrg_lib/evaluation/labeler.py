@@ -13,9 +13,11 @@ Rules, in the order they are applied:
 4. *Cues.* Negation and doubt reach forward (or backward) inside the sentence to the end of their clause
    (:mod:`~emrrg_lib.evaluation.labeler_clauses`). "No change in" and "has not resolved" do not negate;
    "not seen on the prior" means new; "rule out" and "history of" take the mention away. Doubt inside a
-   negation stays negated ("no opacity to suggest possible ...").
-5. *Alternatives.* "X or Y" and "X versus Y" without a negation make both neighbours uncertain, and also
-   the items that a comma lists before them. An item before "with" or "and" keeps its value.
+   negation stays negated ("no opacity to suggest possible ..."). A question is open, also one that denies
+   ("No pneumothorax?").
+5. *Alternatives.* "X or Y", "X versus Y" and "X more likely than Y" without a negation make both neighbours
+   uncertain, and also the items that a comma lists before them. An item before "with" or "and" keeps its
+   value.
 6. *Devices.* Only a denied or removed device is negated: "the tip is not seen" names a device.
 7. *Over mentions.* Any positive wins; otherwise any uncertain wins; otherwise the label is negated.
 8. *No Finding* is 1 when nothing but Support Devices is positive or uncertain and no other disease
@@ -40,7 +42,7 @@ from emrrg_lib.evaluation import labeler_words as table
 from emrrg_lib.evaluation.labeler_clauses import Cue, Mention, cues_of, normalise, state_after, state_before
 from emrrg_lib.files import InputError
 
-VERSION = "emrrg-rules-3"
+VERSION = "emrrg-rules-4"
 """Written beside every table made with these rules."""
 
 DEVICES = "Support Devices"
@@ -135,7 +137,7 @@ def label_sentence(sentence: str) -> tuple[tuple[tuple[str, int], ...], bool]:
     if not mentions and not others:
         return (), False
     named = mentions + others
-    cues = cues_of(sentence, {mention[2] for mention in named})
+    cues = cues_of(sentence, named)
     open_ended = _alternatives(sentence, named, cues) if _ALTERNATIVE.search(sentence) else set()
     values = [(m[0], _value(sentence, m, cues, named, m in open_ended)) for m in mentions]
     blocked = any(_value(sentence, other, cues, named, False) in (1, -1) for other in others)
@@ -213,6 +215,8 @@ def _value(
         after = ""
     if "ignored" in (state, after):
         return None
+    if after == "asked":
+        return -1
     if value == 0 or "negated" in (state, after):
         return 0
     if "doubt" in (state, after):

@@ -29,7 +29,10 @@ _EXPANSIONS = tuple(
         (r":(?!\d)", " : "),
         # Abbreviations: their full stop ends no sentence, also where the cleaning has set it apart (" . ").
         (r"\bvs?\b ?\.|\bvs\b|(?<=[a-z]) v (?=[a-z])", "versus "),
-        (r"\b(?:e\.? ?g|i\.? ?e)\b(?: ?\.)?,?", "such as "),
+        (r"\be\.? ?g\b(?: ?\.)?,?", "for example "),
+        (r"\bi\.? ?e\b(?: ?\.)?,?", "such as "),
+        (r"\betc ?\.(?= (?:is|are|was|were|not|in|on|at|or|and)\b)", ""),
+        (r"\b(?:(?:is|are|seems?) )?(?:more|less) likely than\b", "versus"),
         (r"\b(?:approx|ca)\b ?\.(?= ?\d)|\bapprox\b(?: ?\.)?", "about "),
         (r"\bno ?\. ?(?=\d)", "number "),
         (r"\bposs\b(?: ?\.)?", "possible "),
@@ -45,9 +48,10 @@ _EXPANSIONS = tuple(
         (r"\bc/w\b", "consistent with"),
         (r"\bb/l\b", "bilateral"),
         (r"\bnon[\s-]+(?=[a-z])", "non"),
+        (r"(?<!left)(?<!right) / (?=(?:left|right|bi|mild|small|moderate|large))", " | "),
         (r"(?<=[a-z])\s*/\s*(?=[a-z])", " or "),
         (r"(?:(?<=\s)|^)\?\s*(?=\w)", "questionable "),
-        (r"(?<=\w)\s?\?", " questioned."),
+        (r"(?<=\w)\s?\?", " questionmark."),
         (r"(?<=n)['’]t\b", " not"),
         (r"['’]", ""),
         # "pleural effusion or thickening" names the pleura once for both.
@@ -124,24 +128,30 @@ _ACTIVE = frozenset("has have shows show demonstrates demonstrate contains conta
 _OWNERS = frozenset("heart lungs lung mediastinum cardiomediastinal".split())
 
 
-def cues_of(sentence: str, ends: set[int]) -> list[Cue]:
+_PLACE = re.compile(r" (?:at|in) (?:the|both|either) ")
+
+
+def cues_of(sentence: str, named: list[Mention]) -> list[Cue]:
     """All cues of a normalised sentence in their order, with the starts of new clauses among them.
 
-    `ends` are the ends of its mentions: a description right behind one begins another.
+    `named` are its mentions: a description, or another mention, right behind one begins something new.
     """
-    cues = []
+    cues, ends = [], {mention[2] for mention in named}
     for match in CUE.finditer(sentence):
         start, end = match.span()
         idle = match["run_on"] and _DESCRIBES.search(sentence[:start])
         if not idle and (not match["described"] or start - 1 in ends):
             cues.append((start, end, match.lastgroup or ""))
+    for _, start, end, _ in named:  # "no edema atelectasis at the left base"
+        if start - 1 in ends and _PLACE.match(sentence, end) and " or " not in sentence[end:]:
+            cues.append((start, start, "clause"))
     if any(kind in ("negated_before", "doubt_before", "doubt", "ignored") for _, _, kind in cues):
-        cues += [(start, start, "clause") for start in set(_clause_starts(sentence, ends))]
+        cues += [(start, start, "clause") for start in set(_clause_starts(sentence, named))]
         cues.sort()
     return cues
 
 
-def _clause_starts(sentence: str, ends: set[int]) -> Iterator[int]:
+def _clause_starts(sentence: str, named: list[Mention]) -> Iterator[int]:
     """Where a new subject begins that has its own verb ("no effusion and the heart is enlarged")."""
     spoken = False  # whether the clause before has its verb already ("no mass is seen and ...")
     for verb in _FINITE.finditer(sentence):
@@ -159,15 +169,19 @@ def _clause_starts(sentence: str, ends: set[int]) -> Iterator[int]:
         elif joined and (subject[0] in _FRESH or not listed):
             yield len(" ".join(words[:first])) + 1
         elif before not in ("that", "which", "whether", "if", "than"):
-            yield from _inner_starts(words, first, listed, ends)
+            listed = listed and before not in ("or", "nor")  # the last item of a list: what follows is new
+            yield from _inner_starts(words, first, listed, named)
 
 
-def _inner_starts(words: list[str], first: int, listed: bool, ends: set[int]) -> Iterator[int]:
+def _inner_starts(words: list[str], first: int, listed: bool, named: list[Mention]) -> Iterator[int]:
     """Where a new subject begins without a comma or "and": at its article, or behind a mention."""
+    ends, starts = {mention[2] for mention in named}, [mention[1] for mention in named]
+    stop = len(" ".join(words))
     for i in range(first + 1, len(words)):
         start = len(" ".join(words[:i])) + 1
         article = words[i] in _ARTICLES or (words[i] in _OWNERS and not listed)
-        described = words[i] in _FRESH and start - 1 in ends and not listed
+        follows = start - 1 in ends and not listed  # right behind a mention
+        described = follows and (words[i] in _FRESH or any(start <= other < stop for other in starts))
         if described or article and words[i - 1] not in _PREPOSITIONS | _FRESH:
             yield start
 
@@ -189,6 +203,8 @@ def state_before(mention: Mention, cues: list[Cue], named: list[Mention], senten
             break
         if kind == "clause" and start > mention[1]:
             continue
+        if kind == "described" and sentence.startswith("and", start) and sentence.endswith(" of", 0, since):
+            continue  # "removal of the tube and left catheter"
         if kind in ("stop", "end", "clause", "run_on", "described"):
             state = ""
         elif kind == "open":
@@ -225,11 +241,16 @@ def _is_over(sentence: str, since: int, start: int, end: int, named: list[Mentio
     )
 
 
+# "the left effusion and the right effusion is gone" speaks of the right one
+_OWN_SUBJECT = re.compile(r"(?<!\w)and (?:the|an?|left|right) (?!.*(?:\band|,))")
+
+
 def state_after(sentence: str, end: int, cues: list[Cue]) -> str:
     """What the first cue behind the mention says of it, if it belongs to the same clause."""
     depth = 0
     for start, _, kind in cues:
-        if start < end or kind in ("pseudo", "run_on", "described", "bar"):
+        beside = sentence.startswith(("rather", "instead"), start)  # "X rather than Y is favored"
+        if start < end or beside or kind in ("pseudo", "run_on", "described", "bar"):
             continue
         if kind in ("open", "close"):
             depth += 1 if kind == "open" else -1
@@ -240,7 +261,9 @@ def state_after(sentence: str, end: int, cues: list[Cue]) -> str:
         elsewhere = between == "," and sentence.startswith(
             "none", start
         )  # "left effusion , none on the right"
-        reaches = depth >= 0 and kind.endswith("_after") and not elsewhere and _reaches_back(between, kind)
+        owner = _OWN_SUBJECT.search(between) and sentence.startswith(("is ", "was ", "has "), start)
+        reaches = depth >= 0 and kind.endswith("_after") and not (elsewhere or owner)
+        reaches = reaches and _reaches_back(between, kind)
         return kind.removesuffix("_after") if reaches else ""
     return ""
 
@@ -248,6 +271,8 @@ def state_after(sentence: str, end: int, cues: list[Cue]) -> str:
 def _reaches_back(between: str, kind: str) -> bool:
     """Whether the words between a mention and a cue behind it leave the mention the cue's subject."""
     words = _ASIDE.sub("", f"{between} ").split()
+    if words in ([",", "which"], ["which"]):  # "widening , which may be positional"
+        return True
     mark = next((word for word in reversed(words) if word in "|:("), "")
     # "pneumothorax : none" speaks of the pneumothorax, "effusion | left lung not seen" of something else
     if mark and words[-1] != mark:

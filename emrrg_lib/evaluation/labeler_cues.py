@@ -37,6 +37,7 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"her |his )?(?:\w+ ){{0,2}}{_PRIOR}",
         rf"(?:{_BE} )?not (?:\w+ )?{SEEN} (?:previously|before|earlier|formerly|yesterday)",
         rf"(?:{_BE} )?not (?:\w+ )?(?:previously|formerly|yet) {SEEN}",
+        rf"not well {SEEN} on (?:the )?(?:frontal|lateral|pa|ap)",
         r"not (?:\w+ly |well )?(?:clear|normal|unremarkable|sharp|aerated|expanded|inflated|intact)(?! of)"
         r"(?! (?:whether|if))",
     ),
@@ -54,7 +55,7 @@ CUES: dict[str, tuple[str, ...]] = {
         rf"(?:(?:{_BE}|has|have) )?(?:all but|incompletely|partially|partly|nearly|almost|largely|mostly|"
         rf"not) "
         r"(?:\w+ )?(?:resolved|cleared)",
-        r"(?:partial|incomplete|near|slight|some) (?:\w+ )?(?:clearing|resolution)",
+        r"(?:partial|incomplete|near|almost|nearly|slight|some) (?:\w+ )?(?:clearing|resolution)",
         r"(?:has |have )?(?:resolved|cleared) (?:somewhat|partially|partly|slightly|in part)|nearly gone",
         r"(?:ensure|document|confirm|assess|evaluate|until|verify|establish|monitor|follow\w*)(?: \w+){0,3} "
         r"(?:resolution|clearing)(?: of)?",
@@ -69,6 +70,9 @@ CUES: dict[str, tuple[str, ...]] = {
         r"not (?:allow|permit)\w* (?:for )?(?:the )?exclusion of",
         r"not (?:\w+ )?excluding|not (?:\w+ )?(?:excluded|ruled out) (?:is|are)",
         r"less likely|(?<=favored )over",
+        r"(?:can)?not (?:be )?(?:certain|sure|clear) that (?:there is )?no",
+        r"(?:probably|possibly|perhaps|presumably) (?:no|not|without)"
+        r"(?! (?:\w+ )?(?:chang|longer|increas|decreas|improv|worse|diff)\w*)",
         r"no (?:\w+ )?(?:evidence|basis) to (?:exclude|rule out)",
         r"(?:not (?:\w+ )?(?:clear|certain|sure|known)|unclear|uncertain|unsure) (?:whether|if)",
     ),
@@ -82,8 +86,8 @@ CUES: dict[str, tuple[str, ...]] = {
         r"a (?:\w+ )?possibility|a (?:\w+ )?concern|probable|equivocal|uncertain|unclear|certain|"
         r"indeterminate|"
         r"in question|favou?red|conceivable|raised)"
-        r"(?=$| (?:[,|:()]|and|but|or|over|in|on|at|given|with|\w+ly|by|based|because|here|as|near|along|"
-        r"from|within)(?!\w))",
+        r"(?=$| (?:[,|:()]|and|but|or|over|in|on|at|given|with|(?!cardiomeg|anom)\w+ly|by|based|because|"
+        r"here|as|near|along|from|within|distal|proximal|behind|under|adjacent|rather)(?!\w))",
         r"remains? (?:an? )?(?:possible|possibility|concern|questionable|in question)",
         r"(?:is|are|was)? ?not (?:\w+ )?(?:excluded|ruled out)",
         r"(?:is|are|would be) (?:difficult|hard|impossible) to (?:exclude|rule out)"
@@ -103,14 +107,17 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:projection\w*|positional|artifact\w*|artefact\w*|technical)(?! or)",
         r"(?:suspected|possible|questioned)(?=$| [|:)])",
         r"(?:suspected|possible|likely) but not \w+",
-        r"if (?:any|present)(?=$| ,)",
+        r"if (?:any|present)(?=$| (?:,|is|are)(?!\w))",
     ),
     # The report only says that such a thing could not be judged.
     "ignored_after": (
         r"(?:may|might|could|can) ?not be (?:\w+ )?(?:demonstrated|visible|seen|visuali[sz]ed|"
         r"evaluated|assessed)",
         r"(?:not|poorly|incompletely) (?:well |adequately |fully )?(?:evaluated|assessed)",
+        r"(?:is |are )?not well (?:seen|visuali[sz]ed|demonstrated|shown|appreciated)",
     ),
+    # "No pneumothorax?" asks.
+    "asked_after": (r"questionmark",),
     "negated_after": (
         rf"{_BE} (?:not|no longer|never) (?:\w+ ){{0,2}}?{SEEN}",
         rf"(?:not|no longer) (?:\w+ ){{0,2}}?{SEEN}(?! (?:is|are)\b)",
@@ -123,8 +130,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:is|are|has|have) (?:now |all |completely |entirely |since )*gone",
         r"(?:disappeared|vanished|went away|gone)(?=$| [,|:)])",
         rf"{_BE} (?:\w+ )?(?:resolved|removed|excluded|ruled out|absent|discontinued|pulled(?! back)|"
-        rf"doubtful|"
-        r"improbable|doubted)",
+        r"doubtful|improbable|doubted|lacking|not confirmed)(?! (?:that|whether|if))",
         r"(?:now|completely|fully|since) (?:resolved|cleared|removed)",
         r"(?:resolved|removed|absent|cleared|discontinued)(?=$| [,|:)])",
         rf"{_BE} (?:(?:felt|thought|considered|believed) (?:to be )?|\w+ )?"
@@ -133,7 +139,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"removal(?! (?:of|and))",
         r"none",
         r"no(?=$| [|)])",
-        r"(?:negative|unlikely)(?=$| [|)])",
+        r"(?:negative|unlikely)(?=$| [|)])|(?:is|are) not (?:\w+ )?likely",
     ),
     "negated_before": (
         r"not (?:seen|present|identified|noted|visuali[sz]ed) (?:is|are)",
@@ -142,7 +148,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"negative for",
         r"(?:resolved|absent|removed|cleared)",
         r"(?:rather than|instead of|as opposed to)",
-        r"unlikely(?: to (?:be|represent)| that)?",
+        r"unlikely(?: to (?:be|represent)| that)?|not likely|doubtful (?:that|whether|if)",
         r"den(?:y|ies|ied)",
         r"lack of|lacks|lacking",
         r"excludes?",
@@ -168,7 +174,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"presum(?:ed|ably|ptive)",
         r"if any(?! \w+ (?:is|are))|perhaps|maybe|conceivabl[ey]|hint of|query|tentative\w*",
         r"equivocal",
-        r"suspicio\w+(?: for| of)?",
+        r"suspicio\w+(?: for| of)?|doubtful",
         r"suspected",
         r"suspect",
         r"concern\w*(?: for| of| about)?",
@@ -185,7 +191,7 @@ CUES: dict[str, tuple[str, ...]] = {
         r"favou?r(?:ed|ing|s)?",
         r"consider(?:ation|ations)?(?: of| for)?",
         r"borderline",
-        r"indeterminate for",
+        r"indeterminate for|for example",
     ),
     "end": (
         r"but|however|although|though|despite|yet|while|whereas|(?<!or )otherwise",
@@ -198,9 +204,12 @@ CUES: dict[str, tuple[str, ...]] = {
         r"(?:re ?)?placement of|insertion of|replaced (?:by|with)|exchanged? for",
         rf"(?<!previously )(?<!earlier )(?<!formerly )(?<!initially )(?<!not ){SEEN} ,(?! (?:or|and|no|"
         rf"nor)\b)",
-        r"(?:and|,|with) (?:an?|now)|, with|and (?:the )?presence of",
+        r"(?:and|with) (?:an?|now)|, (?:an?(?![^|:()]* n?or an? )|now|with|just|only|merely)",
+        r", (?:most )?likely|and (?:the )?presence of",
         r"(?:acute|active) (?:\w+ )?(?:findings?|abnormalit\w+|disease|process)(?= and (?!no |other ))",
-        rf"(?:and|with) (?:an? |the |some )?(?:{SIZE}|(?:is|are)(?! (?:not|no|never)))",
+        r", and(?= (?:\w+ ){1,4}(?:without|with no)(?!\w))",
+        rf"(?:and|(?<!compatible )(?<!consistent )with) (?:an? |the |some )?"
+        rf"(?:{SIZE}|(?:is|are)(?! (?:not|no|never)))",
         # "no effusion , small pneumothorax , or mass" goes on with its list.
         rf", (?:an? |the |some )?(?:{SIZE}|is|are)(?![^|:()]* n?or )",
         r"(?:, )?(?:and )?(?:the )?(?:lungs?|heart|mediastinum) (?:is|are)"
@@ -216,8 +225,14 @@ CUES: dict[str, tuple[str, ...]] = {
         r"elsewhere|that|"
         r"which|\w+ly|this|bilaterally|adjacent|overlying|projecting|around|since|after)\b)",
     ),
-    # Right behind a mention: "no nodule mild atelectasis".
-    "described": (rf"{SIZE}(?![^|:()]* n?or )",),
+    # Right behind a mention: "no nodule mild atelectasis", "no infiltrate and patchy atelectasis".
+    "described": (
+        rf"{SIZE}(?![^|:()]* n?or )",
+        r"(?:and|with) (?:multiple|several|some|scattered|numerous|patchy|streaky|hazy|linear|left|right|"
+        r"bi ?bas\w+|bilateral|bi ?apical|dense|diffuse|compressive|subsegmental|discoid|plate ?like|"
+        r"retrocardiac)(?![^|:()]* n?or )",
+        r"(?:just|only|merely|(?:most )?likely)(?= \w)",  # cleaning takes the comma away
+    ),
     "bar": (r"[|:]",),
     "open": (r"\(",),
     "close": (r"\)",),

@@ -46,7 +46,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r")?densit(?:y|ies)",
         r"densit(?:y|ies) (?:in|at|within|over) (?:the )?(?:\w+ ){0,2}(?:lungs?|lobe|bases?|apex|apices|"
         r"lingula)",
-        r"(?:increased|prominent|coarse|coarsened|accentuated) (?:\w+ ){0,2}interstitial \w+",
+        r"(?:increased|prominent|coarse|coarsened|accentuated) (?:\w+ ){0,2}interstitial \w+|"
+        r"chronic interstitial \w+",
         r"interstitial (?:markings|pattern|prominence) (?:is|are) (?:\w+ )?"
         r"(?:increased|prominent|coarse|coarsened)",
         r"interstitial prominence",
@@ -60,6 +61,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"heart failure",
         r"chf",
         r"congestion|(?:vascular|pulmonary|venous) engorgement",
+        r"(?:vessels|vascul\w+) (?:is|are|appears?|remains?) (?:\w+ )?(?:engorged|congested)",
+        r"(?:engorged|congested) (?:\w+ )?(?:vessels|vascul\w+)",
         r"congestive (?:changes|failure)",
         r"congestion of the pulmonary \w+",
         r"(?:fluid|volume) overload",
@@ -75,19 +78,20 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"(?:lung|lobar|lobe|(?:sub)?segmental|basal|basilar|partial|complete) collapse",
         r"collapse",
         r"collapsed (?:\w+ ){0,2}(?:lung|lobe)",
+        r"(?:lungs?|lobes?|lingula) (?:is|are|has|have|remains?|appears?) (?:\w+ )?collapsed",
     ),
     "Pneumothorax": (r"(?:hydro|ha?emo|tension )?pn(?:eu|ue|e|u)mothor\w+", r"ptx"),
     "Pleural Effusion": (
         r"eff?uss?ions?",
         r"pleural (?:\w+ )?fluid|(?:loculated|layering) (?:\w+ )?fluid",
-        r"fluid in the (?:\w+ ){0,2}pleural space",
-        r"(?:hydro|ha?emo)(?:pneumo)?thorax",
+        r"fluid (?:\w+ ){0,2}in the (?:\w+ ){0,2}pleural space",
+        r"(?:hydro|ha?emo)(?:pneumo)?thora(?:x|ces)",
     ),
     "Pleural Other": (
         r"pleural (?:\w+ ){0,2}(?:thickening|scar\w*|plaques?|calcifications?|fibrosis)",
         r"thickening of the (?:\w+ )?pleura",
         r"thickened (?:\w+ )?pleura",
-        r"pleura (?:is|appears|remains) (?:\w+ ){0,2}thickened",
+        r"pleura (?:\w+ ){0,3}thicken(?:ed|ing)",
         r"pleuro ?parenchymal (?:\w+ )?(?:scar\w*|thickening)",
         r"fibrothorax",
         r"(?:fissural|fissure) thickening",
@@ -96,7 +100,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Fracture": (r"(?:micro)?fractur\w+", r"fx", r"broken (?:\w+ ){0,3}(?:ribs?|clavicles?|bones?|humerus)"),
     "Support Devices": (
         r"catheters?|cannulas?|(?:vas|perm|perma)cath\w*|hickman|broviac|quinton|cordis|introducers?",
-        r"(?:(?:chest|infusion|venous|power|medi) ?)?ports?|port (?:a )?cath\w*|portacath\w*|(?:medi|"
+        r"(?:(?:chest|infus\w+|venous|power|medi) ?)?ports?|port (?:a )?cath\w*|portacath\w*|(?:medi|"
         r"power)port\w*",
         r"piccs?|cvcs?|cvl|ett|ngt|ogt",
         r"(?:central|venous|subclavian|jugular|ij|arterial|picc|dialysis|iv|swan) (?:\w+ )?lines?",
@@ -116,10 +120,11 @@ PHRASES: dict[str, tuple[str, ...]] = {
         r"(?:prosthetic|mechanical|artificial) (?:\w+ ){0,2}valves?",
         r"valve (?:replacement|prosthesis)|tavr|tavi|annuloplasty",
         r"hardware|(?:surgical |pedicle )?screws?|(?:fusion|fixation) (?:plates?|rods?)",
-        r"(?:chest|pleural|pigtail|surgical|mediastinal) drains?|drain|pigtail",
+        r"(?:chest|pleural|pigtail|surgical|mediastinal) drains?|drain|drains(?! (?:the|into|from))|pigtail",
         # a masked word with a tip is a line or a port
         r"xxxx a xxxx(?= (?:xxxx )?(?:tip|in|is|has|remains?|with|terminat\w+|projects|ends)(?!\w))|"
-        r"(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) prosthes[ie]s",
+        r"(?:chest|sided) xxxx(?= (?:\w+ ){0,6}(?:tip|svc)(?!\w))|(?:humer\w+|shoulder) (?:\w+ )?"
+        r"prosthes[ie]s|(?:hemi)?arthroplast(?:y|ies)",
         r"devices?|generator|(?:neuro)?stimulators?|stents?|occluders?|tips shunt|bone anchors?|(?:lap|"
         r"gastric) bands?|(?:ivc|cava\w*) filters?",
     ),
@@ -240,7 +245,7 @@ BLOCKERS: tuple[str, ...] = (
     r"bronchiectatic",
     r"(?:peribronchial|bronchial wall) (?:cuffing|thickening)",
     r"cephalization",
-    r"aspiration",
+    r"aspiration|pneumonitis",
     r"thicken\w+",
     r"scar(?:s|ring)?",
     r"fibro(?:sis|tic)",
@@ -254,7 +259,7 @@ BLOCKERS: tuple[str, ...] = (
     r"foreign body",
     r"pneumonectomy|lobectomy|mastectomy",
     r"hil(?:ar|um) (?:prominence|fullness|enlargement)|(?:enlarged|prominent|full) (?:\w+ )?hil(?:a|ar|um)",
-    r"hila (?:is|are|appear) (?:\w+ )?(?:enlarged|prominent|full)",
+    r"hil(?:a|um) (?:is|are|appears?) (?:\w+ )?(?:enlarged|prominent|full)",
     r"cysts?|cystic|blebs?|pneumatoceles?|abscess(?:es)?|empyema|tubercul\w+|sarcoid\w*|lymphoma|"
     r"mesothelioma",
     r"mediastinal shift|shift of the mediastinum|deviat\w+|pectus|goit(?:er|re)|dextrocardia",
@@ -281,7 +286,7 @@ PART_AFTER = re.compile(rf" (?:\w+ )?{_PARTS}(?!\w)| fractur\w+")
 # "no pneumothorax related to the line": the preposition says that the line is there
 ABOUT_DEVICE = re.compile(
     r"(?<!evidence )(?<!signs )(?<!sign )(?<!presence )(?<!type )(?<!kind )(?<!indication )"
-    r"(?<!\w)(?:of|from|with|to|in|related|near|around|by|for|along|at)(?!\w)"
+    r"(?<!\w)(?:of|from|with|to|in|related|near|around|by|for|along|at|since)(?!\w)"
 )
 IN_PLACE = re.compile(
     r" (?:\w+ ){0,5}?(?:in (?:\w+ ){0,2}(?:place|position|location)|terminat\w+|ends?|unchanged|remains?|tip|"

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,33 +154,37 @@ def predict_run(model: EMRRG, run: Path, data_dir: Path, seed: int = 0) -> Path:
     systems |= text_controls(data["train"].reports, data["val"].reports, len(test), seed)
     neighbours, head = _image_systems(model, data)
     systems |= neighbours | oracles(test.studies, seed, model.settings.data.cleaning)
-    every = [report for reports in (hypotheses, *systems.values()) for report in reports]
-    meteor = meteor_available(
-        [*test.reports] * (1 + len(systems)), every
-    )  # the score table needs all of them
-    scores = score_each(test.reports, hypotheses, meteor)
-    write_predictions(
-        run,
-        (
-            {
-                "id": study.id,
-                "reference": test.reports[i],
-                "hypothesis": hypotheses[i],
-                "reference_emrrg": cut_reference(model, test.reports[i]),
-                "scores": scores[i],
-                "labels": study.labels,
-                "linear_head": head[i],
-                "systems": {name: texts[i] for name, texts in systems.items()},
-            }
-            for i, study in enumerate(test.studies)
-        ),
-    )
+    write_predictions(run, _lines(model, test, hypotheses, systems, head))
     pointing = layers and pointing_tables(*(pointing_cases(model, s) for s in (data["val"], test)), layers)
     probes = {"pointing": pointing or None, "dataset": dataset.caption, "costs": costs}
     write_json(run / "probes.json", probes)
     if layers:
         write_traces(model, run, test, hypotheses)
     return run / "predictions.jsonl"
+
+
+def _lines(
+    model: EMRRG,
+    test: StudySet,
+    hypotheses: Sequence[str],
+    systems: Mapping[str, Sequence[str]],
+    head: Sequence,
+) -> Iterator[dict[str, Any]]:
+    """One line of `predictions.jsonl` for each study, scored."""
+    every = [report for reports in (hypotheses, *systems.values()) for report in reports]
+    meteor = meteor_available([*test.reports] * (1 + len(systems)), every)  # the score table needs all
+    scores = score_each(test.reports, hypotheses, meteor)
+    for i, study in enumerate(test.studies):
+        yield {
+            "id": study.id,
+            "reference": test.reports[i],
+            "hypothesis": hypotheses[i],
+            "reference_emrrg": cut_reference(model, test.reports[i]),
+            "scores": scores[i],
+            "labels": study.labels,
+            "linear_head": head[i],
+            "systems": {name: texts[i] for name, texts in systems.items()},
+        }
 
 
 def write_traces(model: EMRRG, run: Path, test: StudySet, hypotheses: Sequence[str]) -> None:

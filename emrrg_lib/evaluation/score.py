@@ -94,12 +94,18 @@ def evaluate_run(
         metrics["rows"].append(_linear_head_row(labels, [row["linear_head"] for row in rows]))
     if probes:
         metrics["pointing"] = probes.get("pointing")
-    if costs := probes.get("costs"):  # of the system itself, by keys of METRICS
-        training = {"training_minutes": record["minutes"]} if "minutes" in record else {}
-        metrics["rows"][0]["metrics"] |= costs | training
+    metrics["rows"][0]["metrics"] |= _costs(probes, record)
     if record.get("history"):
         metrics["loss"] = _loss(record["history"])
     return write_json(run / "metrics.json", metrics)
+
+
+def _costs(probes: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, float]:
+    """Minutes, seconds a report and tuned parameters of the system itself, by keys of METRICS."""
+    costs = dict(probes.get("costs") or {})
+    if costs and "minutes" in record:
+        costs["training_minutes"] = record["minutes"]
+    return costs
 
 
 def _worded(text: str) -> bool:

@@ -222,14 +222,13 @@ def pretrain_lm(
     reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
 ) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    # with the prompt, which else falls into 58 pieces instead of 20, more than a report has
-    tokenizer, folder = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)]), out / "report_lm"
+    tokenizer = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)])  # else the prompt has 58 pieces
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
 
     def save(model: PreTrainedModel, epoch: int) -> None:
-        with atomic_path(folder) as temporary:
+        with atomic_path(out / "report_lm") as temporary:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
@@ -238,7 +237,7 @@ def pretrain_lm(
         "report language model",
         lambda: (tiny_lm(tokenizer), len(reports), collate),
         save,
-        folder,
+        out / "report_lm",
         config,
         {"made_from": made_from},
         checkpoints=out / "work" / "lm",
@@ -250,7 +249,7 @@ def pretrain_lm(
         learning_rate=config.lm_learning_rate,
         weight_decay=0.05,
     )
-    return folder
+    return out / "report_lm"
 
 
 def pretrain_encoder(

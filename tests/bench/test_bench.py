@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 from transformers.models.mamba import modeling_mamba
 
-from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved
+from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved, load
 from emrrg_lib.bench.parts import linear_calls, scan_inputs, scan_pass
 from emrrg_lib.bench.rivals import every_way, first_calls, scan_both_ways
 from emrrg_lib.cli import main
-from emrrg_lib.files import KIT
+from emrrg_lib.files import KIT, QUIET_THREADS
 
 
 def test_the_three_scans_compute_the_same():
@@ -67,6 +68,45 @@ def test_tasks_take_turns_and_the_best_time_counts():
         "seconds": {"a": 1.0, "b": 2.5},
         "times_a": {"a": 1.0, "b": 2.5},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, QUIET_THREADS["GOMP_SPINCOUNT"]),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ],
+)
+def test_waiting_threads_are_quiet_before_torch_comes_unless_the_user_says_otherwise(given, found):
+    code = "import os, sys, emrrg_lib\nprint(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | given, capture_output=True, text=True)
+    assert done.stdout.split() == [found, "False"], done.stderr
+
+
+def test_busy_processes_compute_and_end():
+    def workers():
+        return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+
+    with load.busy_processes(2):
+        assert len(workers()) == 2
+    assert workers() == []
+
+
+def test_bench_load_prints_every_setting_idle_and_busy(monkeypatch, capsys):
+    def seconds(values, quick):
+        threads = int(values.get("OMP_NUM_THREADS", 2))
+        return {"training step": 1.0 + threads + len(psutil.Process().children()), "encoder": 2.0 * threads}
+
+    monkeypatch.setattr(load, "_in_process", seconds)
+    assert main(["bench", "load", "--quick", "--threads", "1"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["seconds"].keys() == {"idle", "busy"} and figures["setting"] == QUIET_THREADS
+    idle, busy = figures["seconds"]["idle"], figures["seconds"]["busy"]
+    assert idle.keys() == busy.keys() == {"as shipped", "without the setting", "one thread"}
+    assert all(busy[name]["training step"] > idle[name]["training step"] for name in idle)
+    assert figures["shipped"]["idle"]["times_one_thread"]["encoder"] == 2.0
 
 
 def test_every_kind_has_its_function():

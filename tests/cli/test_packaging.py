@@ -176,7 +176,7 @@ def test_the_lab_opens_the_kit_or_a_class_and_says_when_it_runs_as_root(
 
 
 @needs_make
-def test_floor_and_ceiling_say_which_pythons_were_run(fresh):
+def test_floor_and_ceiling_say_which_pythons_were_run(fresh, monkeypatch):
     writes = '#!/bin/sh\\necho "$*" >> calls.txt\\n'
     venv = f"""for last; do :; done; mkdir -p "$last/bin"
 printf '{writes}' > "$last/bin/python"; chmod +x "$last/bin/python" """
@@ -190,6 +190,11 @@ printf '{writes}' > "$last/bin/python"; chmod +x "$last/bin/python" """
     assert calls.count("-c constraints.txt -c .ci/constraints-floor.txt .") == 2
     rooms = " ".join(f"tests/{room}" for room in ("vision", "language", "tuning", "model", "training"))
     assert calls.count(f"-m pytest -q {rooms}") == 4
+    monkeypatch.setenv("TORCH", "2.6.0")
+    assert make(fresh, "PYTHON=python3.90", "test-floor").returncode == 0
+    calls = (fresh / "calls.txt").read_text()
+    assert calls.count("-c .venv-floor-3.90/torch.txt -c .ci/constraints-floor.txt .") == 1
+    assert (fresh / ".venv-ceiling-3.90" / "torch.txt").read_text() == "torch==2.6.0\n"
     done = make(fresh, "PYTHON=no-such-python", "test-floor")
     assert done.returncode and "passed on Python: none" in done.stdout
 

@@ -361,6 +361,17 @@ def test_the_page_works_without_a_network(offline):
     assert not seen["errors"] and {host for host in seen["asked"] if host} == set()
 
 
+def test_a_drawing_that_fails_says_so_and_the_others_are_drawn(browser, written, tmp_path):
+    kind = re.compile("(kind&#34;: ?&#34;)scan(?=&#34;)")
+    text, count = kind.subn(r"\g<1>none", written.read_text(encoding="utf-8"))
+    assert count == 1
+    page = browser.new_page()
+    page.goto(write_text(tmp_path / "broken.html", text).as_uri())
+    assert told(view(page, "scan")).startswith("not drawn: TypeError")
+    assert told(view(page, "lora")) and page.locator(".failed").count() == 1
+    page.close()
+
+
 @pytest.mark.parametrize("width", [390, 1600, 1920])
 def test_the_page_fits_every_width(offline, width):
     scheme, page, _ = offline
