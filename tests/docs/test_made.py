@@ -17,10 +17,10 @@ with open(DATA / "results" / "made.csv", encoding="utf-8") as file:
 
 
 def results():
-    """Each folder of results and of weights; each file of `bench`, for each is a measurement of its own."""
+    """Each folder of results and of weights; of `bench` and `shift` each file, for it is a run of its own."""
     folders = [path for room in ("results", "tiny") for path in (DATA / room).iterdir() if path.is_dir()]
     for folder in folders:
-        for path in folder.glob("*.json") if folder.name == "bench" else [folder]:
+        for path in folder.glob("*.json") if folder.name in ("bench", "shift") else [folder]:
             yield path.relative_to(DATA).as_posix()
 
 
