@@ -37,8 +37,8 @@ def test_command_commit_and_date_are_those_of_the_result(row):
         _parser().parse_args(words[1:])  # leaves with exit code 2 where a word is not the kit's
     path = DATA / row["result"]
     record = path if path.is_file() else path / "run.json"
-    if record.is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
+    made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    if isinstance(made, dict):
         assert (made.get("commit") or row["commit"]).startswith(row["commit"])
         assert made.get("date", row["date"]) == row["date"]
         assert set(made.get("values", ())) <= set(words), "the settings of an ablation"
