@@ -166,7 +166,7 @@ def test_labels_of_the_data_count_for_its_own_references_only(tmp_path, phantom_
     words = ("--predictions", file, "--data", phantom_dir, "--own-references", "--out", tmp_path / "b")
     assert evaluate(*words) == 0
     assert scores(tmp_path / "b")[0]["support"]["No Finding"] == len(studies)
-    assert "<svg" in (tmp_path / "a" / "report.html").read_text("utf-8")  # the data's images
+    assert "data:image" in (tmp_path / "a" / "report.html").read_text("utf-8")  # the data's images
 
 
 def test_a_bare_predictions_file_is_scored(tmp_path):
