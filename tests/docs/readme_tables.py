@@ -38,6 +38,7 @@ ABLATIONS = (
     "hybrid-layers",
     "visual-in-prompt",
     "llm-swap",
+    "decoder",
     "cxpmrg-table4",
     "cxpmrg-table5",
 )
