@@ -46,9 +46,6 @@ _BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, s
 _log = logging.getLogger(__name__)
 
 
-# ---------------------------------------------------------------------------------------- files
-
-
 def load_picture(path: str | Path) -> Image.Image:
     """Opens an image file as an 8-bit picture, not resized: mode "L" if its file is grey, else "RGB".
 
@@ -75,8 +72,9 @@ def load_picture(path: str | Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise InputError(f"{path} is too large: more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
         raise InputError(
-            f"{path} is not an image this kit reads ({', '.join(FORMATS)}); convert it to PNG first"
+            f"{path} is not an image this kit reads ({known}); convert it to PNG first"
         ) from None
     except _BAD_FILE as error:
         raise InputError(f"{path} is a damaged image file ({error}); fetch it again") from error
@@ -276,7 +274,8 @@ def normalise(images: Sequence[np.ndarray]) -> Tensor:
     import torch  # imported late: preparing and checking data need only the pictures
 
     views, levels = np.stack(images), np.arange(256, dtype=np.float32)[:, None] / 255.0
-    table, out = (levels - IMAGENET_MEAN) / IMAGENET_STD, np.empty((len(views), 3, *views.shape[1:3]), "f4")
+    table = (levels - IMAGENET_MEAN) / IMAGENET_STD
+    out = np.empty((len(views), 3, *views.shape[1:3]), np.float32)
     for channel in range(3):  # each value once, then looked up: less than half the time
         np.take(table[:, channel], views[..., channel], out=out[:, channel], mode="clip")
     return torch.from_numpy(out)
@@ -291,10 +290,9 @@ def jitter(
     """
     out = []
     for image in images:
-        dy, dx = rng.integers(0, 2 * shift + 1, size=2)
-        height, width = image.shape[:2]
+        (dy, dx), (height, width) = rng.integers(0, 2 * shift + 1, size=2), image.shape[:2]
         padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
         gain, offset = 1 + rng.uniform(-tone, tone), 255 * rng.uniform(-tone, tone) / 2
-        moved = padded[dy : dy + height, dx : dx + width].astype(np.float32)
-        out.append(np.clip(moved * gain + offset, 0, 255).astype(np.uint8))
+        moved = padded[dy : dy + height, dx : dx + width].astype(np.float32) * gain + offset
+        out.append(moved.clip(0, 255).astype(np.uint8))
     return out

@@ -218,7 +218,7 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
         InputError: The path does not exist, has no known layout, is damaged, or holds no study that can
             be used.
     """
-    file, reader = _find_layout(Path(path))
+    file, reader = find_layout(Path(path))
     found: list[Problem] = []
     studies = _unique(reader(file, found), found)
     if not studies:
@@ -239,8 +239,8 @@ def read_dataset(path: str | Path, seed: int = 0, problems: list[Problem] | None
     )
 
 
-def _find_layout(path: Path) -> tuple[Path, Reader]:
-    """The file that describes the data at `path`, and its reader."""
+def find_layout(path: Path) -> tuple[Path, Reader]:
+    """The file that describes the data at `path`, and its reader. Raises InputError if there is none."""
     if not path.exists():
         raise InputError(f"no data at {path}: check the path")
     if path.is_file() and path.suffix == ".json":

@@ -11,8 +11,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from emrrg_lib.data.nih_cxr14 import TABLE
-from emrrg_lib.data.sources import read_dataset
+from emrrg_lib.data.sources import find_layout, read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pixels
 from emrrg_lib.files import InputError, atomic_path, processes, write_json
@@ -53,11 +52,20 @@ def generate_folder(run: Path, folder: Path, out: Path, greedy: bool = False) ->
 
     There are no references, so nothing can be scored. Raises InputError: see `generate_split`.
     """
-    if (folder / "annotation.json").is_file() or any(folder.glob(TABLE)):
+    if _is_data_set(folder):
         raise InputError(f"{folder} is a data folder: name it with --data")
     files = find_images(folder)
     studies = [Study(file.relative_to(folder).as_posix(), (file,), "", "test") for file in files]
     return _write_split(run, studies, out, greedy, data=str(folder), dataset=folder.name, split="test")
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether a file of the folder describes a data set."""
+    try:
+        find_layout(folder)
+    except InputError:
+        return False
+    return True
 
 
 def generate_split(run: Path, data: Path, split: str, out: Path, greedy: bool = False, seed: int = 0) -> Path:

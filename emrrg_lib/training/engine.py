@@ -119,8 +119,7 @@ class KitTrainer(checkpoints.SealedTrainer):
         self.facts = budget.facts(len(self.train_dataset)) | {"digest of ids, reports and images": data}
         self._budget, self._groups, self._gradients = budget, groups, FiniteGradients(names)
         self._resumed: str | None = None  # checkpoint whose random state is still to be restored
-        self._drawn: list[int] = []  # studies of this step
-        self._epoch = 0  # at which the training begins
+        self._drawn, self._epoch = list[int](), 0  # studies of this step; where the training begins
         self._share = self._iterator = None  # the ShareCollator; the iterator of the epoch
 
     def create_optimizer(self, model: nn.Module | None = None):

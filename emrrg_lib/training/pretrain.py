@@ -23,7 +23,7 @@ from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, atomic_path, processes, write_json
 from emrrg_lib.language.llm import load_llm, tiny_lm, train_tokenizer
-from emrrg_lib.language.prompt import framed, text_batch
+from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.run_record import run_record
@@ -222,13 +222,13 @@ def pretrain_lm(
     reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
 ) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    tokenizer = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)])  # else the prompt has 58 pieces
+    tokenizer, folder = train_tokenizer(reports), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
 
     def save(model: PreTrainedModel, epoch: int) -> None:
-        with atomic_path(out / "report_lm") as temporary:
+        with atomic_path(folder) as temporary:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
@@ -237,7 +237,7 @@ def pretrain_lm(
         "report language model",
         lambda: (tiny_lm(tokenizer), len(reports), collate),
         save,
-        out / "report_lm",
+        folder,
         config,
         {"made_from": made_from},
         checkpoints=out / "work" / "lm",
@@ -249,7 +249,7 @@ def pretrain_lm(
         learning_rate=config.lm_learning_rate,
         weight_decay=0.05,
     )
-    return out / "report_lm"
+    return folder
 
 
 def pretrain_encoder(
@@ -291,8 +291,7 @@ def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool 
     if processes().is_main_process and not (corpus / "annotation.json").is_file():
         write_phantom(corpus, config.studies, config.seed, splits=(0.95, 0.05, 0.0))
     processes().wait_for_everyone()
-    studies = load_annotation(corpus, "train")
-    lm = out / "report_lm"
+    studies, lm = load_annotation(corpus, "train"), out / "report_lm"
     if not (resume and (lm / "run.json").is_file()):
         pretrain_lm([clean_report(study.report, "iu_xray") for study in studies], config, out, resume)
     if not (resume and (out / "encoder" / "run.json").is_file()):

@@ -16,6 +16,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from emrrg_lib.files import InputError, Terminated, any_process, gather, write_text
+from emrrg_lib.sharding import whole
 from emrrg_lib.training.shares import study_names
 
 COLUMNS = ["step", "loss", "grad_norm", "learning_rate"]
@@ -120,12 +121,11 @@ class FiniteGradients:
     def note(self, step: int, norm: torch.Tensor | float, studies: list[int], optimizer: Any) -> None:
         """Takes the gradient's norm of a step before `optimizer`, a fused AdamW on a GPU, uses it."""
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        sharded: Any = getattr(norm, "full_tensor", None)  # FSDP2's
-        norm = sharded() if sharded else torch.as_tensor(norm)
-        self.unseen.append((step, norm, studies))
+        found = torch.as_tensor(whole(norm))
+        self.unseen.append((step, found, studies))
         fused = optimizer.param_groups[0].get("fused")  # not after a resume from a CPU's checkpoint
-        if norm.device.type == "cuda" and fused and not sharded:
-            optimizer.found_inf = 1 - norm.isfinite().float()
+        if found.device.type == "cuda" and fused and type(found) is type(norm):  # not a part under FSDP2
+            optimizer.found_inf = 1 - found.isfinite().float()
         else:
             self.look()
 
