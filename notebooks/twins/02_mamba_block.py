@@ -485,7 +485,7 @@ from emrrg_lib.interpret.figures_vision import scan_animation, scan_frames
 from emrrg_lib.vision.mamba import scan_orders
 
 print("rows:   ", scan_orders(4)[0].tolist())
-print("columns:", scan_orders(4)[2].tolist(), " (a grid of 4 × 4; token 8 is cls)")
+print("columns:", scan_orders(4)[2].tolist(), "\n(a grid of 4 × 4; token 8 is cls)")
 orders = scan_orders(12).numpy()  # (4, 145)
 scan_frames(orders, (1, 30, 72, 73, 100, 145))
 
@@ -663,7 +663,8 @@ def in_place(feature, g, mixer=m):
     return patches.T.unflatten(1, (side, side))
 
 
-print({name: tuple(value.shape) for name, value in features.items()})
+for name, value in features.items():
+    print(name, tuple(value.shape))
 strongest, rows = {}, {}
 for name, value in features.items():
     maps = in_place(value, 0)

@@ -609,10 +609,13 @@ bill.assign(**{"Table 6: BLEU-4 on IU X-ray": [names[target] for target in bill.
 # First the preset of the paper's IU X-ray model, counted without loading a weight.
 
 # %%
+from textwrap import fill
+
 from emrrg_lib.presets import preset
 from emrrg_lib.run.costs import describe_ledger
 
-print(describe_ledger(preset("iu-xray")))
+for line in describe_ledger(preset("iu-xray")).splitlines():
+    print(fill(line, 88) if len(line) > 88 else line)
 
 # %% [markdown]
 # The method as written trains far more than 1.32 M: the cross-attention alone has 25 times as many

@@ -210,7 +210,7 @@ with torch.no_grad():
 assert torch.equal(before, after)
 print(f"α = 0: all {after.numel():,} logits are equal, bit for bit")
 names = sorted({key.split("cross_attention.")[1] for key in new_keys})
-print("new in each hybrid layer:", ", ".join(names))
+print("new in each hybrid layer:", *names, sep="\n  ")
 
 # %% [markdown]
 # ## The warm-up

@@ -237,10 +237,10 @@ print(f"the same if all of it trained: {12 * everything / gib:.1f} GiB")
 # %%
 example = facts["example"]
 print(example["text"], "\n")
-print(" | ".join(piece.strip() for piece in example["pieces"]))
+print(textwrap.fill(" | ".join(piece.strip() for piece in example["pieces"]), 88))
 print(f"\n{len(example['text'].split())} words, {len(example['pieces'])} tokens")
 own_cut = model.tokenizer.tokenize(example["text"])
-print("tiny:", " | ".join(piece.strip("Ġ") for piece in own_cut))
+print(textwrap.fill("tiny: " + " | ".join(piece.strip("Ġ") for piece in own_cut), 88))
 
 # %% [markdown]
 # "pneumothorax" is four tokens for Qwen. The loss is a mean over *tokens*, so a long rare word weighs
@@ -477,8 +477,8 @@ for number, text in zip(three, after, strict=True):
     for name, words in (("true", lesson.reports[number]), ("model", text)):
         print(textwrap.fill(f"{name:<6} {words}", 88, subsequent_indent="       "))
     print()
-gap = [round(b - a, 3) for a, b in zip(watch.right, watch.wrong, strict=True)]
-print("wrong − right, every 20 steps:", gap)
+gap = [f"{b - a:.3f}" for a, b in zip(watch.right, watch.wrong, strict=True)]
+print("wrong − right, every 20 steps:", ", ".join(gap), sep="\n")
 
 # %% [markdown]
 # Read it in this order.
@@ -652,7 +652,7 @@ if PROFILE == "tiny":
             with_values(config, ["train.learning_rate=0.01"]), data, part, resume=True
         )
     except InputError as error:
-        print(str(error).replace(f"{folder}{os.sep}", ""))
+        print(textwrap.fill(str(error).replace(f"{folder}{os.sep}", ""), 88))
 
 # %% [markdown]
 # ## Reading a run folder
@@ -668,14 +668,14 @@ with no_bars():
     evaluate_run(out)
 told = {
     "config.json": "every size and choice: with it the model is built again",
-    "run.json": "seed, versions, hardware, minutes, the loss curve, the validations",
+    "run.json": "seed, versions, hardware, minutes, loss curve, validations",
     "trained.safetensors": "what trained, at the best validation of the joint part",
     "last.safetensors": "the same after the last step",
     "predictions.jsonl": "a line a study: id, reference, hypothesis",
     "metrics.json": "scores with 95 % intervals",
 }
 for name, what in told.items():
-    print(f"{name:<20}{(out / name).stat().st_size:>9,} bytes   {what}")
+    print(f"{name:<20}{(out / name).stat().st_size:>9,} bytes  {what}")
 
 # %%
 from safetensors.torch import load_file

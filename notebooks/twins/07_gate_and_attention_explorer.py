@@ -48,6 +48,8 @@ if "google.colab" in sys.modules and not os.path.isdir("/content/kit"):
     os.chdir("/content/kit/notebooks")
 
 # %%
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 import torch
@@ -98,9 +100,9 @@ masks = {}  # finding → (view, H, W): its true place, drawn by the phantom
 for finding in study.findings:
     drawn = np.array(finding["masks"])
     masks[finding["label"]] = masks.get(finding["label"], False) | drawn
-print("reference:", study.report)
-print("generated:", trace.text)
-print("drawn:    ", ", ".join(masks) or "nothing abnormal")
+print(fill(f"reference: {study.report}", 88))
+print(fill(f"generated: {trace.text}", 88))
+print("drawn:", ", ".join(masks) or "nothing abnormal")
 print("attention", trace.attention.shape, "· gate", trace.gate.shape)
 
 # %% [markdown]
@@ -371,8 +373,6 @@ for target in targets:
 # its heart and called it enlarged.
 
 # %%
-from textwrap import fill
-
 from emrrg_lib.data.images import read_view
 from emrrg_lib.data.samples import NIH_SAMPLES, nih_samples
 

@@ -112,13 +112,15 @@ twice.style.format("{:.3f}").format("{:.0%}", subset="of Table 6's range")
 # that differ from the preset, and where the paper has the row.
 
 # %%
+from textwrap import fill
+
 from emrrg_lib.training.ablation_rows import names, read_rows, row_config
 
 file = KIT / "data" / "ablations" / "table6.csv"
 lines = file.read_text(encoding="utf-8").splitlines()
 print(lines[0], lines[-1], sep="\n")
 rows = {row.row: row for row in [*read_rows("table6"), *read_rows("table5")]}
-print("\nthe tables there are:", ", ".join(names()))
+print(fill("the tables there are: " + ", ".join(names()), 88))
 
 # %% [markdown]
 # `row_config` turns a line into a whole configuration. Here are all settings that some row of Tables 5

@@ -31,7 +31,7 @@ from emrrg_lib.files import KIT, TINY_DIR  # noqa: E402
 
 TWINS = twins()
 every_notebook = pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.stem)
-MOST_CELLS, MOST_BYTES, MOST_LINES, MOST_COLUMNS = 100, 1_500_000, 25, 88
+MOST_CELLS, MOST_BYTES, MOST_LINES, MOST_COLUMNS, MOST_PRINTED = 100, 1_500_000, 25, 88, 100
 ABSOLUTE = re.compile(r"(?<![\w.:/~…])(/(home|Users|root|tmp|var|opt|usr|mnt|work|private)/\w|[A-Z]:\\\w)")
 WITHOUT_LETTERS = ("06_metrics",)  # the paper gives the scores no letters, so there is no glossary to show
 FRAME = (  # what the first cell says: goal, needs, minutes, memory, paper
@@ -146,6 +146,12 @@ def test_cells_are_short_and_fit_beside_an_open_sidebar(twin):
         if cell.cell_type == "code":
             lines = cell.source.splitlines()
             assert len(lines) <= MOST_LINES and max(map(len, lines)) <= MOST_COLUMNS, lines[0]
+
+
+@every_notebook
+def test_printed_lines_fit_so_that_none_breaks_in_a_word(twin):
+    printed = [output.text for output in outputs_of(stored(twin)) if output.output_type == "stream"]
+    assert not [line for text in printed for line in text.splitlines() if len(line) > MOST_PRINTED]
 
 
 @every_notebook
