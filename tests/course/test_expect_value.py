@@ -31,7 +31,9 @@ def test_whole_numbers_are_exact_and_floats_are_close():
         expect_value(33_566_721, 33_566_722, "cause")
 
 
-@pytest.mark.parametrize("yours", ["145", None, [145], float("nan"), {"a": 1}, object()], ids=str)
+@pytest.mark.parametrize(
+    "yours", ["145", None, [145], float("nan"), {"a": 1}, object()], ids=lambda value: type(value).__name__
+)
 def test_anything_else_is_wrong_and_does_not_crash(yours):
     with pytest.raises(Mistake, match="expected 145: cause"):
         expect_value(yours, 145, "cause")
@@ -101,18 +103,28 @@ def test_a_whole_number_is_one_in_every_type(yours):
     assert whole(yours) == 3
 
 
-@pytest.mark.parametrize("yours", [3.5, "3", None, True, [1, 2], {}, float("nan"), object()], ids=str)
+@pytest.mark.parametrize(
+    "yours",
+    [3.5, "3", None, True, [1, 2], {}, float("nan"), object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_whole_number_is_told(yours):
     with pytest.raises(Mistake, match="whole number"):
         whole(yours)
 
 
-@pytest.mark.parametrize("yours", [["a", "b"], ("a", "b"), np.array(["a", "b"]), (t for t in "ab")], ids=str)
+@pytest.mark.parametrize(
+    "yours",
+    [["a", "b"], ("a", "b"), np.array(["a", "b"]), (t for t in "ab")],
+    ids=lambda value: type(value).__name__,
+)
 def test_texts_come_in_every_series(yours):
     assert texts(yours) == ["a", "b"]
 
 
-@pytest.mark.parametrize("yours", ["ab", {"a", "b"}, {"a": 1}, [1, 2], None, 3], ids=str)
+@pytest.mark.parametrize(
+    "yours", ["ab", {"a", "b"}, {"a": 1}, [1, 2], None, 3], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_list_of_texts_is_told(yours):
     with pytest.raises(Mistake, match="give a list of texts"):
         texts(yours)
