@@ -5,7 +5,7 @@
 #   make book   the course as a website that needs no network, in runs/book/index.html
 #   make slides one deck a notebook in runs/slides, and the two-page handout.pdf beside them
 #   make lint   format, style and types as continuous integration checks them
-#   make test   every test not marked slow, gpu, browser or notebooks
+#   make test   every test not marked slow, gpu, browser or notebooks, on all cores
 #   make test-floor   tests of the model with the oldest and the newest packages that are allowed
 #   make test-notebooks   run every notebook, unsolved and solved (seconds of each: at the end)
 #   make browser-test   the explorers in JupyterLab, Notebook 7 and a page, in a real Chromium (screenshots: runs/browser)
@@ -43,7 +43,7 @@ lint: .venv/.ready-dev
 	$(BIN)/mypy
 
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 
 test-floor:
 	@PYTHON="$(PYTHON)" sh .ci/test_floor.sh

@@ -1,6 +1,7 @@
 """Shared set-up: one thread, fixed seeds, no network, and tiny random models that need no shipped weights."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when transformers is imported
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -16,6 +17,7 @@ from small_config import SMALL, SMALL_ENCODER
 from emrrg_lib.files import cache_folder
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores Ctrl-C
 
 SENTENCES = (
     "the heart is normal in size . the lungs are clear .",
