@@ -18,7 +18,9 @@ from emrrg_lib.config import (
 )
 from emrrg_lib.files import InputError, close_name
 
-TINY = EMRRGConfig(encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8))
+TINY = EMRRGConfig(
+    encoder=TINY_ENCODER, partial_lora=PartialLoRAConfig(r=8), train=TrainConfig(weight_decay=0.2)
+)
 
 # Stage 3 of the paper (§4.2). The paper gives epochs, batch, rank, max_length and the times of validation.
 # What it leaves open is the release's (NOTES B3): AdamW with torch's betas, rate 1e-4, decay .01, a cosine by

@@ -47,7 +47,7 @@ class StoredTable:
 
     @cached_property
     def controls(self) -> pd.DataFrame:
-        """The scores of the constant report and of the shuffled images."""
+        """The scores of the controls; the constant report and the shuffled images are always there."""
         return self.frame[self.frame["source"] == "control"].set_index("row")
 
     def paper(self, dataset: str) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def verdicts(tables: Iterable[StoredTable], metric: str) -> pd.DataFrame:
     """
     lines = {}
     for table in tables:
-        found, controls = table.spread(metric), table.controls[metric]
+        found, controls = table.spread(metric), table.controls[metric][["constant report", "shuffled images"]]
         best = found.loc[found["mean"].idxmax()]
         others = found.drop(best.name)
         near = others[others["mean"] + others["sd"] >= best["mean"] - best["sd"]]

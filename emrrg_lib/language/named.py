@@ -31,8 +31,9 @@ TINY = dict(
     intermediate_size=384,
     num_hidden_layers=4,
     num_attention_heads=4,
-    num_key_value_heads=2,  # grouped-query attention
+    num_key_value_heads=4,  # as many as heads, and slow rotations: both as Qwen1.5-1.8B
     max_position_embeddings=512,
+    rope_theta=1e6,
     tie_word_embeddings=True,
     eos_token_id=0,
 )

@@ -15,6 +15,11 @@ def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
+def framed(prompt: str) -> str:
+    """The prompt in its frame, as text."""
+    return f"Human: {prompt}\nAssistant:"
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, image: bool = False) -> list[int]:
     """Token ids of `Human: {prompt}\\nAssistant:`, after BOS where the tokenizer has one.
 
@@ -24,7 +29,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, image: bool = Fa
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     if image:
         return bos + text_ids(tokenizer, BEFORE_IMAGE) + text_ids(tokenizer, f"</Img> {prompt} \nAssistant:")
-    return bos + text_ids(tokenizer, f"Human: {prompt}\nAssistant:")
+    return bos + text_ids(tokenizer, framed(prompt))
 
 
 def image_slot(tokenizer: PreTrainedTokenizerFast) -> int:

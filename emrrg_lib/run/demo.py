@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,37 +52,57 @@ def run_demo(
     config = replace(config, train=train)
     require_weights(config)
     data = out / "data"
+    seconds: dict[str, float] = {}
     wanted = {"seed": seed, "studies": studies}
     if not _holds(data, wanted):
         print(f"[1/4] drawing {studies} phantom studies into {data}")
-        write_phantom(data, studies, seed, size=config.encoder.image_size, splits=split_shares(studies))
+        with _timed(seconds, "drawing"):
+            write_phantom(data, studies, seed, size=config.encoder.image_size, splits=split_shares(studies))
         write_json(out / "data.json", wanted)
     print("[2/4] stage 3: Partial LoRA, projector and hybrid layers")
-    run_finetune(config, data, out, resume=_interrupted(out, config))
+    with _timed(seconds, "training"):
+        run_finetune(config, data, out, resume=_interrupted(out, config))
     print("[3/4] writing and scoring reports, [4/4] drawing the page")
     (out / "predictions.jsonl").unlink(missing_ok=True)
-    return score_run(out)
+    page = score_run(out, seconds=seconds)
+    print("Seconds:", ", ".join(f"{part} {spent:.0f}" for part, spent in seconds.items()))
+    return page
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Notes how long the block took."""
+    started = time.time()
+    yield
+    seconds[part] = time.time() - started
 
 
 def score_run(
-    run: Path, references: str | None = None, labeler: Labeler = RULES, sources: Sequence[Source] = ()
+    run: Path,
+    references: str | None = None,
+    labeler: Labeler = RULES,
+    sources: Sequence[Source] = (),
+    seconds: dict[str, float] | None = None,
 ) -> Path:
     """Writes predictions (where there are none yet), metrics.json, report.html and the card of a trained run.
 
-    `references`, `labeler` and `sources` are those of `evaluate_run`.
+    `references`, `labeler` and `sources` are those of `evaluate_run`; `seconds` gets the time of each part.
 
     Returns:
         The page. Raises InputError if `run` is not a trained run, or its data is missing.
     """
-    state = processes()
+    state, seconds = processes(), {} if seconds is None else seconds
     if not (run / "predictions.jsonl").is_file():
         record = read_json(run / "run.json", TRAINED_RECORD)
         read_dataset(record["data"], record["seed"]).require_images(*SPLITS)  # before the model is loaded
-        predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
+        with _timed(seconds, "writing reports"):
+            predict_run(EMRRG.from_run(run).to(state.device), run, Path(record["data"]), record["seed"])
     if state.is_main_process:
-        evaluate_run(run, references, labeler, sources)
-        write_example_pages(run)
-        write_run_page(run)
+        with _timed(seconds, "scoring"):
+            evaluate_run(run, references, labeler, sources)
+        with _timed(seconds, "drawing pages"):
+            write_example_pages(run)
+            write_run_page(run)
         if (run / "config.json").is_file():  # reports of another system have none
             write_card(run)
     state.wait_for_everyone()

@@ -24,7 +24,7 @@ from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.sources import Dataset, read_dataset
 from emrrg_lib.data.study import SPLITS
 from emrrg_lib.data.study_set import StudySet
-from emrrg_lib.evaluation.baselines import constant_report, shuffled
+from emrrg_lib.evaluation.baselines import oracles, shuffled, text_controls
 from emrrg_lib.evaluation.intervals import point_scores, system_statistics
 from emrrg_lib.files import InputError, processes, write_json, write_text
 from emrrg_lib.generation import write_reports
@@ -96,7 +96,7 @@ def run_ablation(
     check_values(config, rows, values)  # a wrong one stops here, not in every row
     dataset = read_dataset(data, config.train.seed)
     dataset.require_images(*SPLITS)
-    constant = constant_scores(dataset, config)
+    controls = control_scores(dataset, config)
     done: dict[str, list[dict[str, Any]]] = {row.row: [] for row in rows}
     refused: dict[str, str] = {}
     jobs = [(row, config.train.seed + number) for row in rows for number in range(seeds)]
@@ -109,7 +109,7 @@ def run_ablation(
             refused[row.row] = str(error)
             tqdm.write(f"{row.row}: left out: {error}")
         if processes().is_main_process:
-            _write(name, rows, done, refused, _controls(constant, done), out)
+            _write(name, rows, done, refused, _controls(controls, done), out)
     if processes().is_main_process:
         facts = {
             "config": to_dict(config),
@@ -195,20 +195,22 @@ def _scores(
     return point_scores(system_statistics(references, reports, known))
 
 
-def constant_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, float | None]:
-    """Metrics of one training report for every study: the one that scores best on validation."""
+def control_scores(dataset: Dataset, config: EMRRGConfig) -> dict[str, dict[str, float | None]]:
+    """Metrics of the systems that see no image, and of the oracles where the findings are known."""
+    rule, studies = config.data.cleaning, dataset.split("test")
     train, val, test = (
-        [clean_report(study.report, config.data.cleaning) for study in dataset.split(split)]
-        for split in ("train", "val", "test")
+        [clean_report(study.report, rule) for study in dataset.split(split)] for split in SPLITS
     )
-    constant = [constant_report(train, val)] * len(test)
-    return _scores(test, constant, [study.labels for study in dataset.split("test")])
+    systems = text_controls(train, val, len(test), config.train.seed)
+    systems |= oracles(studies, config.train.seed, rule)
+    labels = [study.labels for study in studies]
+    return {name: _scores(test, reports, labels) for name, reports in systems.items()}
 
 
-def _controls(constant: Mapping, done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
-    """The constant report, and the mean over all rows of their reports given to other patients."""
+def _controls(known: Mapping[str, Mapping], done: Mapping[str, Sequence[Mapping]]) -> dict[str, Mapping]:
+    """The known ones, and the mean over all rows of their reports given to other patients."""
     moved = [job[SHUFFLED] for jobs in done.values() for job in jobs]
-    return {CONSTANT: constant} | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
+    return dict(known) | ({SHUFFLED: pd.DataFrame(moved).mean().to_dict()} if moved else {})
 
 
 def _write(
@@ -248,8 +250,8 @@ def _write(
     frame = frame[[c for c in first if c in frame] + [c for c in frame if c not in first]]
     write_text(out / "results.csv", frame.to_csv(index=False, float_format="%.4f"))
     if any(done.values()):
-        picture = ablation_figure(
-            name, {row: [job["metrics"] for job in jobs] for row, jobs in done.items()}, lines, paper
-        )
+        drawn = {name: lines[name] for name in (CONSTANT, SHUFFLED)}
+        scored = {row: [job["metrics"] for job in jobs] for row, jobs in done.items()}
+        picture = ablation_figure(name, scored, drawn, paper)
         (out / "figure.png").write_bytes(png_bytes(picture, dpi=150, colours=64))
         write_text(out / "figure.txt", picture.alt + "\n")

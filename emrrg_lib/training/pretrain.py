@@ -22,8 +22,8 @@ from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, atomic_path, processes, write_json
-from emrrg_lib.language.llm import load_llm, tiny_lm, train_tokenizer
-from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.language.llm import prepare_tokenizer, tiny_lm, train_tokenizer
+from emrrg_lib.language.prompt import framed, text_batch
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.run_folder import read_json
 from emrrg_lib.run_record import run_record
@@ -222,7 +222,8 @@ def pretrain_lm(
     reports: list[str], config: PretrainConfig, out: Path, resume: bool, made_from: str = PHANTOM_TEXT
 ) -> Path:
     """Trains tokenizer and language model on report text after the prompt; writes `out/report_lm`."""
-    tokenizer, folder = train_tokenizer(reports), out / "report_lm"
+    # the prompt's words become tokens too, which makes every step of stage 3 shorter
+    tokenizer, folder = train_tokenizer([*reports, *[framed(PROMPT)] * len(reports)]), out / "report_lm"
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         return text_batch(tokenizer, PROMPT, [reports[i] for i in indices], 128).data
@@ -260,14 +261,13 @@ def pretrain_encoder(
     out: Path,
     resume: bool,
 ) -> Path:
-    """Stage 1, then stage 2 from its file; writes `out/encoder/encoder.safetensors`."""
+    """Stage 1, then stage 2 with a `tokenizer` of reports; writes `out/encoder/encoder.safetensors`."""
     first, second = out / "work" / "stage1", out / "work" / "stage2"
     if not (resume and (first / "run.json").is_file()):
         run_stage1(find_images(corpus), TINY_ENCODER, config.stage1, first, config.seed, resume)
     encoder = stage2_encoder(TINY_ENCODER, config.stage2, first / "stage1.pth", config.seed)
-    run_stage2(
-        studies, encoder, tiny_text_encoder(tokenizer), tokenizer, config.stage2, second, config.seed, resume
-    )
+    text = tiny_text_encoder(tokenizer), tokenizer
+    run_stage2(studies, encoder, *text, config.stage2, second, config.seed, resume)
     if processes().is_main_process:
         save_vision_encoder(encoder, out / "encoder" / "encoder.safetensors")
         before, after = (read_json(folder / "run.json", {"minutes": float}) for folder in (first, second))
@@ -284,16 +284,16 @@ def pretrain_encoder(
     return out / "encoder" / "encoder.safetensors"
 
 
-def pretrain_tiny(out: Path, config: PretrainConfig | None = None, resume: bool = False) -> Path:
+def pretrain_tiny(out: Path, config: PretrainConfig = PretrainConfig(), resume: bool = False) -> Path:
     """Remakes the tiny weights in `out` (corpus, LM, encoder); finished parts are kept on resume."""
-    config = config or PretrainConfig()
     corpus = out / "work" / "corpus"
     if processes().is_main_process and not (corpus / "annotation.json").is_file():
         write_phantom(corpus, config.studies, config.seed, splits=(0.95, 0.05, 0.0))
     processes().wait_for_everyone()
-    studies, lm = load_annotation(corpus, "train"), out / "report_lm"
-    if not (resume and (lm / "run.json").is_file()):
-        pretrain_lm([clean_report(study.report, "iu_xray") for study in studies], config, out, resume)
+    studies = load_annotation(corpus, "train")
+    reports = [clean_report(study.report, "iu_xray") for study in studies]
+    if not (resume and (out / "report_lm" / "run.json").is_file()):
+        pretrain_lm(reports, config, out, resume)
     if not (resume and (out / "encoder" / "run.json").is_file()):
-        pretrain_encoder(corpus, studies, load_llm(str(lm))[1], config, out, resume)
+        pretrain_encoder(corpus, studies, prepare_tokenizer(train_tokenizer(reports)), config, out, resume)
     return out

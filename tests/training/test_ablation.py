@@ -126,7 +126,16 @@ def test_every_row_is_trained_once_and_scored(tmp_path, config, phantom_dir, no_
     assert ours.row.tolist() == ["first"] * 2 + ["every 2nd"] * 2 + ["all"] * 2
     assert ours.seed.tolist() == [3, 4] * 3 and ours.note[2] == "same settings as first"
     assert ours[["Bleu_4", "CIDEr", "CE13_micro_F1", "CE14neg_macro_P", "minutes"]].notna().all(axis=None)
-    assert table[table.source == "control"].row.tolist() == ["constant report", "shuffled images"]
+    controls = table[table.source == "control"].set_index("row")
+    assert controls.index.tolist() == [
+        "constant report",
+        "most frequent report",
+        "random training report",
+        "oracle re-wording",
+        "oracle, commonest wording",
+        "shuffled images",
+    ]
+    assert controls.loc["oracle re-wording", "CE13_micro_F1"] == 1
     before = (tmp_path / "out" / "results.csv").read_text()
     assert cli.main(words) == 0
     assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("out/jobs/*/*/run.json")} == trained

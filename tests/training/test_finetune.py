@@ -298,7 +298,7 @@ def scores(run):
     return metrics
 
 
-def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config):
+def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config, capsys):
     sizes = dataclasses.replace(config.encoder, image_size=32, patch_size=8)
     small = dataclasses.replace(config, encoder=sizes, encoder_weights=str(tmp_path / "larger.safetensors"))
     save_vision_encoder(VisionMamba(sizes), tmp_path / "larger.safetensors")
@@ -310,3 +310,7 @@ def test_demo_writes_its_page_and_goes_on_after_a_stop(tmp_path, config):
     run_demo(out, studies=20, seed=3, config=small)
     assert scores(out) == metrics
     assert (out / "data" / "annotation.json").stat().st_mtime_ns == drawn  # the studies were kept
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Seconds: "))
+    parts = ("training", "writing reports", "scoring", "drawing pages")
+    assert all(part in first and part in second for part in parts)
+    assert first.startswith("Seconds: drawing ") and second.startswith("Seconds: training ")
