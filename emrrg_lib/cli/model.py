@@ -131,8 +131,7 @@ def explore(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Write a run's encoder, Partial LoRA merged in, as one plain file; or a folder for a model hub."""
-    from emrrg_lib.run.card import export_hub_folder
-    from emrrg_lib.run.inference import export_encoder
+    from emrrg_lib.run.inference import export_encoder, export_hub_folder
 
     if options.hub_folder:
         print(f"Wrote {export_hub_folder(run_folder(options.run), options.hub_folder)}; nothing is uploaded")

@@ -14,8 +14,8 @@ from pathlib import Path
 import nbformat
 
 from emrrg_lib.course.build import COPIES, NOTEBOOKS, copy_linked, turn_links
-from emrrg_lib.course.handout import write_handout
 from emrrg_lib.course.notebook import SHIPPED_RUN, glossary
+from emrrg_lib.course.slides import write_handout
 from emrrg_lib.files import KIT, InputError, write_text
 from emrrg_lib.run.explore import write_explorers
 
