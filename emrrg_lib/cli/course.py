@@ -17,7 +17,7 @@ def register(subparsers) -> None:
         "emrrg course build --out class",
         "emrrg course grade handed_in",
     )
-    command = add_command(kinds, build, writes="out")
+    command = add_command(kinds, "build", build, writes="out")
     command.add_argument(
         "--variant",
         default="student",
@@ -26,7 +26,7 @@ def register(subparsers) -> None:
     )
     add_path(command, "--out", "folder (default: course/VARIANT)")
     command.add_argument("--execute", action="store_true", help="also run them and store the outputs")
-    command = add_command(kinds, grade, writes="out")
+    command = add_command(kinds, "grade", grade, writes="out")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="handed-in files, one folder a student")
     add_path(command, "--out", "folder for grades.csv and grades.html (default: FOLDER)")
     for name, unit in (("--minutes", "minutes"), ("--memory", "GB of memory")):
@@ -38,7 +38,7 @@ def register(subparsers) -> None:
             metavar="N",
             help=f"{unit} that one notebook may take (default: %(default)g)",
         )
-    command = add_command(kinds, progress)
+    command = add_command(kinds, "progress", progress)
     command.add_argument("folder", type=Path, nargs="?", default=Path("notebooks"), metavar="FOLDER")
 
 

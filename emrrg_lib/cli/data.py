@@ -22,7 +22,7 @@ def register(subparsers) -> None:
         "emrrg data phantom --studies 1000 --seed 0 --out phantom",
         "emrrg data check phantom",
     )
-    command = add_command(kinds, phantom)
+    command = add_command(kinds, "phantom", phantom)
     add_out(command, None, "folder to write; must be empty or new")
     add_number(command, "--studies", "how many studies", required=True)
     add_number(command, "--size", "side in pixels", 96, low=32)
@@ -56,7 +56,7 @@ def phantom(options: Namespace) -> int:
 
 
 def _add_check(kinds) -> None:
-    command = add_command(kinds, check_folder, "check")
+    command = add_command(kinds, "check", check_folder)
     text = "data folder in any layout, or its annotation, table or archive"
     command.add_argument("data", type=Path, metavar="PATH", help=text)
     text = "where every item is listed, .csv or .json"
@@ -101,7 +101,7 @@ def _token_counter(name: str):
 
 
 def _add_fetch(kinds) -> None:
-    command = add_command(kinds, fetch)
+    command = add_command(kinds, "fetch", fetch)
     command.add_argument("what", choices=[source.command for source in SOURCES], help="data set")
     text = f"folder for the archives of a public data set, about {FETCHED_GB} GB"
     add_path(command, "--to", text, dest="out")
@@ -130,7 +130,7 @@ def fetch(options: Namespace) -> int:
 
 
 def _add_prepare(kinds) -> None:
-    command = add_command(kinds, prepare)
+    command = add_command(kinds, "prepare", prepare)
     command.add_argument("what", choices=_public(), help="data set")
     text = "folder of the archives, or of CSV files and images"
     add_path(command, "--from", text, dest="source", required=True)
@@ -162,7 +162,7 @@ def prepare(options: Namespace) -> int:
 
 
 def _add_rehearse(kinds) -> None:
-    command = add_command(kinds, rehearse)
+    command = add_command(kinds, "rehearse", rehearse)
     command.add_argument("what", choices=_public(), help="data set")
     add_path(command, "--annotation", "R2Gen's annotation.json", "FILE", required=True)
     text = "NLMCXR_reports.tgz or the folder of its XML files; their MeSH terms are drawn"

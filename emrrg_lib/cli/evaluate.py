@@ -17,6 +17,7 @@ def register(subparsers) -> None:
     """Adds the parsers of this group."""
     command = add_command(
         subparsers,
+        "evaluate",
         evaluate,
         more="forms of --predictions:\n" + "\n".join(f"  {name}: {example}" for name, example in FORMATS),
         writes="out run",
@@ -37,7 +38,7 @@ def register(subparsers) -> None:
     command.add_argument("--metrics", nargs="+", metavar="SOURCE", help=text)
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
     _add_table(kinds)
-    command = add_command(kinds, page, writes="run")
+    command = add_command(kinds, "page", page, writes="run")
     add_run(command)
     add_path(
         command, "--against", "other runs on the same studies, shown beside the first", nargs="+", default=[]
@@ -82,7 +83,7 @@ def _add_cleaning(command) -> None:
 
 
 def _add_table(kinds) -> None:
-    command = add_command(kinds, table)
+    command = add_command(kinds, "table", table)
     add_path(
         command,
         "--run",
@@ -111,7 +112,7 @@ def _add_format(command) -> None:
 
 
 def _add_compare(kinds) -> None:
-    command = add_command(kinds, compare)
+    command = add_command(kinds, "compare", compare)
     text = "run folder or predictions.jsonl; RUN:NAME is another system of that run, such as a control"
     command.add_argument("systems", nargs="+", metavar="RUN", help=text)
     command.add_argument("--all", action="store_true", help="all metrics, not only the main ones")
@@ -120,7 +121,7 @@ def _add_compare(kinds) -> None:
 
 
 def _add_controls(kinds) -> None:
-    command = add_command(kinds, controls)
+    command = add_command(kinds, "controls", controls)
     add_path(command, "--data", "data folder or annotation; images are not needed", "PATH", required=True)
     _add_cleaning(command)
     add_out(command, "runs/controls", "folder to write their reports and scores into")

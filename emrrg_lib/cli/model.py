@@ -25,25 +25,25 @@ def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
     _add_explore(subparsers)
-    command = add_command(subparsers, export, writes="out")
+    command = add_command(subparsers, "export", export, writes="out")
     add_run(command)
     forms = command.add_mutually_exclusive_group(required=True)
     add_path(forms, "--out", "the encoder: .safetensors or .pth", "FILE")
     add_path(forms, "--hub-folder", "trained tensors, configuration and card; nothing is uploaded")
-    for function in (info, ledger):
-        command = add_command(subparsers, function)
+    for name, function in (("info", info), ("ledger", ledger)):
+        command = add_command(subparsers, name, function)
         add_system(command)
     command.add_argument(
         "--costs",
         action="store_true",
         help="instead: what a full run of a paper preset costs, FLOPs and GPU hours",
     )
-    add_command(subparsers, doctor)
+    add_command(subparsers, "doctor", doctor)
     _add_bench(subparsers)
 
 
 def _add_generate(subparsers) -> None:
-    command = add_command(subparsers, generate, writes="out")
+    command = add_command(subparsers, "generate", generate, writes="out")
     add_run(command)
     studies = command.add_mutually_exclusive_group(required=True)
     add_path(
@@ -87,7 +87,7 @@ def generate(options: Namespace) -> int:
 
 
 def _add_explore(subparsers) -> None:
-    command = add_command(subparsers, explore)
+    command = add_command(subparsers, "explore", explore)
     add_run(command)
     studies = command.add_mutually_exclusive_group(required=True)
     studies.add_argument("--study", metavar="N", help="number in the test split, from 1, or a study's id")
@@ -172,7 +172,7 @@ def _add_bench(subparsers) -> None:
         "emrrg bench encoder --json encoder.json",
     )
     for kind, (_, summary) in KINDS.items():
-        command = add_command(kinds, bench, kind, f"{summary}\n\nemrrg bench {kind} --quick")
+        command = add_command(kinds, kind, bench, f"{summary}\n\nemrrg bench {kind} --quick")
         command.add_argument("--quick", action="store_true", help="small sizes: only to see that it runs")
         add_path(command, "--json", "also write the figures here", "FILE")
         add_number(command, "--threads", "CPU threads", 2, high=1024)
@@ -181,7 +181,7 @@ def _add_bench(subparsers) -> None:
 
 
 def _add_bench_gpu(kinds) -> None:
-    command = add_command(kinds, bench_gpu, "gpu")
+    command = add_command(kinds, "gpu", bench_gpu)
     add_number(command, "--minutes", "the most minutes of all parts", 40, high=1440)
     command.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes")
     command.add_argument("--parts", metavar="A,B", default="", help="only these (an unknown one lists all)")

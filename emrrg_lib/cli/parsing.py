@@ -36,17 +36,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    subparsers, function: Callable, name: str = "", text: str = "", more: str = "", writes: str = ""
+    subparsers, name: str, function: Callable, text: str = "", more: str = "", writes: str = ""
 ) -> argparse.ArgumentParser:
-    """Adds one command: its docstring is its help, the last paragraph of which holds examples.
+    """Adds one command: the docstring of `function` is its help, the last paragraph of which holds examples.
 
     Args:
-        function: of the command. name: the command's, by default the function's.
         text: in place of the docstring. more: is printed below the examples.
         writes: names the options, in order, of which the first given one is the folder to write; `main` tests
             it before the work begins.
     """
-    name = name or function.__name__
     text = text or inspect.getdoc(function) or f"{name}\n\nemrrg {name}"
     summary, _, examples = text.rpartition("\n\n")
     command = _add(subparsers, name, summary, [*examples.splitlines(), *filter(None, [more])])

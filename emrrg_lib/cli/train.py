@@ -30,12 +30,12 @@ RECIPES = "default: the recipe's"
 
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
-    command = add_command(subparsers, demo)
+    command = add_command(subparsers, "demo", demo)
     add_out(command, "runs/demo", "run folder to write")
     add_number(command, "--studies", "phantom studies, split into train, val and test", 2000, low=20)
     add_number(command, "--steps", "warm steps of stage 3 (default: the preset's)")
     add_seed(command)
-    command = add_command(subparsers, train)
+    command = add_command(subparsers, "train", train)
     add_system(command)
     add_path(command, "--data", "annotation.json + images/", required=True)
     add_values(command, "settings of config.py, such as train.batch_size=4 train.accumulation=2")
@@ -92,24 +92,24 @@ def _add_pretrain(subparsers) -> None:
         "emrrg pretrain stage2 --data phantom --weights runs/stage1/stage1.pth --out runs/stage2",
         "emrrg pretrain tiny",
     )
-    tiny = add_command(group, pretrain_tiny, "tiny")
+    tiny = add_command(group, "tiny", pretrain_tiny)
     add_out(tiny, "runs/pretrain", "folder to write")
     add_number(tiny, "--studies", "phantom studies", 12_000, low=40)
     for name in ("lm", "stage1", "stage2"):
         add_number(tiny, f"--{name}-steps", RECIPES)
     add_resume(tiny)
-    first = add_command(group, stage1)
+    first = add_command(group, "stage1", stage1)
     first.add_argument(
         "--objective",
         choices=get_args(Objective),
         default="arg",
         help="arg: the next cluster's pixels; eq2: the next token, the paper's Eq. 2; mae: masked patches",
     )
-    second = add_command(group, stage2)
+    second = add_command(group, "stage2", stage2)
     second.add_argument(
         "--text-encoder", metavar="NAME", help=f"tiny, minilm, a hub id or a folder ({RECIPES})"
     )
-    language = add_command(group, pretrain_lm, "lm")
+    language = add_command(group, "lm", pretrain_lm)
     for command, data in ((first, "data folder, or any folder of images"), (second, "data folder")):
         command.add_argument(
             "--size", choices=list(ENCODERS), default="tiny", help="encoder and recipe (default: tiny)"
@@ -208,7 +208,7 @@ def stage2(options: Namespace) -> int:
 
 
 def _add_ablate(subparsers) -> None:
-    command = add_command(subparsers, ablate, writes="out")
+    command = add_command(subparsers, "ablate", ablate, writes="out")
     names = ", ".join(sorted(path.stem for path in ABLATIONS.glob("*.csv")))
     command.add_argument("name", metavar="NAME", help=f"a table of data/ablations: {names}")
     add_preset(command)
