@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
@@ -179,11 +180,8 @@ def loss_curve(
 
 def running_mean(values: np.ndarray) -> np.ndarray:
     """(n,) → (n,): centred mean over a twentieth of the curve; at its ends over fewer values."""
-    half = max(1, len(values) // 40)
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    start, stop = np.maximum(0, index - half), np.minimum(len(values), index + half + 1)
-    return (total[stop] - total[start]) / (stop - start)
+    window = 2 * max(1, len(values) // 40) + 1
+    return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 def one_image_per_view(images: Images, trace: Trace) -> list[np.ndarray]:
