@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, SHARED_FILLS, Picture
+from emrrg_lib.interpret.style import BLUE, MUTED, ORANGE, SHARED_FILLS, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
@@ -170,11 +170,8 @@ def loss_curve(
     if len(validation):
         points = zip(*validation, strict=True)
         axes.plot(*points, "o-", color=ORANGE, linewidth=1.4, markersize=4, label="validation")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half steps
-    axes.set_xlabel("step", fontsize=8.5, color=INK)
-    axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
-    panels.plain_axes(axes)
+    panels.label_axes(axes, "step", "loss (nats per token)")
     return figure
 
 
