@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 
 from emrrg_lib.course.build import COPIES, NOTEBOOKS, copy_linked, turn_links
 from emrrg_lib.course.notebook import ROWS
+from emrrg_lib.data.study import read_table
 from emrrg_lib.files import KIT, atomic_path, write_text
 from emrrg_lib.interpret.page_example import render
 
@@ -40,38 +41,6 @@ _NO_IDEA = re.compile(r"[>`<!]|\| \| \|")  # quotes, code, pictures, the table o
 _SLIDE, _PICTURE, _ROW = 1000, 670, 55  # the room of a slide, a picture and a table's row, in characters
 _MOST_OUTPUTS = 2  # of a section
 PAGE = (8.27, 11.69)  # A4, in inches
-FORMULAS = (  # name and place in the paper, formula, one line about it
-    (
-        "Patches (§3.2)",
-        r"$T_i = E\,\mathrm{vec}(P_i),\quad M = (H / P)^2$",
-        "each patch becomes a token of d numbers",
-    ),
-    (
-        "Scan (§3.2)",
-        r"$h_t = e^{\Delta_t A}\,h_{t-1} + \Delta_t B_t x_t,\quad y_t = C_t h_t + D x_t$",
-        r"$\Delta$, B and C come from the token itself; SiLU(Z) gates each of the four directions",
-    ),
-    (
-        "Partial LoRA (§3.3)",
-        r"$X = (W_X + s\,B_X A_X)\,T$",
-        "W is frozen; the pair B A of rank r trains; B starts at 0, so training starts at the old model",
-    ),
-    (
-        "Cross-attention (Eq. 1)",
-        r"$X' = \mathrm{softmax}(q K^{\top} / \sqrt{h})\,V,\quad K = W_k V_s,\; V = W_v V_s$",
-        "every word asks the visual tokens a question",
-    ),
-    (
-        "Gate (Eq. 2)",
-        r"$S \leftarrow S + X' \cdot \tanh(w_g \cdot S + b_g) \cdot \tanh(\alpha)$",
-        r"one number per word; $\alpha$ starts at 0, so at first no image gets in",
-    ),
-    (
-        "Loss (Eq. 3)",
-        r"$L = -\frac{1}{n}\sum_t \log p(w_t \mid w_{<t},\, \mathrm{image})$",
-        "the mean over the words of the report",
-    ),
-)
 
 
 def build_slides(out: Path) -> list[Path]:
@@ -201,7 +170,8 @@ def _model_page() -> Figure:
     axes = page.add_axes((0.07, 0.51, 0.86, 0.41))
     axes.imshow(pictures.imread(KIT / "data" / "model_picture.png"), interpolation="lanczos")
     axes.axis("off")
-    for number, (name, formula, remark) in enumerate(FORMULAS):
+    formulas = read_table(Path(__file__).with_name("formulas.csv"), ("name", "formula", "remark"))
+    for number, (name, formula, remark) in enumerate(formulas.to_numpy()):
         y = 0.475 - 0.072 * number
         page.text(0.07, y, name, fontsize=9.5, weight="bold")
         page.text(0.30, y, formula, fontsize=13)

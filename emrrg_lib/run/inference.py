@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
@@ -27,26 +28,6 @@ from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import set_trainable
 from emrrg_lib.vision.mamba import VisionMamba
 from emrrg_lib.vision.weights import load_encoder, save_vision_encoder
-
-_HEAD = """---
-library_name: emrrg-kit
-license: other
-language: en
-pipeline_tag: image-to-text
-tags: [radiology, chest-x-ray, report-generation, vision-mamba, partial-lora]
----
-"""
-_USE = """## Intended use
-
-Teaching and research on report generation. **Not for clinical use**: no report of this model has been read by
-a physician, and no score here says that a report is safe.
-
-## Licences
-
-`trained.safetensors` holds the tensors that were trained. It needs the base weights of the encoder and of the
-language model, which keep their own licences. It comes from the data above, whose terms apply to it. The code
-is MIT.
-"""
 
 
 def generate_for_files(run: Path, images: Sequence[Path], greedy: bool = False) -> list[str]:
@@ -172,40 +153,29 @@ def export_encoder(run: Path, out: Path) -> Path:
 
 
 def write_card(run: Path) -> Path:
-    """Writes the card of a finished run; the scores come from its `metrics.json`, if it is there.
+    """Writes the card of a finished run from `card.txt`, with the scores of `metrics.json` if it is there.
 
     Raises:
         InputError: no finished run.
     """
     config, record = read_config(run), read_json(run / "run.json", TRAINED_RECORD)
     made = f"seed {record['seed']}, {record['minutes']:.1f} minutes, {record['peak_memory_gib']:.1f} GiB"
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     if (run / "metrics.json").is_file():
         scores = score_table(run, []).render("markdown")
     else:
         scores = f"Not scored yet: `emrrg evaluate --run {run.name}`."
-    text = f"""{_HEAD}
-# {run.resolve().name}: EMRRG, preset `{config.preset}`
-
-{_system(config)}
-
-## Data
-
-{seen(run).strip("()").replace("note: the", "The", 1)}
-
-## Scores
-
-{scores}
-
-The rows below the model are controls: they show what a report that saw no image, or another image, scores.
-
-{_USE}
-## Made
-
-{made}; commit {record.get("commit") or "unknown"}; {versions}. `config.json` has every setting,
-`emrrg generate --run FOLDER --images FILE` writes a report.
-"""
-    return write_text(run / "README.md", text)
+    values = {
+        "name": run.resolve().name,
+        "preset": config.preset,
+        "system": _system(config),
+        "data": seen(run).strip("()").replace("note: the", "The", 1),
+        "scores": scores,
+        "made": made,
+        "commit": record.get("commit") or "unknown",
+        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    }
+    card = Template(Path(__file__).with_name("card.txt").read_text(encoding="utf-8"))
+    return write_text(run / "README.md", card.substitute(values))
 
 
 def _system(config: EMRRGConfig) -> str:
