@@ -20,7 +20,7 @@ KINDS = {  # kind → module with a function of that name (full-size: full_size)
     "data": ("parts", "Reading images: decode and resize, and from the cache."),
     "batch": ("parts", "What making one batch costs a processor at the sizes of the paper's presets."),
     "load": (
-        "load",
+        "parts",
         "A training step, the encoder and reports, on an idle machine and beside busy processes.",
     ),
     "full-size": (

@@ -1,10 +1,20 @@
-"""Benchmarks of single parts: hybrid layers, reading of images, batches."""
+"""Benchmarks of hybrid layers, reading of images, batches, and of threads that wait on a busy machine.
+
+Threads of OpenMP spin while they wait for work. That saves time where every thread has a core. Beside other
+programs it burns the share of the machine that the work needs. `emrrg_lib` therefore shortens the spin
+(`QUIET_THREADS`). `load` measures each setting in a process of its own, because the runtime reads it once.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -15,11 +25,14 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from emrrg_lib.bench import interleaved
+from emrrg_lib.bench.system import batch_of
 from emrrg_lib.data.images import SHARD, colour, jitter, normalise, open_views
+from emrrg_lib.files import QUIET_THREADS
 from emrrg_lib.language.hybrid_decoder import NAME, hybrid_modules, install_hybrid_layers
 from emrrg_lib.language.llm import load_llm
 from emrrg_lib.language.named import NAMED
 from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
 
 # hybrid: 8 layers of the shape of Qwen1.5-1.8B, every second one hybrid
@@ -166,3 +179,82 @@ def batch(quick: bool = False) -> dict:
         milliseconds = {f"{task}_ms": round(1000 * value, 1) for task, value in seconds.items()}
         result[name] = {"studies": studies, "images": len(views), "size": size} | milliseconds
     return result
+
+
+# load: name → environment of the process
+SETTINGS: dict[str, dict[str, str]] = {
+    "as shipped": {},
+    "without the setting": {"GOMP_SPINCOUNT": "300000"},  # libgomp's own default
+    "one thread": {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+}
+
+
+def load(quick: bool = False) -> dict:
+    """Seconds of a training step, the encoder and reports, idle and beside one busy process a core."""
+    figures: dict[str, dict] = {}
+    for state, others in (("idle", 0), ("busy", os.cpu_count() or 1)):
+        with busy_processes(others):
+            figures[state] = {name: _in_process(values, quick) for name, values in SETTINGS.items()}
+    shipped = "as shipped"
+    ratios = {
+        state: {
+            name: {task: round(s / runs[base][task], 2) for task, s in runs[shipped].items()}
+            for name, base in (("times_without", "without the setting"), ("times_one_thread", "one thread"))
+        }
+        for state, runs in figures.items()
+    }
+    return {"busy_processes": os.cpu_count(), "setting": QUIET_THREADS, "seconds": figures, "shipped": ratios}
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Within it `count` processes compute without a pause."""
+    endless = [sys.executable, "-c", "while True: sum(range(100_000))"]
+    workers = [subprocess.Popen(endless) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def _in_process(values: dict[str, str], quick: bool) -> dict[str, float]:
+    environment = os.environ | QUIET_THREADS | values
+    command = [sys.executable, "-m", "emrrg_lib.bench.parts", *["quick"] * quick]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(quick: bool) -> dict[str, float]:
+    """The median seconds of each task, in this process."""
+    model, studies = EMRRG.from_preset("tiny").train(), 2 if quick else 16
+    batch = batch_of(model, studies)
+    pixels = batch.pop("pixel_values")
+    with torch.no_grad():
+        tokens = model.encoder(pixels)
+
+    def step() -> None:
+        model(**batch, tokens=tokens)["loss"].backward()
+        model.zero_grad(set_to_none=True)
+
+    tasks = {
+        "training step": step,
+        "encoder": lambda: model.encoder(pixels).sum().backward(),
+        "reports": lambda: model.generate(
+            pixels[:4], batch["view_mask"][:2], max_new_tokens=4 if quick else 30
+        ),
+    }
+    seconds = {}
+    for name, task in tasks.items():
+        times = []
+        for _ in range(2 if quick else 9):
+            started = time.perf_counter()
+            task()
+            times.append(time.perf_counter() - started)
+        seconds[name] = round(sorted(times[1:])[len(times[1:]) // 2], 4)
+    return seconds
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure("quick" in sys.argv)))

@@ -17,7 +17,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 from transformers.models.mamba import modeling_mamba
 
-from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved, load
+from emrrg_lib.bench import KINDS, compare, gpu, gpu_parts, interleaved, parts
 from emrrg_lib.bench.scans import both_ways, every_way, first_calls, linear_calls, scan_inputs
 from emrrg_lib.cli import main
 from emrrg_lib.files import KIT, QUIET_THREADS
@@ -78,9 +78,9 @@ def test_waiting_threads_are_quiet_before_torch_comes_unless_the_user_says_other
 
 def test_busy_processes_compute_and_end():
     def workers():
-        return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+        return [p for p in psutil.Process().children() if "while True" in " ".join(p.cmdline())]
 
-    with load.busy_processes(2):
+    with parts.busy_processes(2):
         end = time.monotonic() + 60  # a process has its own command line a moment after it is there
         while len(workers()) < 2 and time.monotonic() < end:
             time.sleep(0.01)
@@ -93,7 +93,7 @@ def test_bench_load_prints_every_setting_idle_and_busy(monkeypatch, capsys):
         threads = int(values.get("OMP_NUM_THREADS", 2))
         return {"training step": 1.0 + threads + len(psutil.Process().children()), "encoder": 2.0 * threads}
 
-    monkeypatch.setattr(load, "_in_process", seconds)
+    monkeypatch.setattr(parts, "_in_process", seconds)
     assert main(["bench", "load", "--quick", "--threads", "1"]) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert figures["seconds"].keys() == {"idle", "busy"} and figures["setting"] == QUIET_THREADS
