@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import glob
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -161,15 +160,6 @@ def plain_cell(value: Any) -> Any:
     """A cell for a CSV file; a quote comes before a text that a spreadsheet would run as a formula."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if formula else value
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def first_line(error: Exception) -> str:

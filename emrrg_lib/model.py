@@ -25,7 +25,7 @@ from emrrg_lib.presets import preset
 from emrrg_lib.sharding import Shardable, whole
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 from emrrg_lib.tuning.policy import add_llm_lora, set_trainable
-from emrrg_lib.vision.checks import check_finite
+from emrrg_lib.vision import check_finite
 from emrrg_lib.vision.mamba import drop_cls
 from emrrg_lib.vision.weights import build_encoder, load_encoder, require_encoder
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 KINDS = {  # kind → module with a function of that name (full-size: full_size), sentence for the help
-    "scan": ("parts", "The selective scan: backend cpu, the reference loop, a naive scan."),
-    "encoder": ("parts", "The base encoder forward and backward, beside its Linear layers alone."),
+    "scan": ("scans", "The selective scan: backend cpu, the reference loop, a naive scan."),
+    "encoder": ("scans", "The base encoder forward and backward, beside its Linear layers alone."),
     "rivals": (
-        "rivals",
+        "scans",
         "Scan and encoder beside other ways to run Mamba on a CPU, and how their time grows.",
     ),
     "hybrid": ("parts", "Generation with and without hybrid layers at Qwen1.5-1.8B's layer shape."),
@@ -20,7 +20,7 @@ KINDS = {  # kind → module with a function of that name (full-size: full_size)
     "data": ("parts", "Reading images: decode and resize, and from the cache."),
     "batch": ("parts", "What making one batch costs a processor at the sizes of the paper's presets."),
     "load": (
-        "load",
+        "parts",
         "A training step, the encoder and reports, on an idle machine and beside busy processes.",
     ),
     "full-size": (

@@ -6,7 +6,6 @@ command.
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import time
@@ -19,11 +18,10 @@ import torch
 from torch import Tensor
 
 from emrrg_lib.bench import runs
-from emrrg_lib.bench.system import REPORT, batch_of
+from emrrg_lib.bench.scans import scan_inputs
+from emrrg_lib.bench.system import REPORT, batch_of, random_weights
 from emrrg_lib.data.sources import source_of_preset
-from emrrg_lib.language.llm import load_llm
 from emrrg_lib.model import EMRRG
-from emrrg_lib.presets import preset
 from emrrg_lib.run_record import run_record
 from emrrg_lib.vision.scan import DEVICES, causal_conv1d, selective_scan, unavailable
 
@@ -43,20 +41,6 @@ NAMES = ("u", "delta", "A", "B", "C", "D")
 def kernels(device: str) -> list[str]:
     """The backends that work on this kind of device, without `reference`."""
     return [name for name, devices in DEVICES.items() if device in devices and unavailable(name) is None]
-
-
-def scan_leaves(batch: int, length: int, dim: int, device: str, dtype: torch.dtype) -> list[Tensor]:
-    """u, delta, A, B, C, D of four directions of `dim` channels, token-major as in the mixer."""
-    g = torch.Generator().manual_seed(0)
-    channels = 4 * dim
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g).to(device, dtype)
-
-    A = -torch.arange(1.0, 17, device=device).repeat(channels, 1)
-    u, delta = normal(batch, length, channels).mT, (normal(batch, length, channels) - 4).mT
-    B, C = (normal(batch, 4, length, 16).mT for _ in range(2))
-    return [t.requires_grad_() for t in (u, delta, A, B, C, torch.ones(channels, device=device))]
 
 
 def scan_once(backend: str, leaves: list[Tensor], backward: bool = True) -> list[Tensor]:
@@ -91,7 +75,7 @@ def parity(device: str) -> Iterator[dict]:
     """Largest relative error of output and gradients against the float64 loop."""
     lengths, dim = ((1, 37, 145, 197, 1000), 64) if device == "cuda" else ((1, 37), 8)
     for backend, length, dtype in product(kernels(device), lengths, BOUNDS):
-        leaves = scan_leaves(2, length, dim, device, dtype)
+        leaves = scan_inputs(length, dim, 2, device, dtype)
         exact = [t.detach().double().requires_grad_() for t in leaves]
         pairs = zip(scan_once(backend, leaves), scan_once("reference", exact), strict=True)
         errors = [((a.double() - b).abs().max() / b.abs().max().clamp(min=1e-12)).item() for a, b in pairs]
@@ -130,7 +114,7 @@ def kernel_times(device: str) -> Iterator[dict]:
     """Scan and convolution of each backend, forward and with backward; bytes, FLOPs and roofline beside."""
     batches, lengths, dim = ((2, 20, 32), (145, 197, 577), 768) if device == "cuda" else ((2,), (9,), 8)
     for batch, length, backend in product(batches, lengths, ("reference", *kernels(device))):
-        leaves = scan_leaves(batch, length, dim, device, torch.bfloat16)
+        leaves = scan_inputs(length, dim, batch, device, torch.bfloat16)
         x, bias = leaves[0], leaves[5]
         weight = torch.randn(4 * dim, 4, device=device, requires_grad=True)
 
@@ -155,19 +139,12 @@ def sweep(device: str) -> Iterator[dict]:
         return
     from emrrg_lib.vision.kernels import triton_scan
 
-    leaves = scan_leaves(20, 145, 768, device, torch.bfloat16)
+    leaves = scan_inputs(145, 768, 20, device, torch.bfloat16)
     for width, steps in product((16, 32, 64), (8, 16, 32)):
         with patch.multiple(triton_scan, WIDTH=width, STATES=16 * width, S=steps):
             forward = milliseconds(lambda: scan_once("triton", leaves, False), device)
             both = milliseconds(lambda: scan_once("triton", leaves), device)
         yield {"W": width, "S": steps, "forward_ms": forward, "both_ms": both}
-
-
-def build(name: str, device: str) -> EMRRG:
-    """A preset with random weights; any tokenizer serves."""
-    gc.collect()
-    with torch.device(device):
-        return EMRRG.from_sizes(preset(name), load_llm("tiny")[1])
 
 
 def training(device: str) -> Iterator[dict]:
@@ -181,7 +158,7 @@ def training(device: str) -> Iterator[dict]:
 
 def training_step(row: dict, device: str) -> None:
     """Puts the figures of one preset into the row. All reports are as long as the preset lets them be."""
-    cuda, model = device == "cuda", build(row["preset"], device)
+    cuda, model = device == "cuda", random_weights(row["preset"], device)
     if row["checkpointing"]:
         model.gradient_checkpointing_enable()
     batch = batch_of(model, row["batch"], 9 * REPORT, views_of(row["preset"]))
@@ -225,7 +202,7 @@ def generation(device: str) -> Iterator[dict]:
     """Reports of a forced length with 3 beams, and the time that the paper's test split would take."""
     cuda = device == "cuda"
     name = "mimic-cxr" if cuda else "tiny"
-    model = build(name, device).eval()
+    model = random_weights(name, device).eval()
     for studies, tokens in product((8, 32, 64), (60, 100)) if cuda else ((2, 3),):
         batch = batch_of(model, studies, views=views_of(name))
 

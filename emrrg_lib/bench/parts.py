@@ -1,154 +1,39 @@
-"""Benchmarks of single parts: selective scan, encoder, hybrid layers, reading of images, batches."""
+"""Benchmarks of hybrid layers, reading of images, batches, and of threads that wait on a busy machine.
+
+Threads of OpenMP spin while they wait for work. That saves time where every thread has a core. Beside other
+programs it burns the share of the machine that the work needs. `emrrg_lib` therefore shortens the spin
+(`QUIET_THREADS`). `load` measures each setting in a process of its own, because the runtime reads it once.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from emrrg_lib.bench import compare, interleaved
-from emrrg_lib.config import EncoderConfig
+from emrrg_lib.bench import interleaved
+from emrrg_lib.bench.system import batch_of
 from emrrg_lib.data.images import SHARD, colour, jitter, normalise, open_views
+from emrrg_lib.files import QUIET_THREADS
 from emrrg_lib.language.hybrid_decoder import NAME, hybrid_modules, install_hybrid_layers
 from emrrg_lib.language.llm import load_llm
 from emrrg_lib.language.named import NAMED
 from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.model import EMRRG
 from emrrg_lib.presets import preset
-from emrrg_lib.run_record import peak_memory_gib
-from emrrg_lib.vision.mamba import VisionMamba
-from emrrg_lib.vision.scan import selective_scan
-
-# scan: the base encoder's size
-BATCH, DIM, STATES, LENGTH, DIRECTIONS = 2, 768, 16, 197, 4
-
-
-def scan_inputs(length: int = LENGTH, dim: int = DIM, batch: int = BATCH) -> list[Tensor]:
-    """u, delta, A, B, C, D of four directions in the mixer's form: float32, token-major in memory."""
-    torch.manual_seed(0)
-    channels, matrix = DIRECTIONS * dim, (batch, DIRECTIONS, length, STATES)
-    A = -torch.arange(1.0, STATES + 1).repeat(channels, 1)
-    u, delta = torch.randn(batch, length, channels), torch.randn(batch, length, channels) - 4
-    B, C = torch.randn(matrix), torch.randn(matrix)
-    made = [*(x.transpose(1, 2) for x in (u, delta)), A, *(x.transpose(2, 3) for x in (B, C))]
-    return [tensor.requires_grad_() for tensor in (*made, torch.ones(channels))]
-
-
-def naive_scan(u, delta, A, B, C, D) -> Tensor:
-    """One direction after the other; makes all (B, D, L, N) tensors at once, as mamba-ssm's reference does.
-
-    Shapes are those of `selective_scan`.
-    """
-    outputs = []
-    for g, channels in enumerate(torch.arange(u.shape[1]).chunk(B.shape[1])):
-        step = F.softplus(delta[:, channels])
-        decay = torch.exp(torch.einsum("bdl,dn->bdln", step, A[channels]))
-        drive = torch.einsum("bdl,bnl,bdl->bdln", step, B[:, g], u[:, channels])
-        state, ys = torch.zeros_like(decay[:, :, 0]), []
-        for t in range(u.shape[2]):
-            state = decay[:, :, t] * state + drive[:, :, t]
-            ys.append(torch.einsum("bdn,bn->bd", state, C[:, g, :, t]))
-        outputs.append(torch.stack(ys, dim=2) + u[:, channels] * D[channels, None])
-    return torch.cat(outputs, dim=1)
-
-
-def scan_pass(kind: str, values: list[Tensor]) -> list[Tensor]:
-    """Forward and backward; `kind` is `naive` or a backend. Returns the output and all gradients."""
-    if kind == "naive":
-        out = naive_scan(*values)
-    else:
-        out = selective_scan(*values, delta_softplus=True, backend=kind)
-    return [out, *torch.autograd.grad(out.square().sum(), values)]
-
-
-def added_memory(kind: str) -> float:
-    """Peak memory that one pass adds to this process, GiB; call it in a new process."""
-    scan_pass(kind, scan_inputs(length=2, dim=8))  # libraries and kernels are loaded before
-    values, before = scan_inputs(), peak_memory_gib()
-    scan_pass(kind, values)
-    return peak_memory_gib() - before
-
-
-def scan(quick: bool = False) -> dict:
-    """Seconds forward and backward, times the `cpu` backend's, and the memory that a pass adds.
-
-    Goals: `cpu` is at least 6 times as fast as `reference` and 50 times as fast as the naive scan.
-    """
-    kinds, memory = ("cpu", "reference", "naive"), {}
-    for kind in () if quick else kinds:  # first: a new process counts its parent's peak as its own
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory[kind] = round(pool.apply(added_memory, (kind,)), 3)
-    values = scan_inputs(length=33 if quick else LENGTH)
-    passes = {kind: partial(scan_pass, kind, values) for kind in kinds}
-    naive = {"naive": passes.pop("naive")}  # half a minute a pass: one round
-    seconds = interleaved(passes, rounds=1 if quick else 5) | interleaved(naive, rounds=1)
-    return {
-        "batch": BATCH,
-        "channels": DIM,
-        "directions": DIRECTIONS,
-        "states": STATES,
-        "length": values[0].shape[2],
-        **compare(seconds, "cpu"),
-        "added_memory_gib": memory,
-    }
-
-
-Call = tuple[nn.Linear, Tensor, Tensor]  # a layer, its input, a gradient of its output
-
-
-def linear_calls(encoder: nn.Module, images: Tensor) -> list[Call]:
-    """Every call of a Linear layer in one forward pass, with random numbers of the same shapes."""
-    calls: list[Call] = []
-
-    def note(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((layer, torch.randn(inputs[0].shape, requires_grad=True), torch.randn(output.shape)))
-
-    hooks = [m.register_forward_hook(note) for m in encoder.modules() if isinstance(m, nn.Linear)]
-    with torch.no_grad():
-        encoder(images)
-    for hook in hooks:
-        hook.remove()
-    return calls
-
-
-def encoder(quick: bool = False) -> dict:
-    """Seconds of the base encoder at 224 px, forward and backward, with both scan backends.
-
-    Beside them the seconds of its Linear layers alone. Goal: the encoder takes at most 1.4 times as long.
-    """
-    torch.manual_seed(0)
-    sizes = EncoderConfig(image_size=224, depth=1 if quick else 12, drop_path=0.0)
-    model, images = VisionMamba(sizes), torch.randn(1 if quick else 2, 3, 224, 224)
-    calls, parameters = linear_calls(model, images), list(model.parameters())
-    weights = [p for layer, _, _ in calls for p in layer.parameters()]
-
-    def whole(backend: str) -> None:
-        for block in model.layers:
-            block.mixer.scan_backend = backend
-        torch.autograd.grad(model(images).sum(), parameters)
-
-    def linears() -> None:
-        outputs = [layer(x) for layer, x, _ in calls]
-        torch.autograd.grad(outputs, [*weights, *(x for _, x, _ in calls)], [g for _, _, g in calls])
-
-    tasks = {
-        "linears": linears,
-        "encoder": lambda: whole("auto"),
-        "encoder with the reference scan": lambda: whole("reference"),
-    }
-    seconds = interleaved(tasks, rounds=1 if quick else 3)
-    return {"batch": len(images), "image_size": 224, "depth": sizes.depth, **compare(seconds, "linears")}
-
 
 # hybrid: 8 layers of the shape of Qwen1.5-1.8B, every second one hybrid
 LAYERS, HYBRID, VOCABULARY = 8, (0, 2, 4, 6), 1024
@@ -294,3 +179,82 @@ def batch(quick: bool = False) -> dict:
         milliseconds = {f"{task}_ms": round(1000 * value, 1) for task, value in seconds.items()}
         result[name] = {"studies": studies, "images": len(views), "size": size} | milliseconds
     return result
+
+
+# load: name → environment of the process
+SETTINGS: dict[str, dict[str, str]] = {
+    "as shipped": {},
+    "without the setting": {"GOMP_SPINCOUNT": "300000"},  # libgomp's own default
+    "one thread": {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+}
+
+
+def load(quick: bool = False) -> dict:
+    """Seconds of a training step, the encoder and reports, idle and beside one busy process a core."""
+    figures: dict[str, dict] = {}
+    for state, others in (("idle", 0), ("busy", os.cpu_count() or 1)):
+        with busy_processes(others):
+            figures[state] = {name: _in_process(values, quick) for name, values in SETTINGS.items()}
+    shipped = "as shipped"
+    ratios = {
+        state: {
+            name: {task: round(s / runs[base][task], 2) for task, s in runs[shipped].items()}
+            for name, base in (("times_without", "without the setting"), ("times_one_thread", "one thread"))
+        }
+        for state, runs in figures.items()
+    }
+    return {"busy_processes": os.cpu_count(), "setting": QUIET_THREADS, "seconds": figures, "shipped": ratios}
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Within it `count` processes compute without a pause."""
+    endless = [sys.executable, "-c", "while True: sum(range(100_000))"]
+    workers = [subprocess.Popen(endless) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def _in_process(values: dict[str, str], quick: bool) -> dict[str, float]:
+    environment = os.environ | QUIET_THREADS | values
+    command = [sys.executable, "-m", "emrrg_lib.bench.parts", *["quick"] * quick]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(quick: bool) -> dict[str, float]:
+    """The median seconds of each task, in this process."""
+    model, studies = EMRRG.from_preset("tiny").train(), 2 if quick else 16
+    batch = batch_of(model, studies)
+    pixels = batch.pop("pixel_values")
+    with torch.no_grad():
+        tokens = model.encoder(pixels)
+
+    def step() -> None:
+        model(**batch, tokens=tokens)["loss"].backward()
+        model.zero_grad(set_to_none=True)
+
+    tasks = {
+        "training step": step,
+        "encoder": lambda: model.encoder(pixels).sum().backward(),
+        "reports": lambda: model.generate(
+            pixels[:4], batch["view_mask"][:2], max_new_tokens=4 if quick else 30
+        ),
+    }
+    seconds = {}
+    for name, task in tasks.items():
+        times = []
+        for _ in range(2 if quick else 9):
+            started = time.perf_counter()
+            task()
+            times.append(time.perf_counter() - started)
+        seconds[name] = round(sorted(times[1:])[len(times[1:]) // 2], 4)
+    return seconds
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure("quick" in sys.argv)))

@@ -7,6 +7,7 @@ while everything else stays.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -48,6 +49,13 @@ def build(layers: int = LAYERS, trained: bool = False) -> EMRRG:
     for parameter in model.parameters() if trained else ():
         parameter.requires_grad_(True)
     return model
+
+
+def random_weights(name: str, device: str) -> EMRRG:
+    """A preset with random weights, for which any tokenizer serves."""
+    gc.collect()
+    with torch.device(device):
+        return EMRRG.from_sizes(preset(name), load_llm("tiny")[1])
 
 
 def batch_of(model: EMRRG, studies: int, report: str = REPORT, views: int = 2) -> dict[str, Tensor]:
@@ -203,8 +211,7 @@ def full_size(quick: bool = False) -> dict:
             torch.cuda.synchronize()
         seconds[f"{part}_s"], start = round(time.perf_counter() - start, 1), time.perf_counter()
 
-    with torch.device(device):  # any tokenizer serves, because the weights are random
-        model = EMRRG.from_sizes(preset("iu-xray"), load_llm("tiny")[1]).train()
+    model = random_weights("iu-xray", device).train()
     model.gradient_checkpointing_enable()
     lap("build")
     report = "the heart is normal in size . there is a small left pleural effusion ."

@@ -1,9 +1,9 @@
 """The command line: `emrrg <command>`, the same program as `python -m emrrg_lib <command>`.
 
 Each module of this package has `register(subparsers)`, which adds its parsers, and one function a command.
-That function takes the parsed options and returns the exit code; its docstring is the command's help. It
-imports heavy modules itself, so that `emrrg --help` answers at once. Bad input of any kind ends as one
-sentence on stderr and exit code 2; a programming error keeps its traceback.
+That function takes the parsed options and returns the exit code; its docstring is the command's help, with
+examples in its last paragraph. It imports heavy modules itself, so that `emrrg --help` answers at once. Bad
+input of any kind ends as one sentence on stderr and exit code 2; a programming error keeps its traceback.
 """
 
 from __future__ import annotations

@@ -17,14 +17,7 @@ def register(subparsers) -> None:
         "emrrg course build --out class",
         "emrrg course grade handed_in",
     )
-    command = add_command(
-        kinds,
-        "build",
-        build,
-        "emrrg course build --out class",
-        "emrrg course build --variant solved --execute --out solved",
-        writes="out",
-    )
+    command = add_command(kinds, "build", build, writes="out")
     command.add_argument(
         "--variant",
         default="student",
@@ -33,7 +26,7 @@ def register(subparsers) -> None:
     )
     add_path(command, "--out", "folder (default: course/VARIANT)")
     command.add_argument("--execute", action="store_true", help="also run them and store the outputs")
-    command = add_command(kinds, "grade", grade, "emrrg course grade handed_in --out grades", writes="out")
+    command = add_command(kinds, "grade", grade, writes="out")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="handed-in files, one folder a student")
     add_path(command, "--out", "folder for grades.csv and grades.html (default: FOLDER)")
     for name, unit in (("--minutes", "minutes"), ("--memory", "GB of memory")):
@@ -45,7 +38,7 @@ def register(subparsers) -> None:
             metavar="N",
             help=f"{unit} that one notebook may take (default: %(default)g)",
         )
-    command = add_command(kinds, "progress", progress, "emrrg course progress notebooks")
+    command = add_command(kinds, "progress", progress)
     command.add_argument("folder", type=Path, nargs="?", default=Path("notebooks"), metavar="FOLDER")
 
 
@@ -53,6 +46,9 @@ def build(options: Namespace) -> int:
     """Write all notebooks without solutions, or with the solutions filled in.
 
     The folder holds everything that the notebooks link to; a class opens it with `make lab FOLDER=class`.
+
+    emrrg course build --out class
+    emrrg course build --variant solved --execute --out solved
     """
     from emrrg_lib.course.build import build as write
 
@@ -66,6 +62,8 @@ def grade(options: Namespace) -> int:
     """Run the checks of handed-in notebooks, each in its own process, and write a table and a page.
 
     Handed-in code runs with your rights: grade the work of strangers in a container.
+
+    emrrg course grade handed_in --out grades
     """
     from emrrg_lib.course.grade import grade as run
 
@@ -75,7 +73,10 @@ def grade(options: Namespace) -> int:
 
 
 def progress(options: Namespace) -> int:
-    """Count the right answers in the saved notebooks of a folder (default: notebooks)."""
+    """Count the right answers in the saved notebooks of a folder (default: notebooks).
+
+    emrrg course progress notebooks
+    """
     from emrrg_lib.course.grade import progress as count
 
     print(count(options.folder))

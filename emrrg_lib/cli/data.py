@@ -22,9 +22,7 @@ def register(subparsers) -> None:
         "emrrg data phantom --studies 1000 --seed 0 --out phantom",
         "emrrg data check phantom",
     )
-    command = add_command(
-        kinds, "phantom", phantom, "emrrg data phantom --studies 1000 --seed 0 --out phantom"
-    )
+    command = add_command(kinds, "phantom", phantom)
     add_out(command, None, "folder to write; must be empty or new")
     add_number(command, "--studies", "how many studies", required=True)
     add_number(command, "--size", "side in pixels", 96, low=32)
@@ -42,7 +40,10 @@ def _public() -> list[str]:
 
 
 def phantom(options: Namespace) -> int:
-    """Draw PhantomCXR studies in the R2Gen layout."""
+    """Draw PhantomCXR studies in the R2Gen layout.
+
+    emrrg data phantom --studies 1000 --seed 0 --out phantom
+    """
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out} is not empty: remove it or choose another --out")
     from emrrg_lib.phantom import write_phantom
@@ -55,13 +56,7 @@ def phantom(options: Namespace) -> int:
 
 
 def _add_check(kinds) -> None:
-    command = add_command(
-        kinds,
-        "check",
-        check_folder,
-        "emrrg data check phantom",
-        "emrrg data check iu_xray --list found.csv",
-    )
+    command = add_command(kinds, "check", check_folder)
     text = "data folder in any layout, or its annotation, table or archive"
     command.add_argument("data", type=Path, metavar="PATH", help=text)
     text = "where every item is listed, .csv or .json"
@@ -71,7 +66,11 @@ def _add_check(kinds) -> None:
 
 
 def check_folder(options: Namespace) -> int:
-    """Read every report and image of a data set; exit code 1 if any cannot be used."""
+    """Read every report and image of a data set; exit code 1 if any cannot be used.
+
+    emrrg data check phantom
+    emrrg data check iu_xray --list found.csv
+    """
     from emrrg_lib.data.check import check_data, write_list
     from emrrg_lib.presets import preset
 
@@ -102,13 +101,7 @@ def _token_counter(name: str):
 
 
 def _add_fetch(kinds) -> None:
-    command = add_command(
-        kinds,
-        "fetch",
-        fetch,
-        "emrrg data fetch iu-xray --to openi",
-        "emrrg data fetch mimic-cxr",
-    )
+    command = add_command(kinds, "fetch", fetch)
     command.add_argument("what", choices=[source.command for source in SOURCES], help="data set")
     text = f"folder for the archives of a public data set, about {FETCHED_GB} GB"
     add_path(command, "--to", text, dest="out")
@@ -117,7 +110,11 @@ def _add_fetch(kinds) -> None:
 
 
 def fetch(options: Namespace) -> int:
-    """Download a public data set, or say where to apply for it."""
+    """Download a public data set, or say where to apply for it.
+
+    emrrg data fetch iu-xray --to openi
+    emrrg data fetch mimic-cxr
+    """
     source = next(source for source in SOURCES if source.command == options.what)
     if source.access:
         raise InputError(source.access)
@@ -133,12 +130,7 @@ def fetch(options: Namespace) -> int:
 
 
 def _add_prepare(kinds) -> None:
-    command = add_command(
-        kinds,
-        "prepare",
-        prepare,
-        "emrrg data prepare iu-xray --from openi --to iu_xray --annotation annotation.json",
-    )
+    command = add_command(kinds, "prepare", prepare)
     command.add_argument("what", choices=_public(), help="data set")
     text = "folder of the archives, or of CSV files and images"
     add_path(command, "--from", text, dest="source", required=True)
@@ -154,6 +146,8 @@ def prepare(options: Namespace) -> int:
     """Build the R2Gen layout from a download of Open-i or Kaggle.
 
     The exit code is 1 if anything is missing.
+
+    emrrg data prepare iu-xray --from openi --to iu_xray --annotation annotation.json
     """
     from emrrg_lib.data.prepare import prepare_iu_xray
     from emrrg_lib.data.sources import read_dataset
@@ -168,12 +162,7 @@ def prepare(options: Namespace) -> int:
 
 
 def _add_rehearse(kinds) -> None:
-    command = add_command(
-        kinds,
-        "rehearse",
-        rehearse,
-        "emrrg data rehearse iu-xray --annotation annotation.json --reports NLMCXR_reports.tgz --to trial",
-    )
+    command = add_command(kinds, "rehearse", rehearse)
     command.add_argument("what", choices=_public(), help="data set")
     add_path(command, "--annotation", "R2Gen's annotation.json", "FILE", required=True)
     text = "NLMCXR_reports.tgz or the folder of its XML files; their MeSH terms are drawn"
@@ -186,7 +175,10 @@ def _add_rehearse(kinds) -> None:
 
 
 def rehearse(options: Namespace) -> int:
-    """Draw SYNTHETIC images for the real reports, to try the full-size path."""
+    """Draw SYNTHETIC images for the real reports, to try the full-size path.
+
+    emrrg data rehearse iu-xray --annotation annotation.json --reports NLMCXR_reports.tgz --to trial
+    """
     from emrrg_lib.data.sources import read_dataset
     from emrrg_lib.phantom.rehearse import rehearse_iu_xray
 

@@ -19,11 +19,7 @@ def register(subparsers) -> None:
         subparsers,
         "evaluate",
         evaluate,
-        "emrrg evaluate --run runs/demo",
-        'emrrg evaluate --predictions result.json --data iu_xray --name "R2GenGPT" --out runs/r2gengpt',
-        "emrrg evaluate table --run runs/demo",
-        "emrrg evaluate page --run runs/demo --against runs/other",
-        "forms of --predictions:\n" + "\n".join(f"  {name}: {example}" for name, example in FORMATS),
+        more="forms of --predictions:\n" + "\n".join(f"  {name}: {example}" for name, example in FORMATS),
         writes="out run",
     )
     add_run(command, required=False)
@@ -42,14 +38,7 @@ def register(subparsers) -> None:
     command.add_argument("--metrics", nargs="+", metavar="SOURCE", help=text)
     kinds = command.add_subparsers(title="commands", metavar="COMMAND")
     _add_table(kinds)
-    command = add_command(
-        kinds,
-        "page",
-        page,
-        "emrrg evaluate page --run runs/demo",
-        "emrrg evaluate page --run runs/a --against runs/b runs/c --figures pdf",
-        writes="run",
-    )
+    command = add_command(kinds, "page", page, writes="run")
     add_run(command)
     add_path(
         command, "--against", "other runs on the same studies, shown beside the first", nargs="+", default=[]
@@ -94,14 +83,7 @@ def _add_cleaning(command) -> None:
 
 
 def _add_table(kinds) -> None:
-    command = add_command(
-        kinds,
-        "table",
-        table,
-        "emrrg evaluate table --run runs/iu",
-        "emrrg evaluate table --run runs/iu --with cxpmrg_table3",
-        "emrrg evaluate table --run runs/seed0 runs/seed1 runs/seed2 --seeds",
-    )
+    command = add_command(kinds, "table", table)
     add_path(
         command,
         "--run",
@@ -130,13 +112,7 @@ def _add_format(command) -> None:
 
 
 def _add_compare(kinds) -> None:
-    command = add_command(
-        kinds,
-        "compare",
-        compare,
-        "emrrg evaluate compare runs/a runs/b runs/c",
-        'emrrg evaluate compare runs/a "runs/a:constant report" --format latex',
-    )
+    command = add_command(kinds, "compare", compare)
     text = "run folder or predictions.jsonl; RUN:NAME is another system of that run, such as a control"
     command.add_argument("systems", nargs="+", metavar="RUN", help=text)
     command.add_argument("--all", action="store_true", help="all metrics, not only the main ones")
@@ -145,12 +121,7 @@ def _add_compare(kinds) -> None:
 
 
 def _add_controls(kinds) -> None:
-    command = add_command(
-        kinds,
-        "controls",
-        controls,
-        "emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls",
-    )
+    command = add_command(kinds, "controls", controls)
     add_path(command, "--data", "data folder or annotation; images are not needed", "PATH", required=True)
     _add_cleaning(command)
     add_out(command, "runs/controls", "folder to write their reports and scores into")
@@ -158,7 +129,13 @@ def _add_controls(kinds) -> None:
 
 
 def evaluate(options: Namespace) -> int:
-    """Score a run's predictions.jsonl, or the reports of any other system."""
+    """Score a run's predictions.jsonl, or the reports of any other system.
+
+    emrrg evaluate --run runs/demo
+    emrrg evaluate --predictions result.json --data iu_xray --name "R2GenGPT" --out runs/r2gengpt
+    emrrg evaluate table --run runs/demo
+    emrrg evaluate page --run runs/demo --against runs/other
+    """
     run = run_folder(options.run) if options.run else None
     if (run is None) == (options.predictions is None):
         raise InputError(
@@ -168,7 +145,7 @@ def evaluate(options: Namespace) -> int:
     from emrrg_lib.run.demo import score_run
 
     run = run or _foreign(options)
-    labeler = LABELERS[options.labeler](options, run)
+    labeler = _labeler(options, run)
     page = score_run(run, options.references, labeler, _sources(options, run))
     print(f"Wrote {run / 'metrics.json'}; open {page}")
     return 0
@@ -203,7 +180,12 @@ def _sources(options: Namespace, run: Path) -> list:
 
 
 def table(options: Namespace) -> int:
-    """Print the scores of one or more runs beside the published ones of their data set."""
+    """Print the scores of one or more runs beside the published ones of their data set.
+
+    emrrg evaluate table --run runs/iu
+    emrrg evaluate table --run runs/iu --with cxpmrg_table3
+    emrrg evaluate table --run runs/seed0 runs/seed1 runs/seed2 --seeds
+    """
     from emrrg_lib.evaluation.published import score_table
 
     run, *others = map(run_folder, options.run)
@@ -212,7 +194,11 @@ def table(options: Namespace) -> int:
 
 
 def page(options: Namespace) -> int:
-    """Draw a run's report.html, alone or against other runs."""
+    """Draw a run's report.html, alone or against other runs.
+
+    emrrg evaluate page --run runs/demo
+    emrrg evaluate page --run runs/a --against runs/b runs/c --figures pdf
+    """
     run, against = run_folder(options.run), [run_folder(other) for other in options.against]
     from emrrg_lib.interpret.page import write_run_page
     from emrrg_lib.run.explore import write_example_pages
@@ -223,16 +209,23 @@ def page(options: Namespace) -> int:
 
 
 def compare(options: Namespace) -> int:
-    """Say in which scores systems really differ on the same studies."""
+    """Say in which scores systems really differ on the same studies.
+
+    emrrg evaluate compare runs/a runs/b runs/c
+    emrrg evaluate compare runs/a "runs/a:constant report" --format latex
+    """
     from emrrg_lib.evaluation.compare import compare_systems
 
-    labeler = LABELERS[options.labeler](options, Path(options.systems[0]))
+    labeler = _labeler(options, Path(options.systems[0]))
     print(compare_systems(options.systems, labeler, options.all).render(options.format))
     return 0
 
 
 def controls(options: Namespace) -> int:
-    """Write and score the controls that need no image on any data set."""
+    """Write and score the controls that need no image on any data set.
+
+    emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls
+    """
     from emrrg_lib.evaluation.foreign import write_controls
     from emrrg_lib.evaluation.published import score_table
     from emrrg_lib.evaluation.score import evaluate_run
@@ -246,7 +239,7 @@ def controls(options: Namespace) -> int:
 def _add_labeler(command) -> None:
     command.add_argument(
         "--labeler",
-        choices=list(LABELERS),
+        choices=["rules", "chexbert", "csv"],
         default="rules",
         help="who reads the 14 observations (default: %(default)s)",
     )
@@ -256,29 +249,19 @@ def _add_labeler(command) -> None:
     add_path(command, "--labels", text, "FILE", nargs="+")
 
 
-def _rules(options: Namespace, run: Path):
-    from emrrg_lib.evaluation.other_labelers import RULES
-
-    return RULES
-
-
-def _chexbert(options: Namespace, run: Path):
-    from emrrg_lib.evaluation.other_labelers import chexbert
-
-    if not (options.weights and options.bert):
-        raise InputError(
-            "--labeler chexbert needs --weights chexbert.pth and --bert, a folder of bert-base-uncased"
-        )
-    return chexbert(options.weights, options.bert)
-
-
-def _csv(options: Namespace, run: Path):
-    from emrrg_lib.evaluation.other_labelers import from_csv
+def _labeler(options: Namespace, run: Path):
+    """The labeler that the options choose."""
+    from emrrg_lib.evaluation.other_labelers import RULES, chexbert, from_csv
     from emrrg_lib.run_folder import read_predictions
 
-    if not options.labels:
-        raise InputError("--labeler csv needs --labels with one or two CSV files")
-    return from_csv(options.labels, [row["id"] for row in read_predictions(run)])
-
-
-LABELERS = {"rules": _rules, "chexbert": _chexbert, "csv": _csv}
+    if options.labeler == "chexbert":
+        if not (options.weights and options.bert):
+            raise InputError(
+                "--labeler chexbert needs --weights chexbert.pth and --bert, a folder of bert-base-uncased"
+            )
+        return chexbert(options.weights, options.bert)
+    if options.labeler == "csv":
+        if not options.labels:
+            raise InputError("--labeler csv needs --labels with one or two CSV files")
+        return from_csv(options.labels, [row["id"] for row in read_predictions(run)])
+    return RULES

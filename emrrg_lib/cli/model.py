@@ -25,47 +25,25 @@ def register(subparsers) -> None:
     """Adds the parsers of this group."""
     _add_generate(subparsers)
     _add_explore(subparsers)
-    command = add_command(
-        subparsers,
-        "export",
-        export,
-        "emrrg export --run runs/demo --out encoder.safetensors",
-        "emrrg export --run runs/demo --hub-folder upload",
-        writes="out",
-    )
+    command = add_command(subparsers, "export", export, writes="out")
     add_run(command)
     forms = command.add_mutually_exclusive_group(required=True)
     add_path(forms, "--out", "the encoder: .safetensors or .pth", "FILE")
     add_path(forms, "--hub-folder", "trained tensors, configuration and card; nothing is uploaded")
     for name, function in (("info", info), ("ledger", ledger)):
-        command = add_command(
-            subparsers,
-            name,
-            function,
-            f"emrrg {name} --preset iu-xray",
-            f"emrrg {name} --preset mimic-cxr --encoder large --policy table5-3",
-        )
+        command = add_command(subparsers, name, function)
         add_system(command)
     command.add_argument(
         "--costs",
         action="store_true",
         help="instead: what a full run of a paper preset costs, FLOPs and GPU hours",
     )
-    add_command(subparsers, "doctor", doctor, "emrrg doctor")
+    add_command(subparsers, "doctor", doctor)
     _add_bench(subparsers)
 
 
 def _add_generate(subparsers) -> None:
-    command = add_command(
-        subparsers,
-        "generate",
-        generate,
-        "emrrg generate --run runs/demo --images frontal.png lateral.png",
-        "emrrg generate --run data/tiny/run --images data/nih_samples/00001323_001.jpg",
-        "emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom",
-        "emrrg generate --run runs/demo --images pictures --out runs/demo_on_pictures",
-        writes="out",
-    )
+    command = add_command(subparsers, "generate", generate, writes="out")
     add_run(command)
     studies = command.add_mutually_exclusive_group(required=True)
     add_path(
@@ -83,7 +61,13 @@ def _add_generate(subparsers) -> None:
 
 
 def generate(options: Namespace) -> int:
-    """Write a report for X-ray files, for each image of a folder, or for every study of a split."""
+    """Write a report for X-ray files, for each image of a folder, or for every study of a split.
+
+    emrrg generate --run runs/demo --images frontal.png lateral.png
+    emrrg generate --run data/tiny/run --images data/nih_samples/00001323_001.jpg
+    emrrg generate --run runs/demo --data phantom --split test --out runs/demo_on_phantom
+    emrrg generate --run runs/demo --images pictures --out runs/demo_on_pictures
+    """
     run, folders = run_folder(options.run), [path for path in options.images or () if path.is_dir()]
     if (options.data or folders) and not options.out:
         raise InputError("say where to write the reports: --out DIR")
@@ -103,13 +87,7 @@ def generate(options: Namespace) -> int:
 
 
 def _add_explore(subparsers) -> None:
-    command = add_command(
-        subparsers,
-        "explore",
-        explore,
-        "emrrg explore --run runs/demo --study 3",
-        "emrrg explore --run runs/demo --images frontal.png lateral.png --out page.html",
-    )
+    command = add_command(subparsers, "explore", explore)
     add_run(command)
     studies = command.add_mutually_exclusive_group(required=True)
     studies.add_argument("--study", metavar="N", help="number in the test split, from 1, or a study's id")
@@ -121,6 +99,9 @@ def explore(options: Namespace) -> int:
     """Write a page that shows what a run's model does with one study: words, gates, scans, Partial LoRA.
 
     The page needs no network and no Python.
+
+    emrrg explore --run runs/demo --study 3
+    emrrg explore --run runs/demo --images frontal.png lateral.png --out page.html
     """
     run = run_folder(options.run)
     from emrrg_lib.run.explore import write_explorers
@@ -130,9 +111,12 @@ def explore(options: Namespace) -> int:
 
 
 def export(options: Namespace) -> int:
-    """Write a run's encoder, Partial LoRA merged in, as one plain file; or a folder for a model hub."""
-    from emrrg_lib.run.card import export_hub_folder
-    from emrrg_lib.run.inference import export_encoder
+    """Write a run's encoder, Partial LoRA merged in, as one plain file; or a folder for a model hub.
+
+    emrrg export --run runs/demo --out encoder.safetensors
+    emrrg export --run runs/demo --hub-folder upload
+    """
+    from emrrg_lib.run.inference import export_encoder, export_hub_folder
 
     if options.hub_folder:
         print(f"Wrote {export_hub_folder(run_folder(options.run), options.hub_folder)}; nothing is uploaded")
@@ -142,7 +126,11 @@ def export(options: Namespace) -> int:
 
 
 def info(options: Namespace) -> int:
-    """Print a system's map: part, paper section, shape, parameters, trained or not."""
+    """Print a system's map: part, paper section, shape, parameters, trained or not.
+
+    emrrg info --preset iu-xray
+    emrrg info --preset mimic-cxr --encoder large --policy table5-3
+    """
     from emrrg_lib.run.costs import describe_map
 
     print(describe_map(chosen_system(options)))
@@ -150,7 +138,11 @@ def info(options: Namespace) -> int:
 
 
 def ledger(options: Namespace) -> int:
-    """Count parameters exactly, beside the published counts and how they arise."""
+    """Count parameters exactly, beside the published counts and how they arise.
+
+    emrrg ledger --preset iu-xray
+    emrrg ledger --preset mimic-cxr --encoder large --policy table5-3
+    """
     from emrrg_lib.run.costs import describe_costs, describe_ledger
 
     print((describe_costs if options.costs else describe_ledger)(chosen_system(options)))
@@ -161,6 +153,8 @@ def doctor(options: Namespace) -> int:
     """Look at this machine: print the parts that work, the missing ones, and how to mend them.
 
     The exit code is 1 when the CPU path cannot run.
+
+    emrrg doctor
     """
     from emrrg_lib.run.doctor import check_machine, healthy, report
 
@@ -178,7 +172,7 @@ def _add_bench(subparsers) -> None:
         "emrrg bench encoder --json encoder.json",
     )
     for kind, (_, summary) in KINDS.items():
-        command = add_command(kinds, kind, bench, f"emrrg bench {kind} --quick", summary=summary)
+        command = add_command(kinds, kind, bench, f"{summary}\n\nemrrg bench {kind} --quick")
         command.add_argument("--quick", action="store_true", help="small sizes: only to see that it runs")
         add_path(command, "--json", "also write the figures here", "FILE")
         add_number(command, "--threads", "CPU threads", 2, high=1024)
@@ -187,11 +181,7 @@ def _add_bench(subparsers) -> None:
 
 
 def _add_bench_gpu(kinds) -> None:
-    summary = "Parity, kernel times, training steps and reports on a GPU, as JSON lines."
-    example = "emrrg bench gpu --json gpu.jsonl"
-    command = add_command(
-        kinds, "gpu", bench_gpu, example, "emrrg bench gpu --report gpu.jsonl", summary=summary
-    )
+    command = add_command(kinds, "gpu", bench_gpu)
     add_number(command, "--minutes", "the most minutes of all parts", 40, high=1440)
     command.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes")
     command.add_argument("--parts", metavar="A,B", default="", help="only these (an unknown one lists all)")
@@ -200,7 +190,11 @@ def _add_bench_gpu(kinds) -> None:
 
 
 def bench_gpu(options: Namespace) -> int:
-    """Measure on a GPU, or print earlier figures as Markdown tables."""
+    """Parity, kernel times, training steps and reports on a GPU, as JSON lines.
+
+    emrrg bench gpu --json gpu.jsonl
+    emrrg bench gpu --report gpu.jsonl
+    """
     from emrrg_lib.bench.gpu import measure, report
 
     if options.report:

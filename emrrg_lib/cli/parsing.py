@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -36,31 +36,38 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    subparsers, name: str, function: Callable | None, *examples: str, summary: str = "", writes: str = ""
+    subparsers, name: str, function: Callable, text: str = "", more: str = "", writes: str = ""
 ) -> argparse.ArgumentParser:
-    """Adds one command. Its help is `summary`, by default the docstring of `function`.
+    """Adds one command: the docstring of `function` is its help, the last paragraph of which holds examples.
 
-    `writes` names the options, in order, of which the first given one is the folder to write; `main` tests it
-    before the work begins.
+    Args:
+        text: in place of the docstring. more: is printed below the examples.
+        writes: names the options, in order, of which the first given one is the folder to write; `main` tests
+            it before the work begins.
     """
-    summary = summary or inspect.getdoc(function) or name
+    text = text or inspect.getdoc(function) or f"{name}\n\nemrrg {name}"
+    summary, _, examples = text.rpartition("\n\n")
+    command = _add(subparsers, name, summary, [*examples.splitlines(), *filter(None, [more])])
+    command.set_defaults(run_command=function, writes=writes)
+    return command
+
+
+def add_group(subparsers, name: str, summary: str, *examples: str):
+    """Adds a command that is a group of commands; returns their subparsers."""
+    group = _add(subparsers, name, summary, examples)
+    group.set_defaults(run_command=lambda options: group.print_help() or 0, writes="")
+    return group.add_subparsers(title="commands", metavar="COMMAND")
+
+
+def _add(subparsers, name: str, summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     first = summary.splitlines()[0].rstrip(".")
-    command = subparsers.add_parser(
+    return subparsers.add_parser(
         name,
         help=first[0].lower() + first[1:],
         description=summary,
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    alone = function or (lambda options: command.print_help() or 0)  # a group without its command
-    command.set_defaults(run_command=alone, writes=writes)
-    return command
-
-
-def add_group(subparsers, name: str, summary: str, *examples: str):
-    """Adds a command that is a group of commands; returns their subparsers."""
-    group = add_command(subparsers, name, None, *examples, summary=summary)
-    return group.add_subparsers(title="commands", metavar="COMMAND")
 
 
 def choices(kind: type, field: str) -> list[str]:

@@ -30,22 +30,12 @@ RECIPES = "default: the recipe's"
 
 def register(subparsers) -> None:
     """Adds the parsers of this group."""
-    command = add_command(
-        subparsers, "demo", demo, "emrrg demo", "emrrg demo --studies 300 --seed 1 --out runs/small"
-    )
+    command = add_command(subparsers, "demo", demo)
     add_out(command, "runs/demo", "run folder to write")
     add_number(command, "--studies", "phantom studies, split into train, val and test", 2000, low=20)
     add_number(command, "--steps", "warm steps of stage 3 (default: the preset's)")
     add_seed(command)
-    command = add_command(
-        subparsers,
-        "train",
-        train,
-        "emrrg train --data phantom --out runs/mine",
-        "emrrg train --data phantom --out runs/mine --resume",
-        "emrrg train --config runs/mine/config.json --data phantom --out runs/again --report-to tensorboard",
-        "torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine",
-    )
+    command = add_command(subparsers, "train", train)
     add_system(command)
     add_path(command, "--data", "annotation.json + images/", required=True)
     add_values(command, "settings of config.py, such as train.batch_size=4 train.accumulation=2")
@@ -63,7 +53,11 @@ def register(subparsers) -> None:
 
 
 def demo(options: Namespace) -> int:
-    """Phantom X-rays -> fine-tuned tiny model -> scored reports in one page."""
+    """Phantom X-rays -> fine-tuned tiny model -> scored reports in one page.
+
+    emrrg demo
+    emrrg demo --studies 300 --seed 1 --out runs/small
+    """
     from emrrg_lib.run.demo import run_demo
 
     page = run_demo(options.out, options.studies, options.seed, options.steps)
@@ -72,7 +66,13 @@ def demo(options: Namespace) -> int:
 
 
 def train(options: Namespace) -> int:
-    """Fine-tune a model on a data folder in the R2Gen layout (stage 3)."""
+    """Fine-tune a model on a data folder in the R2Gen layout (stage 3).
+
+    emrrg train --data phantom --out runs/mine
+    emrrg train --data phantom --out runs/mine --resume
+    emrrg train --config runs/mine/config.json --data phantom --out runs/again --report-to tensorboard
+    torchrun --nproc-per-node 2 -m emrrg_lib train --data phantom --out runs/mine
+    """
     from emrrg_lib.config import with_values
     from emrrg_lib.training.finetune import run_finetune
 
@@ -92,33 +92,24 @@ def _add_pretrain(subparsers) -> None:
         "emrrg pretrain stage2 --data phantom --weights runs/stage1/stage1.pth --out runs/stage2",
         "emrrg pretrain tiny",
     )
-    tiny = add_command(group, "tiny", pretrain_tiny, "emrrg pretrain tiny --out runs/pretrain --resume")
+    tiny = add_command(group, "tiny", pretrain_tiny)
     add_out(tiny, "runs/pretrain", "folder to write")
     add_number(tiny, "--studies", "phantom studies", 12_000, low=40)
     for name in ("lm", "stage1", "stage2"):
         add_number(tiny, f"--{name}-steps", RECIPES)
     add_resume(tiny)
-    first = add_command(
-        group, "stage1", stage1, "emrrg pretrain stage1 --data phantom --objective mae --out runs/mae"
-    )
+    first = add_command(group, "stage1", stage1)
     first.add_argument(
         "--objective",
         choices=get_args(Objective),
         default="arg",
         help="arg: the next cluster's pixels; eq2: the next token, the paper's Eq. 2; mae: masked patches",
     )
-    second = add_command(
-        group,
-        "stage2",
-        stage2,
-        "emrrg pretrain stage2 --data phantom --text-encoder minilm --out runs/stage2",
-    )
+    second = add_command(group, "stage2", stage2)
     second.add_argument(
         "--text-encoder", metavar="NAME", help=f"tiny, minilm, a hub id or a folder ({RECIPES})"
     )
-    language = add_command(
-        group, "lm", pretrain_lm, "emrrg pretrain lm --data iu --steps 600 --out runs/iu-lm"
-    )
+    language = add_command(group, "lm", pretrain_lm)
     for command, data in ((first, "data folder, or any folder of images"), (second, "data folder")):
         command.add_argument(
             "--size", choices=list(ENCODERS), default="tiny", help="encoder and recipe (default: tiny)"
@@ -140,7 +131,10 @@ def _with_options(recipe: Any, **options: Any) -> Any:
 
 
 def pretrain_tiny(options: Namespace) -> int:
-    """Make the shipped tiny encoder, language model and tokenizer again."""
+    """Make the shipped tiny encoder, language model and tokenizer again.
+
+    emrrg pretrain tiny --out runs/pretrain --resume
+    """
     from emrrg_lib.training import pretrain
 
     if not options.resume:
@@ -158,7 +152,10 @@ def pretrain_tiny(options: Namespace) -> int:
 
 
 def pretrain_lm(options: Namespace) -> int:
-    """Tokenizer and tiny language model from the training reports of a data folder."""
+    """Tokenizer and tiny language model from the training reports of a data folder.
+
+    emrrg pretrain lm --data iu --steps 600 --out runs/iu-lm
+    """
     from emrrg_lib.data.annotation import load_annotation
     from emrrg_lib.data.cleaning import clean_report
     from emrrg_lib.training import pretrain
@@ -174,7 +171,10 @@ def pretrain_lm(options: Namespace) -> int:
 
 
 def stage1(options: Namespace) -> int:
-    """Self-supervised pre-training on images alone."""
+    """Self-supervised pre-training on images alone.
+
+    emrrg pretrain stage1 --data phantom --objective mae --out runs/mae
+    """
     from emrrg_lib.training.batches import find_images
     from emrrg_lib.training.pretrain import STAGE1, run_stage1
 
@@ -188,7 +188,10 @@ def stage1(options: Namespace) -> int:
 
 
 def stage2(options: Namespace) -> int:
-    """Contrastive pre-training on images and reports."""
+    """Contrastive pre-training on images and reports.
+
+    emrrg pretrain stage2 --data phantom --text-encoder minilm --out runs/stage2
+    """
     from emrrg_lib.data.annotation import load_annotation
     from emrrg_lib.training.pretrain import STAGE2, run_stage2, stage2_encoder
     from emrrg_lib.training.stage2 import load_text_encoder
@@ -205,15 +208,7 @@ def stage2(options: Namespace) -> int:
 
 
 def _add_ablate(subparsers) -> None:
-    command = add_command(
-        subparsers,
-        "ablate",
-        ablate,
-        "emrrg ablate table5 --seeds 3",
-        "emrrg ablate gate --rows static none --set train.warm_steps=400",
-        "emrrg ablate cxpmrg-table4 --data phantom --set stage1.steps=500 stage2.steps=800",
-        writes="out",
-    )
+    command = add_command(subparsers, "ablate", ablate, writes="out")
     names = ", ".join(sorted(path.stem for path in ABLATIONS.glob("*.csv")))
     command.add_argument("name", metavar="NAME", help=f"a table of data/ablations: {names}")
     add_preset(command)
@@ -229,6 +224,10 @@ def ablate(options: Namespace) -> int:
     """Train and score the rows of an ablation table, row by row.
 
     The same command goes on after a stop. The exit code is 1 if a row was left out.
+
+    emrrg ablate table5 --seeds 3
+    emrrg ablate gate --rows static none --set train.warm_steps=400
+    emrrg ablate cxpmrg-table4 --data phantom --set stage1.steps=500 stage2.steps=800
     """
     from emrrg_lib.config import with_values
     from emrrg_lib.presets import preset

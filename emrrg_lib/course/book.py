@@ -1,7 +1,7 @@
 """The course as a website that needs no network: `make book` writes runs/book/index.html.
 
-Sphinx with MyST-NB shows the stored outputs of `notebooks/`; `.book/` holds settings, style and first page.
-What the notebooks link to becomes a page or a copy, so nothing leads out of the site.
+Sphinx with MyST-NB shows the stored outputs of `notebooks/`; `.book/` holds settings, style, the first page
+and that of the explorers. What the notebooks link to becomes a page or a copy: nothing leads out of the site.
 """
 
 from __future__ import annotations
@@ -14,33 +14,12 @@ from pathlib import Path
 import nbformat
 
 from emrrg_lib.course.build import COPIES, NOTEBOOKS, copy_linked, turn_links
-from emrrg_lib.course.handout import write_handout
 from emrrg_lib.course.notebook import SHIPPED_RUN, glossary
+from emrrg_lib.course.slides import write_handout
 from emrrg_lib.files import KIT, InputError, write_text
 from emrrg_lib.run.explore import write_explorers
 
 SETTINGS = KIT / ".book"
-FRAME = """<iframe class="explorers" title="The explorers of one study" src="explorers_page.html"></iframe>
-<script>
-{
-  const frame = document.querySelector("iframe.explorers"), root = document.documentElement;
-  const tell = () => frame.contentWindow.postMessage(getComputedStyle(root).colorScheme, "*");
-  addEventListener("message", ({ source, data }) => {  // the page tells its height, and is told the theme
-    if (source !== frame.contentWindow) return;
-    frame.style.height = `${Number(data)}px`;
-    tell();
-  });
-  new MutationObserver(tell).observe(root, { attributeFilter: ["data-theme"] });
-}
-</script>"""
-EXPLORERS = f"""# The explorers
-
-A word shows where it looks, a patch shows who looks at it, a gate tells how far a word let the image in, a
-scan shows what its state keeps. <a href="explorers_page.html">The same in a window of its own.</a>
-[Notebook 07](07_gate_and_attention_explorer.ipynb) explains them.
-
-{FRAME}
-"""
 
 
 def build_book(out: Path) -> Path:
@@ -76,6 +55,7 @@ def anchor(heading: str) -> str:
 def _write_source(source: Path) -> None:
     """The source folder of Sphinx: notebooks, and pages and copies of what they link to."""
     source.mkdir()
+    frame = (SETTINGS / "frame.html").read_text(encoding="utf-8")  # the explorers of one study
     linked = {"data/model_picture.png": KIT / "data" / "model_picture.png"}
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
@@ -83,7 +63,7 @@ def _write_source(source: Path) -> None:
         for cell in (cell for cell in notebook.cells if cell.cell_type == "markdown"):
             cell.source = re.sub(rf"(\]\({COPIES}/[^)#\s]+\.py)\)", r"\1.md)", cell.source)
             if path.stem.startswith("07_") and cell.source.startswith("## Exercises"):
-                cell.source = f"## The explorers, here\n\n{FRAME}\n\n{cell.source}"
+                cell.source = f"## The explorers, here\n\n{frame}\n{cell.source}"
         write_text(source / path.name, nbformat.writes(notebook))
     copy_linked(linked, source / COPIES)
     for file in (source / COPIES).rglob("*.py"):
@@ -92,7 +72,7 @@ def _write_source(source: Path) -> None:
     for readme in (source / COPIES).rglob("README.md"):
         write_text(readme, _without_links(readme))
     shutil.copyfile(SETTINGS / "index.md", source / "index.md")
-    write_text(source / "explorers.md", EXPLORERS)
+    write_text(source / "explorers.md", (SETTINGS / "explorers.md").read_text(encoding="utf-8") + frame)
     write_text(source / "glossary.md", f"# Glossary\n\n{glossary()}\n")
     write_text(source / "teaching.md", _without_links(NOTEBOOKS / "README.md"))
 

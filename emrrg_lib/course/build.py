@@ -94,18 +94,14 @@ def variant(notebook: nbformat.NotebookNode, kind: str) -> nbformat.NotebookNode
         code, check_cells = solutions(notebook), checks(notebook)
         for number, index in check_cells.items():
             stub = notebook.cells[index - 1]
-            stub.source = _answered(stub.source, code[number])
+            others = without(stub.source, _names(code[number]))  # what the solution does not define anew
+            stub.source = f"{others}\n{code[number]}".strip()
     remark = r"\3" if kind == "solved" else ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _SOLUTION.sub(remark, cell.source).strip()
     notebook.cells = [cell for cell in notebook.cells if cell.source]
     return notebook
-
-
-def _answered(stub: str, solution: str) -> str:
-    """The stub without the names that the solution defines anew, then the solution."""
-    return f"{without(stub, _names(solution))}\n{solution}".strip()
 
 
 def without(code: str, names: set[str]) -> str:

@@ -21,7 +21,7 @@ from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom.catalogue import draw_findings
 from emrrg_lib.phantom.dataset import PhantomStudy, draw_study, stream
-from emrrg_lib.training.watch import in_notebook, keep_freed_memory
+from emrrg_lib.training.watch import in_notebook, keep_freed_memory, redraw
 
 THREE = ("effusion", "pneumothorax", "cardiomegaly")
 ENCODE_BATCH = 16
@@ -130,9 +130,4 @@ class Watch(TrainerCallback):
             return
         self.measure(state.global_step)
         if in_notebook():
-            from IPython.display import display
-
-            if self.display is None:
-                self.display = display(self.picture(), display_id=True)
-            else:
-                self.display.update(self.picture())
+            self.display = redraw(self.picture(), self.display)

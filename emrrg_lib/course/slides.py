@@ -1,8 +1,9 @@
-"""One deck of slides a notebook, and the handout: `make slides` writes into runs/slides.
+"""One deck of slides a notebook, and the two-page handout: `make slides` writes into runs/slides.
 
 Cells with the tag "slide" begin a slide and those with "slide-part" continue it; both are shown whole. A
 notebook without such tags gives of each section the heading, the first paragraphs, the formulas and the
-pictures, and of the exercises the first.
+pictures, and of the exercises the first. The handout has the picture of the model and its formulas, then the
+letters and their shapes.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
 import nbformat
+from matplotlib import image as pictures
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
 from nbconvert.filters import Highlight2HTML, ansi2html, markdown2html
 from nbformat import NotebookNode
 
 from emrrg_lib.course.build import COPIES, NOTEBOOKS, copy_linked, turn_links
-from emrrg_lib.course.handout import write_handout
-from emrrg_lib.files import KIT, write_text
+from emrrg_lib.course.notebook import ROWS
+from emrrg_lib.data.study import read_table
+from emrrg_lib.files import KIT, atomic_path, write_text
 from emrrg_lib.interpret.page_example import render
 
 PARTS = {
@@ -34,6 +40,7 @@ _LAST = re.compile(r"\*\*(Contents|Paper|Quiz)")  # the paragraphs before it are
 _NO_IDEA = re.compile(r"[>`<!]|\| \| \|")  # quotes, code, pictures, the table of what a notebook needs
 _SLIDE, _PICTURE, _ROW = 1000, 670, 55  # the room of a slide, a picture and a table's row, in characters
 _MOST_OUTPUTS = 2  # of a section
+PAGE = (8.27, 11.69)  # A4, in inches
 
 
 def build_slides(out: Path) -> list[Path]:
@@ -48,17 +55,13 @@ def build_slides(out: Path) -> list[Path]:
         deck = render("slides.html", Path(__file__).parent, title=title, slides=slides)
         decks[title] = write_text(out / f"{path.stem}.html", deck)
     for name, (package, inside) in PARTS.items():
-        shutil.copytree(_package(package) / inside, out / name, dirs_exist_ok=True)
+        home = Path(importlib.import_module(package).__path__[0])  # a name with a hyphen needs this function
+        shutil.copytree(home / inside, out / name, dirs_exist_ok=True)
     handout = write_handout(out / "handout.pdf")
     lines = "".join(f"<li><a href='{path.name}'>{title}</a></li>" for title, path in decks.items())
     index = f"<!DOCTYPE html><meta charset='utf-8'><title>Slides</title><h1>Slides</h1><ul>{lines}</ul>"
     write_text(out / "index.html", f"{index}<p><a href='{handout.name}'>The handout</a></p>")
     return list(decks.values())
-
-
-def _package(name: str) -> Path:
-    """The folder of an installed package; a name with a hyphen cannot be imported by a statement."""
-    return Path(importlib.import_module(name).__path__[0])
 
 
 def slides_of(notebook: NotebookNode) -> Iterator[str]:
@@ -149,6 +152,47 @@ def _outputs(cell: NotebookNode, pictures: bool = False) -> Iterator[str]:
             yield _html(data["text/markdown"])
         elif not pictures:
             yield f"<pre>{ansi2html(output.get('text') or data.get('text/plain', ''))}</pre>"
+
+
+def write_handout(path: Path) -> Path:
+    """Writes the PDF, A4, two pages; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial, PdfPages(partial, metadata={"Title": "EMRRG on two pages"}) as pdf:
+        for page in (_model_page(), _letters_page()):
+            pdf.savefig(page)
+    return path
+
+
+def _model_page() -> Figure:
+    page = Figure(figsize=PAGE)
+    page.text(0.07, 0.95, "EMRRG on two pages", fontsize=20, weight="bold")
+    page.text(0.07, 0.93, "From a chest X-ray to a report. Paper: arXiv 2510.16776", fontsize=10)
+    axes = page.add_axes((0.07, 0.51, 0.86, 0.41))
+    axes.imshow(pictures.imread(KIT / "data" / "model_picture.png"), interpolation="lanczos")
+    axes.axis("off")
+    formulas = read_table(Path(__file__).with_name("formulas.csv"), ("name", "formula", "remark"))
+    for number, (name, formula, remark) in enumerate(formulas.to_numpy()):
+        y = 0.475 - 0.072 * number
+        page.text(0.07, y, name, fontsize=9.5, weight="bold")
+        page.text(0.30, y, formula, fontsize=13)
+        page.text(0.30, y - 0.026, remark, fontsize=8.5, color="#444444")
+    page.text(0.07, 0.03, "Not for clinical use.", fontsize=8)
+    return page
+
+
+def _letters_page() -> Figure:
+    page = Figure(figsize=PAGE)
+    page.text(0.06, 0.95, "The letters, their names in the code and their shapes", fontsize=14, weight="bold")
+    columns = {"paper": 0.06, "name in the code": 0.14, "shape": 0.41, "meaning": 0.6}
+    for name, x in columns.items():
+        page.text(x, 0.925, name, fontsize=8.5, weight="bold")
+    for number, row in enumerate(ROWS):
+        y = 0.91 - 0.87 * number / len(ROWS)
+        cells = (row.letter, row.code, row.shape.replace("*", "·"), textwrap.fill(row.meaning, 61))
+        for x, text, font in zip(columns.values(), cells, ("", "monospace", "", ""), strict=True):
+            style = {"family": font, "fontsize": 6.2} if font else {"fontsize": 6.8, "linespacing": 0.95}
+            page.text(x, y, text.replace("$", r"\$"), va="top", **style)
+    return page
 
 
 if __name__ == "__main__":

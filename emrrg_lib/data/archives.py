@@ -55,7 +55,10 @@ def check_archive(path: str | Path) -> int:
     path = Path(path)
     with _opened(path) as archive:
         is_zip = isinstance(archive, zipfile.ZipFile)
-        members = _zip_members(archive, path) if is_zip else _tar_members(archive)
+        if is_zip:
+            members = _zip_members(archive, path)
+        else:
+            members = [(m.name, m.isdir() or (m.isreg() and not m.issparse()), m.size) for m in archive]
         for name, plain, _ in members:
             _require(plain, path, f"holds {name!r}, a link or device")
             _require(not escapes(name), path, f"holds {name!r}, a path that leaves the folder")
@@ -108,10 +111,6 @@ def _zip_members(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, bool, 
     _require_limit(sum(entry.file_size for entry in entries), path)
     kinds = (0, 4, 8)  # file type in a Unix mode: not given, folder, plain
     return [(entry.filename, entry.external_attr >> 28 in kinds, entry.file_size) for entry in entries]
-
-
-def _tar_members(archive: tarfile.TarFile) -> list[tuple[str, bool, int]]:
-    return [(m.name, m.isdir() or (m.isreg() and not m.issparse()), m.size) for m in archive]
 
 
 @contextmanager

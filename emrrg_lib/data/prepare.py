@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
+from pooch import file_hash
 from tqdm import tqdm
 
 from emrrg_lib.data.annotation import load_annotation
@@ -20,7 +21,7 @@ from emrrg_lib.data.archives import escapes, is_archive, require_space, unpacked
 from emrrg_lib.data.images import load_picture
 from emrrg_lib.data.iu_xray import ARCHIVE, REPORTS, picture_files, picture_key, read_kaggle, read_openi
 from emrrg_lib.data.study import SPLITS, Problem, Study, counts, in_parallel, split_by_patient
-from emrrg_lib.files import InputError, atomic_path, sha256, write_json
+from emrrg_lib.files import InputError, atomic_path, write_json
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _UNPACKED = ".unpacked"  # the archives' contents while images are made; inside the folder if that exists
@@ -74,7 +75,7 @@ class Manifest:
     def has(self, name: str) -> bool:
         """Whether the file is there, byte for byte as it was written; else it is forgotten."""
         entry, path = self.files.get(name), self.folder / name
-        same = entry is not None and path.is_file() and sha256(path) == entry["sha256"]
+        same = entry is not None and path.is_file() and file_hash(path) == entry["sha256"]
         if not same:
             self.files.pop(name, None)
         return same
@@ -92,7 +93,7 @@ class Manifest:
 
 def file_record(path: str | Path, source: str | None = None) -> dict:
     """{"sha256", "bytes"} of a file, and the name of the file it was made from where there is one."""
-    entry = {"sha256": sha256(path), "bytes": Path(path).stat().st_size}
+    entry = {"sha256": file_hash(path), "bytes": Path(path).stat().st_size}
     return entry if source is None else {**entry, "source": source}
 
 
@@ -148,7 +149,7 @@ def prepare_iu_xray(
         "command": "emrrg data prepare iu-xray",
         "size": size,
         "seed": None if annotation else seed,
-        "annotation": sha256(annotation) if annotation else None,
+        "annotation": file_hash(annotation) if annotation else None,
     }
     archives = sorted(path for path in source.iterdir() if is_archive(path) and path.name != ARCHIVE)
     beside = folder.with_name(f".{folder.name}{_UNPACKED}")

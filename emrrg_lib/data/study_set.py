@@ -140,17 +140,20 @@ def _as_view(image: str | Path | np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC))
 
 
+def finding_mask(finding: dict, size: int) -> np.ndarray:
+    """(view, H, W) bool: the mask of a finding; of files at size × size, empty where a view has none."""
+    given = finding["masks"]
+    if isinstance(given, np.ndarray):
+        return given
+    empty = np.zeros((size, size), bool)
+    return np.stack([empty if path is None else load_mask(path, size) for path in given])
+
+
 def finding_masks(study: Any, size: int) -> dict[str, np.ndarray]:
-    """Observation → (view, H, W) bool, the union of its findings' masks; those in files at size × size."""
+    """Observation → (view, H, W) bool, the union of its findings' masks, see `finding_mask`."""
     masks: dict[str, np.ndarray] = {}
     for finding in getattr(study, "findings", None) or ():
-        given = finding["masks"]
-        if isinstance(given, np.ndarray):
-            drawn = given
-        else:
-            drawn = np.stack(
-                [np.zeros((size, size), bool) if path is None else load_mask(path, size) for path in given]
-            )
+        drawn = finding_mask(finding, size)
         if finding.get("label") and drawn.any():
             masks[finding["label"]] = masks.get(finding["label"], False) | drawn
     return masks

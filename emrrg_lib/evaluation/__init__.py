@@ -3,5 +3,3 @@
 from emrrg_lib.evaluation.clinical import clinical_scores
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.evaluation.nlg import score_each, score_reports
-
-__all__ = ["clinical_scores", "label_report", "score_each", "score_reports"]

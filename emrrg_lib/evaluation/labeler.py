@@ -35,6 +35,7 @@ scars are not an opacity.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from emrrg_lib.data.study import OBSERVATIONS
@@ -48,7 +49,7 @@ VERSION = "emrrg-rules-4"
 DEVICES = "Support Devices"
 
 
-def _whole_words(patterns: tuple[str, ...]) -> re.Pattern[str]:
+def _whole_words(patterns: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 

@@ -48,9 +48,6 @@ RADCLIQ = {  # part -> mean, scale, coefficient of RadCliQ-v1 (Yu et al. 2023); 
     "bertscore_distilroberta": (0.61757256, 0.22430938, -0.3703001),
     "semb_score": (0.76479421, 0.25394391, -0.252616218),
 }
-_BASELINE = torch.tensor(
-    [0.84732, 0.84759504, 0.8473319]
-)  # P, R, F of distilroberta-base, layer 5 (bert-score)
 _REXRANK = {  # columns of CXR-Report-Metric, with which ReXrank scores
     "radgraph_combined": "radgraph_radcliq",
     "bertscore": "bertscore_distilroberta",

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emrrg_lib.data.images import load_mask
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS
-from emrrg_lib.data.study_set import StudySet
+from emrrg_lib.data.study_set import StudySet, finding_mask
 from emrrg_lib.evaluation.baselines import (
     fit_linear_head,
     nearest_neighbour,
@@ -92,13 +91,7 @@ def pointing_cases(model: EMRRG, studies: StudySet) -> dict[tuple[str, str], lis
             for position in ("predicts", "own")
         }
         for finding in findings:
-            tokens = naming_tokens(traces["own"].tokens, finding["label"])
-            mask = np.stack(
-                [
-                    np.zeros((size, size), bool) if path is None else load_mask(path, size)
-                    for path in finding["masks"]
-                ]
-            )
+            tokens, mask = naming_tokens(traces["own"].tokens, finding["label"]), finding_mask(finding, size)
             for kind, position in MAPS if tokens else ():
                 whole = position == "sentence"
                 trace = traces["own" if whole else position]

@@ -6,18 +6,5 @@ a model; the gate explorer also takes a function that writes the report anew.
 """
 
 from emrrg_lib.explorers.base import Explorer, explorer_html
-from emrrg_lib.explorers.gate import GateExplorer
-from emrrg_lib.explorers.lora import LoraExplorer, LoraTarget
-from emrrg_lib.explorers.scan import ScanExplorer, scan_memory
-from emrrg_lib.explorers.words import WordExplorer
-
-__all__ = [
-    "Explorer",
-    "GateExplorer",
-    "LoraExplorer",
-    "LoraTarget",
-    "ScanExplorer",
-    "WordExplorer",
-    "explorer_html",
-    "scan_memory",
-]
+from emrrg_lib.explorers.gate import GateExplorer, WordExplorer
+from emrrg_lib.explorers.scan import LoraExplorer, LoraTarget, ScanExplorer, scan_memory

@@ -4,14 +4,3 @@ from emrrg_lib.interpret.figures import attention_overlay, gate_strip, loss_curv
 from emrrg_lib.interpret.model_picture import PARTS, model_picture
 from emrrg_lib.interpret.style import Picture
 from emrrg_lib.interpret.words import naming_words
-
-__all__ = [
-    "PARTS",
-    "Picture",
-    "attention_overlay",
-    "gate_strip",
-    "loss_curve",
-    "model_picture",
-    "naming_words",
-    "study_figure",
-]

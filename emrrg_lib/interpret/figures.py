@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from emrrg_lib.interpret import panels
 from emrrg_lib.interpret.panels import inch_axes, inch_text
-from emrrg_lib.interpret.style import BLUE, INK, MUTED, ORANGE, SHARED_FILLS, Picture
+from emrrg_lib.interpret.style import BLUE, MUTED, ORANGE, SHARED_FILLS, Picture
 from emrrg_lib.interpret.words import (
     count_words,
     default_words,
@@ -169,21 +170,15 @@ def loss_curve(
     if len(validation):
         points = zip(*validation, strict=True)
         axes.plot(*points, "o-", color=ORANGE, linewidth=1.4, markersize=4, label="validation")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no half steps
-    axes.set_xlabel("step", fontsize=8.5, color=INK)
-    axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
-    panels.plain_axes(axes)
+    panels.label_axes(axes, "step", "loss (nats per token)")
     return figure
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
     """(n,) → (n,): centred mean over a twentieth of the curve; at its ends over fewer values."""
-    half = max(1, len(values) // 40)
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    start, stop = np.maximum(0, index - half), np.minimum(len(values), index + half + 1)
-    return (total[stop] - total[start]) / (stop - start)
+    window = 2 * max(1, len(values) // 40) + 1
+    return pd.Series(values).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 def one_image_per_view(images: Images, trace: Trace) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from matplotlib.ticker import MaxNLocator
 
-from emrrg_lib.interpret.panels import plain_axes
+from emrrg_lib.interpret.panels import label_axes
 from emrrg_lib.interpret.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, Picture
 
 _STYLES = tuple(zip((BLUE, ORANGE, GREEN, PURPLE), ("-", "--", "-.", ":"), strict=True))
@@ -34,17 +34,14 @@ def watch_picture(
     left.plot(steps, wrong, "s--", color=ORANGE, markersize=3, label="another patient's image")
     left.fill_between(steps, right, wrong, color=BLUE, alpha=0.12, linewidth=0)
     left.set_title(f"held-out loss; wrong − right = {gap:.3f}", fontsize=9, color=INK)
-    left.set_ylabel("nats per token", fontsize=8.5, color=INK)
     for layer, values in enumerate(zip(*gates, strict=True)):
         colour, style = _STYLES[layer % len(_STYLES)]
         second.plot(steps, values, style, color=colour, label=f"layer {layer}")
     second.set_title("|tanh α|: how far each gate can open", fontsize=9, color=INK)
     second.set_ylim(0, 1)
-    for axes in (left, second):
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-        axes.set_xlabel("step", fontsize=8.5, color=INK)
+    for axes, label in ((left, "nats per token"), (second, "")):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plain_axes(axes)
+        label_axes(axes, "step", label)
     return figure
 
 
@@ -68,10 +65,7 @@ def rates_picture(factors: Mapping[str, Sequence[float]], rates: Sequence[float]
     for (rate, values), (_, style) in zip(reach.items(), _STYLES, strict=False):
         right.plot(values, style, color=INK, label=f"rate {rate:g}")
     for axes, label in ((left, "factor on the rate"), (right, "farthest α")):
-        axes.set_xlabel("step", fontsize=8.5, color=INK)
-        axes.set_ylabel(label, fontsize=8.5, color=INK)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-        plain_axes(axes)
+        label_axes(axes, "step", label)
     return figure
 
 
@@ -92,8 +86,5 @@ def length_histogram(counts: Mapping[str, Sequence[int]], bin_width: int, limit:
         axes.stairs([100 * n / sum(bars) for n in bars], edges, color=colour, linestyle=style, label=name)
     axes.axvline(limit, color=MUTED, linewidth=1)
     axes.text(limit + 2, 0.9 * axes.get_ylim()[1], f"max_length {limit}", fontsize=8, color=MUTED)
-    axes.set_xlabel("tokens of a cleaned report", fontsize=8.5, color=INK)
-    axes.set_ylabel("% of the split", fontsize=8.5, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    plain_axes(axes)
+    label_axes(axes, "tokens of a cleaned report", "% of the split")
     return figure

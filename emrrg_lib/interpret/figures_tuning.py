@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emrrg_lib.interpret.figures import running_mean
-from emrrg_lib.interpret.panels import plain_axes
+from emrrg_lib.interpret.panels import label_axes, plain_axes
 from emrrg_lib.interpret.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, RULE, Picture
 
 LINES = ((ORANGE, "-"), (BLUE, "-"), (MUTED, "--"), (GREEN, "-."), (PURPLE, ":"), (INK, (0, (5, 1))))
@@ -74,10 +74,7 @@ def tuning_curves(curves: Mapping[str, Sequence[float]], untuned: float, as_trai
         axes.annotate(name, (0, level), xytext=(2, 2), textcoords="offset points", fontsize=7.5, color=MUTED)
     for (name, curve), (ink, dash) in zip(smooth.items(), LINES, strict=False):
         axes.plot(np.arange(1, len(curve) + 1), curve, ls=dash, color=ink, label=name, linewidth=1.6)
-    axes.set_xlabel("step", fontsize=8.5, color=INK)
-    axes.set_ylabel("loss (nats per token)", fontsize=8.5, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2)
-    plain_axes(axes)
+    label_axes(axes, "step", "loss (nats per token)", columns=2)
     return picture
 
 

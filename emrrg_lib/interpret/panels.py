@@ -62,6 +62,14 @@ def plain_axes(axes: Axes, size: float = 8) -> None:
     axes.spines[["left", "bottom"]].set_color(MUTED)
 
 
+def label_axes(axes: Axes, x: str, y: str, columns: int = 1) -> None:
+    """Names of the axes and a legend of so many columns without a frame, on `plain_axes`."""
+    axes.set_xlabel(x, fontsize=8.5, color=INK)
+    axes.set_ylabel(y, fontsize=8.5, color=INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=columns)
+    plain_axes(axes)
+
+
 def draw_xray(axes: Axes, image: np.ndarray, title: str = "") -> tuple[int, int]:
     """One X-ray in grey without ticks; returns its (height, width) in pixels."""
     grey = grey_image(image)

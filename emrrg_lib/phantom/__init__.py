@@ -3,13 +3,3 @@
 from emrrg_lib.phantom.catalogue import KINDS
 from emrrg_lib.phantom.dataset import PhantomStudy, draw_study, truth_of, write_phantom
 from emrrg_lib.phantom.wording import commonest_wording, reword
-
-__all__ = [
-    "KINDS",
-    "PhantomStudy",
-    "commonest_wording",
-    "draw_study",
-    "reword",
-    "truth_of",
-    "write_phantom",
-]

@@ -19,42 +19,20 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from pooch import file_hash
 from tqdm import tqdm
 
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.archives import escapes
 from emrrg_lib.data.iu_xray import openi_reports
 from emrrg_lib.data.prepare import Manifest, file_record
-from emrrg_lib.data.study import SPLITS, Study
-from emrrg_lib.files import InputError, atomic_path, end_with_parent, sha256, write_json
+from emrrg_lib.data.study import SPLITS, Study, read_table
+from emrrg_lib.files import InputError, atomic_path, end_with_parent, write_json
 from emrrg_lib.phantom.catalogue import KINDS, clash
 from emrrg_lib.phantom.dataset import film_findings, require_size
 
-HEADINGS: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": ("Cardiomegaly",),
-    "nodule": ("Lung Lesion",),
-    "mass": ("Lung Lesion",),
-    "opacity": ("Lung Opacity",),
-    "infiltrate": ("Lung Opacity",),
-    "airspace disease": ("Lung Opacity",),
-    "pulmonary edema": ("Edema",),
-    "pulmonary congestion": ("Edema",),
-    "heart failure": ("Edema",),
-    "consolidation": ("Consolidation",),
-    "pneumonia": ("Pneumonia",),
-    "pulmonary atelectasis": ("Atelectasis",),
-    "pneumothorax": ("Pneumothorax",),
-    "hydropneumothorax": ("Pneumothorax", "Pleural Effusion"),
-    "hemopneumothorax": ("Pneumothorax", "Pleural Effusion"),
-    "hemothorax": ("Pleural Effusion",),
-    "pleural effusion": ("Pleural Effusion",),
-    "fractures, bone": ("Fracture",),
-    "catheters, indwelling": ("Support Devices",),
-    "implanted medical device": ("Support Devices",),
-    "medical device": ("Support Devices",),
-    "stents": ("Support Devices",),
-    "tube, inserted": ("Support Devices",),
-}
+_MESH = read_table(Path(__file__).with_name("mesh.csv"), ("heading", "observations"))
+HEADINGS = {heading: tuple(names.split("; ")) for heading, names in _MESH.to_numpy()}
 """Main heading -> observations."""
 
 QUALIFIED: tuple[tuple[set[str], set[str], str], ...] = (
@@ -207,7 +185,7 @@ def rehearse_iu_xray(
     plans = _plan(studies, annotation, reports)
     summary = {"studies": len(studies), **_counts(plans)}
     settings = {"command": "emrrg data rehearse iu-xray", "size": size, "seed": seed}
-    settings |= {"annotation": sha256(annotation)} | ({"limit": limit} if limit else {})
+    settings |= {"annotation": file_hash(annotation)} | ({"limit": limit} if limit else {})
     manifest = Manifest(folder, settings)
     what = "SYNTHETIC: phantom images drawn from the MeSH terms of real reports; no radiographs"
     asked_for = {name: wanted for name, (wanted, _) in plans.items() if wanted}

@@ -21,8 +21,8 @@ from emrrg_lib.interpret.page import write_run_page
 from emrrg_lib.model import EMRRG, require_weights
 from emrrg_lib.phantom import write_phantom
 from emrrg_lib.presets import preset
-from emrrg_lib.run.card import write_card
 from emrrg_lib.run.explore import write_example_pages
+from emrrg_lib.run.inference import write_card
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json
 from emrrg_lib.settings import to_dict
 from emrrg_lib.training.finetune import run_finetune

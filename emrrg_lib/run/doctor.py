@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -85,23 +86,17 @@ def report(checks: list[Check]) -> str:
     return "\n".join([*map(str, checks), "", end])
 
 
-def _refuse_older(version: str, needed: tuple[int, int]) -> None:
-    if tuple(int(part) for part in version.split(".")[:2]) < needed:
-        raise RuntimeError(f"{version} is older than {needed[0]}.{needed[1]}")
-
-
 def python() -> str:
     """Version and place of this Python."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    _refuse_older(version, (3, 10))
-    return f"{version} ({sys.executable})"
+    return f"{platform.python_version()} ({sys.executable})"
 
 
 def torch_itself() -> str:
     """A product of two matrices."""
     import torch
 
-    _refuse_older(torch.__version__, (2, 6))
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise RuntimeError(f"{torch.__version__} is older than 2.6")
     torch.ones(2, 2) @ torch.ones(2, 2)
     return f"{torch.__version__}, {torch.get_num_threads()} thread(s)"
 

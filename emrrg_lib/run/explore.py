@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor
 
-from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.images import chosen_views, read_view
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import Study
@@ -34,7 +33,6 @@ from emrrg_lib.explorers import (
 from emrrg_lib.explorers.base import XRAY_SIDE
 from emrrg_lib.files import InputError, write_text
 from emrrg_lib.language.hybrid_decoder import gates_scaled, hybrid_modules
-from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import draw_study
 from emrrg_lib.run.inference import seen
@@ -47,6 +45,7 @@ from emrrg_lib.run_folder import (
     trace_file,
 )
 from emrrg_lib.trace import Trace
+from emrrg_lib.training.batches import study_losses
 from emrrg_lib.tuning.partial_lora import TARGETS, adapter_name
 from emrrg_lib.vision.mamba import MambaMixer, VisionMamba
 from emrrg_lib.vision.scan import causal_conv1d, selective_scan
@@ -190,7 +189,7 @@ def adapter_losses(model: EMRRG, studies: Sequence[Any]) -> dict[str, np.ndarray
     losses = {}
     for name, (changed, rank) in changes.items():
         with _cut(changed, rank):
-            losses[name] = _losses(model, studies)
+            losses[name] = study_losses(model, studies)
     return losses
 
 
@@ -209,22 +208,6 @@ def _cut(pairs: Sequence[tuple[Tensor, Tensor]], rank: int) -> Iterator[None]:
         with torch.no_grad():
             for (up, down), (old_up, old_down) in zip(pairs, kept, strict=True):
                 up.copy_(old_up), down.copy_(old_down)
-
-
-@torch.no_grad()
-def _losses(model: EMRRG, studies: Sequence[Any]) -> np.ndarray:
-    data, found = model.settings.data, []
-    for study in studies:
-        images, mask = pixels([study], model.settings)
-        text = text_batch(
-            model.tokenizer,
-            data.prompt,
-            [clean_report(study.report, data.cleaning)],
-            data.max_length,
-            image=model.settings.llm.image_in_prompt,
-        ).to(model.device)
-        found.append(float(model(view_mask=mask, pixel_values=images, **text)["loss"]))
-    return np.array(found)
 
 
 def write_explorers(

@@ -1,20 +1,24 @@
-"""Uses a finished run: reports for image files or for a split, and its encoder as one plain file."""
+"""Uses a finished run: reports, its encoder as one plain file, its model card, a folder for a model hub."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
 
+from emrrg_lib.config import EMRRGConfig
 from emrrg_lib.data.sources import find_layout, read_dataset
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import StudySet, pixels
-from emrrg_lib.files import InputError, atomic_path, processes, write_json
+from emrrg_lib.evaluation.published import score_table
+from emrrg_lib.files import InputError, atomic_path, processes, write_json, write_text
 from emrrg_lib.generation import write_reports
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import TRAINED_RECORD, read_config, read_json, read_trained, write_predictions
@@ -145,4 +149,66 @@ def export_encoder(run: Path, out: Path) -> Path:
         return save_vision_encoder(encoder, out)
     with atomic_path(out) as temporary:
         torch.save({"model": encoder.state_dict()}, temporary)
+    return out
+
+
+def write_card(run: Path) -> Path:
+    """Writes the card of a finished run from `card.txt`, with the scores of `metrics.json` if it is there.
+
+    Raises:
+        InputError: no finished run.
+    """
+    config, record = read_config(run), read_json(run / "run.json", TRAINED_RECORD)
+    made = f"seed {record['seed']}, {record['minutes']:.1f} minutes, {record['peak_memory_gib']:.1f} GiB"
+    if (run / "metrics.json").is_file():
+        scores = score_table(run, []).render("markdown")
+    else:
+        scores = f"Not scored yet: `emrrg evaluate --run {run.name}`."
+    values = {
+        "name": run.resolve().name,
+        "preset": config.preset,
+        "system": _system(config),
+        "data": seen(run).strip("()").replace("note: the", "The", 1),
+        "scores": scores,
+        "made": made,
+        "commit": record.get("commit") or "unknown",
+        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    }
+    card = Template(Path(__file__).with_name("card.txt").read_text(encoding="utf-8"))
+    return write_text(run / "README.md", card.substitute(values))
+
+
+def _system(config: EMRRGConfig) -> str:
+    """The parts of the system in a sentence or two."""
+    lora = config.partial_lora
+    tuning = {
+        "lora": f"tuned by Partial LoRA on {', '.join(lora.targets)} (r = {lora.r})",
+        "full": "trained whole",
+        "frozen": "frozen",
+    }[config.encoder_tuning]
+    layers = ", ".join(map(str, config.llm.hybrid_layers)) or "none"
+    words = {
+        "frozen": f"The language model `{config.llm.name}` is frozen; hybrid layers: {layers}.",
+        "lora": f"The language model `{config.llm.name}` is tuned by LoRA; hybrid layers: {layers}.",
+    }[config.llm.tuning]
+    if config.llm.from_scratch:
+        words = f"The decoder `{config.llm.name}` is trained from scratch."
+    return f"The encoder `{config.encoder_weights}` ({config.encoder.image_size} px) is {tuning}. {words}"
+
+
+def export_hub_folder(run: Path, out: Path) -> Path:
+    """Writes a folder that is ready for a model hub: trained tensors, configuration, card. Nothing is sent.
+
+    Raises:
+        InputError: no finished run, or `out` holds files already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty: choose a new folder")
+    write_card(run)
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        for name in ("README.md", "config.json", "run.json", "trained.safetensors"):
+            if not (run / name).is_file():
+                raise InputError(f"no {name} in {run}: give the folder of a finished run")
+            shutil.copyfile(run / name, temporary / name)
     return out

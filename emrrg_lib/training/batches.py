@@ -1,4 +1,4 @@
-"""Batches of stages 1 and 2: cropped images, and image–report pairs with mined targets."""
+"""Batches: cropped images (stage 1), image–report pairs with mined targets (stage 2), studies as they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,11 @@ from emrrg_lib.data.images import ImageBank, jitter, load_picture, normalise
 from emrrg_lib.data.nih_cxr14 import TABLE
 from emrrg_lib.data.sources import read_dataset
 from emrrg_lib.data.study import OBSERVATIONS, Study
+from emrrg_lib.data.study_set import pixels
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
+from emrrg_lib.language.prompt import text_batch
+from emrrg_lib.model import EMRRG
 from emrrg_lib.training.shares import OwnTokenizer, random_streams
 from emrrg_lib.training.stage1 import Stage1Config
 from emrrg_lib.training.stage2 import REGIONS, UNKNOWN, Stage2Config
@@ -150,3 +154,19 @@ class PairCollator:
         if self.targets is not None:
             batch |= {"frontal": torch.tensor(frontal), "targets": self.targets[indices]}
         return batch
+
+
+def batch_of(model: EMRRG, studies: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """What the model's forward takes of these studies, see `pixels`, with their reports as labels."""
+    config = model.settings
+    images, view_mask = pixels(studies, config)
+    reports = [clean_report(study.report, config.data.cleaning) for study in studies]
+    prompt, most, image = config.data.prompt, config.data.max_length, config.llm.image_in_prompt
+    text = text_batch(model.tokenizer, prompt, reports, most, image).to(model.device)
+    return {"pixel_values": images, "view_mask": view_mask, **text}
+
+
+@torch.no_grad()
+def study_losses(model: EMRRG, studies: Sequence[Any]) -> np.ndarray:
+    """The loss of each study, (studies,) in nats per token of its report."""
+    return np.array([float(model(**batch_of(model, [study]))["loss"]) for study in studies])

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pooch import file_hash
 from safetensors.torch import save_file
 from torch import nn
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from emrrg_lib.data.study import Study, in_parallel
-from emrrg_lib.files import DISK_FULL, InputError, file_errno, processes, sha256, write_json
+from emrrg_lib.files import DISK_FULL, InputError, file_errno, processes, write_json
 from emrrg_lib.run_folder import read_json, read_trained
 from emrrg_lib.settings import differences
 from emrrg_lib.sharding import shared_like, whole
@@ -89,7 +90,7 @@ def seal(written: Path, final: Path, facts: dict[str, Any]) -> None:
     files = sorted(path for path in written.rglob("*") if path.is_file())
     write_json(
         written / MANIFEST,
-        facts | {"files": {str(path.relative_to(written)): sha256(path) for path in files}},
+        facts | {"files": {str(path.relative_to(written)): file_hash(path) for path in files}},
     )
     for path in (*files, written / MANIFEST, written):
         _sync(path)
@@ -115,7 +116,7 @@ def flaw(checkpoint: Path) -> str | None:
     if lacking := sorted(NEEDED - files.keys()):
         return f"{MANIFEST} does not list {lacking[0]}"
     for name, digest in files.items():
-        if not (checkpoint / name).is_file() or sha256(checkpoint / name) != digest:
+        if not (checkpoint / name).is_file() or file_hash(checkpoint / name) != digest:
             return f"{name} is missing or damaged"
     return None
 

@@ -12,7 +12,8 @@ from emrrg_lib.files import TINY_DIR
 from emrrg_lib.language.hybrid_decoder import hybrid_modules, recording
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import PhantomStudy
-from emrrg_lib.training.shift import batch_of, draw
+from emrrg_lib.training.batches import batch_of
+from emrrg_lib.training.shift import draw
 
 TRAIN, TEST = range(3000, 3064), range(3100, 3124)  # phantoms that no training of the kit draws
 RATE, BATCH = 0.02, 8

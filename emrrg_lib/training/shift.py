@@ -18,16 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from emrrg_lib.config import PartialLoRAConfig
-from emrrg_lib.data import study_set
-from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.evaluation.intervals import percentiles, resample
 from emrrg_lib.files import KIT, TINY_DIR, write_text
-from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.phantom import PhantomStudy, draw_study
+from emrrg_lib.training.batches import batch_of, study_losses
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 
 RANKS = {"X": 9, "Z": 9, "in_proj": 6, "dt": 4, "B": 4, "C": 4}  # 9,216 numbers in the tiny encoder; dt 8,704
@@ -88,16 +85,6 @@ def shifted(studies: Sequence[PhantomStudy], shift: str) -> list[PhantomStudy]:
     ]
 
 
-def batch_of(model: EMRRG, studies: Sequence[PhantomStudy]) -> dict[str, Tensor]:
-    """What the model's forward takes of these studies."""
-    config = model.settings
-    pixels, view_mask = study_set.pixels(studies, config)
-    reports = [clean_report(study.report, config.data.cleaning) for study in studies]
-    prompt, most, image = config.data.prompt, config.data.max_length, config.llm.image_in_prompt
-    text = text_batch(model.tokenizer, prompt, reports, most, image)
-    return {"pixel_values": pixels, "view_mask": view_mask, **text}
-
-
 def tune(
     model: EMRRG, studies: Sequence[PhantomStudy], steps: int, rate: float, seed: int = 0, size: int = 8
 ) -> list[float]:
@@ -117,12 +104,6 @@ def tune(
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
-
-
-@torch.no_grad()
-def study_losses(model: EMRRG, studies: Sequence[PhantomStudy]) -> np.ndarray:
-    """The loss of each study, (studies,) in nats per token of its report."""
-    return np.array([float(model(**batch_of(model, [study]))["loss"]) for study in studies])
 
 
 def tuned(

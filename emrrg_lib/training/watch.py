@@ -41,18 +41,20 @@ class LossCurve(TrainerCallback):
         rows = curve(state.log_history)
         write_text(self.file, pd.DataFrame(rows)[COLUMNS].to_csv(index=False))
         if in_notebook():
-            self._draw(rows)
+            from emrrg_lib.interpret.figures import loss_curve
 
-    def _draw(self, rows: list[dict]) -> None:
-        from IPython.display import display
+            figure = loss_curve([row["step"] for row in rows], [row["loss"] for row in rows])
+            self.display = redraw(figure, self.display)
 
-        from emrrg_lib.interpret.figures import loss_curve
 
-        figure = loss_curve([row["step"] for row in rows], [row["loss"] for row in rows])
-        if self.display is None:
-            self.display = display(figure, display_id=True)
-        else:
-            self.display.update(figure)
+def redraw(figure: Any, shown: Any = None) -> Any:
+    """Shows a figure in a notebook, in the place of the one `shown` before; returns what is shown now."""
+    from IPython.display import display
+
+    if shown is None:
+        return display(figure, display_id=True)
+    shown.update(figure)
+    return shown
 
 
 def in_notebook() -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from emrrg_lib.files import InputError, cache_folder, first_line
-from emrrg_lib.vision.checks import check_images
+from emrrg_lib.vision import check_images
 
 NAMED = {  # name → hub id, architecture, sizes (those of the hub's file; ViTConfig's defaults are base)
     "vit-base": ("google/vit-base-patch16-224", "vit", {}),

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from emrrg_lib.config import EncoderConfig
 from emrrg_lib.files import InputError
-from emrrg_lib.vision.checks import check_images
+from emrrg_lib.vision import check_images
 from emrrg_lib.vision.scan import causal_conv1d, selective_scan
 
 

@@ -23,7 +23,7 @@ from emrrg_lib.explorers import (
     scan_memory,
 )
 from emrrg_lib.explorers.gate import changed_words
-from emrrg_lib.explorers.lora import pooled
+from emrrg_lib.explorers.scan import pooled
 from emrrg_lib.files import InputError
 from emrrg_lib.trace import Trace
 

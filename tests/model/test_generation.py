@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emrrg_lib.bench.load import busy_processes
+from emrrg_lib.bench.parts import busy_processes
 from emrrg_lib.data.study import Study
 from emrrg_lib.data.study_set import pixels
 from emrrg_lib.files import InputError

@@ -8,7 +8,7 @@ import yaml
 
 from emrrg_lib import cli
 from emrrg_lib.files import TINY_DIR, InputError
-from emrrg_lib.run.card import export_hub_folder, write_card
+from emrrg_lib.run.inference import export_hub_folder, write_card
 
 RUN = TINY_DIR / "run"
 

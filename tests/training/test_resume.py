@@ -20,7 +20,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from emrrg_lib import cli
-from emrrg_lib.bench.load import busy_processes
+from emrrg_lib.bench.parts import busy_processes
 from emrrg_lib.config import TrainConfig
 from emrrg_lib.data.study_set import Indices
 from emrrg_lib.files import InputError, Terminated

@@ -9,11 +9,9 @@ from functools import partial
 import numpy as np
 
 from emrrg_lib.course.checks import array, call, exercise, expect, expect_value, stage, whole
-from emrrg_lib.course.checks.nb06_words import check_1, check_2, check_3, check_4, check_5, draw_corpus
+from emrrg_lib.course.checks.nb06_words import check_1, check_2, check_3, check_4, check_5, draw_corpus  # noqa: F401
 from emrrg_lib.evaluation.metrics import bleu_score
 from emrrg_lib.evaluation.nlg import nlg_statistics, score_each
-
-__all__ = ["check_1", "check_2", "check_3", "check_4", "check_5"]
 
 TRUE = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=bool)
 SAID = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=bool)
