@@ -6,15 +6,18 @@
 
 The labels come from text mining. The boxes of BBox_List_2017.csv are not read: the pointing game asks
 where the words of a reference report look.
+
+The kit ships 18 frontal images of it, its only real X-rays (data/nih_samples/README.md).
 """
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from emrrg_lib.data.mimic_cxr import VIEW
 from emrrg_lib.data.study import OBSERVATIONS, Problem, Study, left_out, read_table, view_of
-from emrrg_lib.files import InputError
+from emrrg_lib.files import KIT, InputError
 
 TABLE = "Data_Entry_2017*.csv"
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
@@ -27,6 +30,7 @@ _NAMES = {  # NIH's label → CheXpert's observation; Emphysema, Fibrosis and He
     "Pleural_Thickening": "Pleural Other",
 }
 _VIEWS = {name.lower(): view for name, view in VIEW.items()}
+NIH_SAMPLES = KIT / "data" / "nih_samples"
 
 
 def nih_labels(names: str) -> dict[str, int | None]:
@@ -58,3 +62,24 @@ def read_nih_cxr14(table: Path, problems: list[Problem]) -> list[Study]:
         known = {"labels": nih_labels(labels), "views": views, "patient": patient}
         studies.append(Study(name, (files[name],), "", split_of.get(name, ""), **known))
     return studies
+
+
+def nih_samples() -> list[Study]:
+    """The shipped X-rays, one study each, in the order of `index.csv`.
+
+    A study has one frontal image of 256 × 256 pixels, NIH's labels under CheXpert's names (1, or None where
+    NIH names nothing), the patient's number, and no report.
+    """
+    with (NIH_SAMPLES / "index.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            Study(
+                id=row["file"].removesuffix(".jpg"),
+                images=(NIH_SAMPLES / row["file"],),
+                report="",
+                split="test",
+                labels=nih_labels(row["labels"]),
+                views=("frontal",),
+                patient=row["patient"],
+            )
+            for row in csv.DictReader(file)
+        ]

@@ -28,7 +28,7 @@ from emrrg_lib.evaluation.baselines import oracles, shuffled, text_controls
 from emrrg_lib.evaluation.intervals import point_scores, system_statistics
 from emrrg_lib.files import InputError, processes, write_json, write_text
 from emrrg_lib.generation import write_reports
-from emrrg_lib.interpret.ablation_figure import ablation_figure
+from emrrg_lib.interpret.figures_scores import ablation_figure
 from emrrg_lib.interpret.style import png_bytes
 from emrrg_lib.model import EMRRG
 from emrrg_lib.run_folder import TRAINED_RECORD, read_json, write_predictions

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from emrrg_lib.config import ENCODERS
 from emrrg_lib.data.images import normalise, read_view
-from emrrg_lib.data.samples import NIH_SAMPLES
+from emrrg_lib.data.nih_cxr14 import NIH_SAMPLES
 from emrrg_lib.files import KIT, atomic_path
 from emrrg_lib.phantom import draw_study, write_phantom
 from emrrg_lib.training.batches import find_images

@@ -95,7 +95,7 @@ patch_grid(frontal, PATCH, marked=(39, 66, 110))
 
 # %%
 from emrrg_lib.data.images import read_view
-from emrrg_lib.data.samples import nih_samples
+from emrrg_lib.data.nih_cxr14 import nih_samples
 
 samples = {study.id: study for study in nih_samples()}
 real = read_view(samples["00008006_000"].images[0], SIZE)[..., 0]  # (192, 192) uint8

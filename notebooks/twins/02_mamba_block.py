@@ -744,7 +744,7 @@ pd.DataFrame(lasting, index=names).T.round(1)
 
 # %%
 from emrrg_lib.data.images import read_view
-from emrrg_lib.data.samples import nih_samples
+from emrrg_lib.data.nih_cxr14 import nih_samples
 
 samples = nih_samples()
 real = read_view(samples[0].images[0], encoder.image_size)[..., 0]  # (H, W)

@@ -309,7 +309,7 @@ table.round(2).rename_axis(columns=f"kept by rank {rank}")
 # Now choose rank, rows and block yourself.
 
 # %%
-from emrrg_lib.interpret.figures_tuning import rank_curves
+from emrrg_lib.interpret.figures_training import rank_curves
 
 ranks = [2**k for k in range(int(np.log2(width)) + 1)]
 last = len(steps) - 1
@@ -344,7 +344,7 @@ rank_picture(block=0, rows="Z", r=2)
 # block 0. LoRA_p(X) leaves the Z rows at exactly 0; LoRA(in_proj) reaches both; they add up.
 
 # %%
-from emrrg_lib.interpret.figures_tuning import update_maps
+from emrrg_lib.interpret.figures_training import update_maps
 
 deltas = {
     f"LoRA{'_p' if target == 'X' else ''}({target})": blocks[0]
@@ -490,7 +490,7 @@ dashed(pd.DataFrame(shown).set_index(["shift", "target"]))
 # at the end.
 
 # %%
-from emrrg_lib.interpret.figures_tuning import tuning_curves
+from emrrg_lib.interpret.figures_training import tuning_curves
 
 found = shift.summary()
 levels = shift.levels()

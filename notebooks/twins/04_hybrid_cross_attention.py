@@ -251,7 +251,7 @@ pd.DataFrame(steps).set_index("step").map("{:.1e}".format)
 # 24 other studies is measured twice: each report with its own image, and with the next patient's.
 
 # %%
-from emrrg_lib.interpret.figures_tuning import opening_curves
+from emrrg_lib.interpret.figures_training import opening_curves
 from emrrg_lib.training.gates import open_gates
 
 opened = open_gates()
@@ -507,7 +507,7 @@ print("with the defect: first token equal:", bool(ids_open[0] == ids_shut[0]))
 print("all tokens equal:", torch.equal(ids_open, ids_shut))
 
 # %%
-from emrrg_lib.interpret.figures_tuning import gate_steps
+from emrrg_lib.interpret.figures_training import gate_steps
 
 
 def gates_while_writing():

@@ -374,7 +374,7 @@ for target in targets:
 
 # %%
 from emrrg_lib.data.images import read_view
-from emrrg_lib.data.samples import NIH_SAMPLES, nih_samples
+from emrrg_lib.data.nih_cxr14 import NIH_SAMPLES, nih_samples
 
 samples = {sample.id: sample for sample in nih_samples()}
 real = samples["00008365_000"]

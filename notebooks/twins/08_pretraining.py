@@ -57,7 +57,7 @@ from IPython.utils.capture import capture_output
 from emrrg_lib.config import ENCODERS
 from emrrg_lib.course.notebook import glossary, no_bars, picture_of, scratch_folder
 from emrrg_lib.files import TINY_DIR
-from emrrg_lib.interpret.figures_pretraining import grey_pictures, similarity_map
+from emrrg_lib.interpret.figures_training import grey_pictures, similarity_map
 from emrrg_lib.interpret.figures_vision import curves
 from emrrg_lib.model import EMRRG
 from emrrg_lib.training.pretrain import STAGE1, STAGE2

@@ -754,6 +754,6 @@ scratch.cleanup()
 #
 # Read on in the code: [the runner](../emrrg_lib/training/ablation.py), [the
 # tables](../data/ablations/table6.csv), [what trains](../emrrg_lib/tuning/policy.py), [the
-# figure](../emrrg_lib/interpret/ablation_figure.py).
+# figure](../emrrg_lib/interpret/figures_scores.py).
 #
 # [← 08](08_pretraining.ipynb) · [10 →](10_paper_vs_released_code.ipynb)

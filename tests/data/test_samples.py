@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from emrrg_lib.data.samples import NIH_SAMPLES, nih_samples
+from emrrg_lib.data.nih_cxr14 import NIH_SAMPLES, nih_samples
 from emrrg_lib.data.study_set import pixels
 from emrrg_lib.presets import preset
 

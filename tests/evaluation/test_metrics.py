@@ -13,7 +13,7 @@ from emrrg_lib.evaluation.metrics import COSTS, LEARNED, METRICS, Metric, column
 from emrrg_lib.evaluation.nlg import score_each, score_reports
 from emrrg_lib.evaluation.published import score_table
 from emrrg_lib.evaluation.score import CEILING, FLOOR, evaluate_run
-from emrrg_lib.interpret.ablation_figure import ablation_figure
+from emrrg_lib.interpret.figures_scores import ablation_figure
 from emrrg_lib.interpret.page import write_report_page
 from emrrg_lib.interpret.page_example import Example, SystemReport
 

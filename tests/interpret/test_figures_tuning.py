@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emrrg_lib.interpret import figures_tuning as figures
+from emrrg_lib.interpret import figures_training as figures
 from emrrg_lib.interpret.style import png_bytes
 
 

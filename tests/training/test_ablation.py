@@ -12,7 +12,7 @@ from small_runs import on_disk
 from emrrg_lib import cli
 from emrrg_lib.config import Gate, TrainConfig
 from emrrg_lib.files import InputError
-from emrrg_lib.interpret.ablation_figure import ablation_figure, mean_and_spread
+from emrrg_lib.interpret.figures_scores import ablation_figure, mean_and_spread
 from emrrg_lib.language.cross_attention import GatedCrossAttention
 from emrrg_lib.language.hybrid_decoder import install_hybrid_layers
 from emrrg_lib.model import EMRRG
