@@ -200,7 +200,7 @@ def _refuse_lines(path: Path, header: Sequence[str], wrong: Sequence[str], nul: 
 
 
 def _binary(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 def _places(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:

@@ -65,6 +65,8 @@ def write_foreign(
     references = [study.report and clean_report(study.report, rule) for study in studies]
     reports = [clean_report(entry.report, rule if clean_reports else "none") for entry in entries]
     _remark(entries, reports, references, rule)
+    if not own_references:
+        _remark_join(entries, reports, references, rule)
     caption = dataset.caption if dataset else file.name
     caption += ", own references" * bool(own_references)
     systems = {"shuffled images": shuffled(reports, seed)} if len(reports) > 1 else {}
@@ -77,7 +79,8 @@ def _joined(
     file: Path, dataset: Dataset | None, split: str, own_references: Path | bool
 ) -> tuple[list[Study], list[Entry]]:
     """The studies with the references to score against, and their entries of the file, in one order."""
-    entries = read_reports(file)
+    every = dataset.studies if dataset else ()
+    entries = read_reports(file, [study.id for study in every])
     if dataset:
         studies = dataset.split(split)
         entries = join(entries, dataset.studies, split, file)
@@ -86,8 +89,9 @@ def _joined(
     if not own_references:
         return studies, entries
     if isinstance(own_references, Path):
-        every = dataset.studies if dataset else studies
-        texts = [entry.report for entry in join(read_reports(own_references), every, split, own_references)]
+        every = every or studies
+        theirs = read_reports(own_references, [study.id for study in every])
+        texts = [entry.report for entry in join(theirs, every, split, own_references)]
     else:
         texts = _own(entries)
     # labels that the data bring belong to its own references
@@ -144,6 +148,25 @@ def _remark(entries: Sequence[Entry], reports: Sequence[str], references: Sequen
             "--clean-reports cleans both alike",
             rule,
         )
+
+
+def _remark_join(
+    entries: Sequence[Entry], reports: Sequence[str], references: Sequence[str], rule: str
+) -> None:
+    """Warns of what may be wrong with whose reports these are."""
+    if entries[0].id is None:
+        _log.warning("the reports have no ids: they are taken in the order of the %d studies", len(entries))
+    own = [entry.reference or text for entry, text in zip(entries, references, strict=True)]
+    pairs = zip(own, references, strict=True)
+    if other := sum(text not in (own, clean_report(own, rule)) for own, text in pairs):
+        _log.warning(
+            "%d of %d references in the file are not those of the data, which count here: are these the "
+            "studies? --own-references takes those of the file",
+            other,
+            len(entries),
+        )
+    if [clean_report(text, rule) for text in reports] == list(references):
+        _log.warning("every report is equal to its reference: is this the file of the references?")
 
 
 def _controls(
