@@ -162,6 +162,8 @@ def read_lines(
     header: list[str] = []
     lines: dict[int, list[str]] = {}
     places, wrong, nul, start = list[int](), list[str](), list[int](), 1
+    if not path.is_file():
+        raise InputError(f"no CSV file at {path}: check the path")
     try:
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
