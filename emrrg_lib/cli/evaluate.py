@@ -170,9 +170,8 @@ def evaluate(options: Namespace) -> int:
     from emrrg_lib.evaluation.foreign import write_foreign, written_whole
 
     file = options.predictions
-    name = options.name or (
-        file.resolve().parent.name if file.stem == "predictions" else file.name.split(".")[0]
-    )
+    short = file.resolve().parent.name if file.stem == "predictions" else file.name.split(".")[0]
+    name = " ".join((options.name or short).split())
     out = options.out or Path("runs", re.sub(r"[^\w.-]+", "_", name).strip("._") or "reports")
     own, rule = options.own_references, options.cleaning
     with written_whole(out, file) as folder:
