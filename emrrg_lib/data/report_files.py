@@ -72,7 +72,8 @@ def read_reports(path: Path, known: Collection[str] = ()) -> list[Entry]:
     """
     if not path.is_file():
         raise InputError(f"no file of reports at {path}: check the path")
-    rows, keys = _rows(path), {bare_id(key): key for key in known}
+    rows = _rows(path)
+    keys = {bare_id(_SUFFIX.sub("", key)): key for key in known} | {bare_id(key): key for key in known}
     column = _id_column(rows, keys)
     entries = [_entry(where, cells, column, keys) for where, cells in rows]
     if not any(entry.report for entry in entries):

@@ -125,6 +125,15 @@ def test_every_form_is_read_and_joined(tmp_path, name):
     assert [" ".join(text.split()) for text in texts(tmp_path, *GOOD[name])] == [A, B]
 
 
+def test_ids_of_the_data_may_be_files(tmp_path):
+    path = write(tmp_path, "a.json", json.dumps({"b": B, "images/a.png": A, "c": "C."}))
+    assert [entry.id for entry in read_reports(path, ["a.png", "b.png", "c.png", "c"])] == [
+        "b.png",
+        "a.png",
+        "c",
+    ]
+
+
 EMPTY = {
     "csv cell": ("a.csv", f"id,report\ns1,\ns2,{B}\n"),
     "csv nan": ("a.csv", f"id,report\ns1,nan\ns2,{B}\n"),
