@@ -72,8 +72,8 @@ def read_reports(path: Path, known: Collection[str] = ()) -> list[Entry]:
     """
     if not path.is_file():
         raise InputError(f"no file of reports at {path}: check the path")
-    rows = _rows(path)
-    keys = {bare_id(_SUFFIX.sub("", key)): key for key in known} | {bare_id(key): key for key in known}
+    rows, exact = _rows(path), {bare_id(key): key for key in known}
+    keys = {bare_id(_SUFFIX.sub("", key)): key for key in known} | exact
     column = _id_column(rows, keys)
     entries = [_entry(where, cells, column, keys) for where, cells in rows]
     if not any(entry.report for entry in entries):
@@ -99,7 +99,7 @@ def _rows(path: Path) -> list[Row]:
         header, lines = read_lines(path)
         return [_row(zip(header, line, strict=True), f"{path}, line {n}") for n, line in lines.items()]
     if suffix in ("json", "jsonl", "ndjson"):
-        return list(_of_json(_parse(path, _text_of(path)), str(path)))
+        return [*_of_json(_parse(path, _text_of(path)), str(path))]
     if suffix == "txt":
         texts = _text_of(path).removesuffix("\n").split("\n")
         return [(f"{path}, line {n}", {"report": text}) for n, text in enumerate(texts, 1)]
@@ -210,8 +210,7 @@ def _of_json(content: Any, path: str) -> Iterator[Row]:
             own = value if isinstance(value, dict) else {"report": value}
             yield _row(own.items(), f"{path}, item {number}")
     else:
-        kind = type(content).__name__
-        raise InputError(f"{path} holds {kind}, but a list or an object of reports is needed")
+        raise InputError(f"{path} holds {content!r:.40}, but a list or an object of reports is needed")
 
 
 def _unwrapped(content: dict[str, Any]) -> Any:
