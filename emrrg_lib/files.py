@@ -206,7 +206,8 @@ def text_table(rows: Sequence[Sequence[str]], left: int = 1, markdown: bool = Fa
     header, *body = rows
     if markdown:
         rule = ["---" if i < left else "---:" for i in range(len(header))]
-        lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, rule, *body)]
+        tag = re.compile(r"<(?=[a-zA-Z/!])")
+        lines = [[tag.sub("&lt;", cell).replace("|", r"\|") for cell in row] for row in (header, rule, *body)]
         return "\n".join(f"| {' | '.join(row)} |" for row in lines)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     spaced = (header, ["-" * width for width in widths], *body)
@@ -221,7 +222,20 @@ def text_table(rows: Sequence[Sequence[str]], left: int = 1, markdown: bool = Fa
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
-    | {"\\": "/", "~": " ", "^": " ", "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "\u2011": "-"}
+    | {mark: f"{{{mark}}}" for mark in "[*"}  # behind a line's end, LaTeX would read them as its options
+    | {
+        "\\": "/",
+        "~": " ",
+        "^": " ",
+        "<": "$<$",
+        ">": "$>$",
+        "|": "$|$",
+        "±": r"$\pm$",
+        "→": r"$\to$",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+        "\u2011": "-",
+    }
 )
 
 

@@ -142,29 +142,30 @@ def evaluate(options: Namespace) -> int:
             "say what to score: `emrrg evaluate --run runs/demo`, or, for the reports of another system, "
             "`emrrg evaluate --predictions FILE --data DATA`"
         )
-    from emrrg_lib.run.demo import score_run
-
-    run = run or _foreign(options)
-    labeler = _labeler(options, run)
-    page = score_run(run, options.references, labeler, _sources(options, run))
-    print(f"Wrote {run / 'metrics.json'}; open {page}")
-    return 0
-
-
-def _foreign(options: Namespace) -> Path:
-    """The folder with the reports of `--predictions`."""
-    from emrrg_lib.evaluation.foreign import write_foreign
+    if run:
+        return _score(options, run, run)
+    from emrrg_lib.evaluation.foreign import write_foreign, written_whole
 
     file = options.predictions
-    name = options.name or (
-        file.resolve().parent.name if file.stem == "predictions" else file.name.split(".")[0]
-    )
+    short = file.resolve().parent.name if file.stem == "predictions" else file.name.split(".")[0]
+    name = " ".join((options.name or short).split())
     out = options.out or Path("runs", re.sub(r"[^\w.-]+", "_", name).strip("._") or "reports")
     own, rule = options.own_references, options.cleaning
-    write_foreign(
-        file, out, options.data, name, options.split, own, rule, options.clean_reports, options.seed
-    )
-    return out
+    with written_whole(out, file) as folder:
+        write_foreign(
+            file, folder, options.data, name, options.split, own, rule, options.clean_reports, options.seed
+        )
+        return _score(options, folder, out)
+
+
+def _score(options: Namespace, folder: Path, out: Path) -> int:
+    """Scores the reports in `folder`, whose files are or will be in `out`."""
+    from emrrg_lib.run.demo import score_run
+
+    labeler = _labeler(options, folder)
+    page = score_run(folder, options.references, labeler, _sources(options, folder))
+    print(f"Wrote {out / 'metrics.json'}; open {out / page.name}")
+    return 0
 
 
 def _sources(options: Namespace, run: Path) -> list:
@@ -226,13 +227,14 @@ def controls(options: Namespace) -> int:
 
     emrrg evaluate controls --data data/iu_xray/annotation.json --out runs/iu_controls
     """
-    from emrrg_lib.evaluation.foreign import write_controls
+    from emrrg_lib.evaluation.foreign import write_controls, written_whole
     from emrrg_lib.evaluation.published import score_table
     from emrrg_lib.evaluation.score import evaluate_run
 
-    write_controls(options.data, options.out, options.cleaning, options.seed)
-    path = evaluate_run(options.out)
-    print(score_table(options.out).render(), f"\n\nWrote {path}")
+    with written_whole(options.out, options.data) as folder:
+        write_controls(options.data, folder, options.cleaning, options.seed)
+        evaluate_run(folder)
+    print(score_table(options.out).render(), f"\n\nWrote {options.out / 'metrics.json'}")
     return 0
 
 

@@ -39,6 +39,13 @@ def nih_labels(names: str) -> dict[str, int | None]:
     return {observation: 1 if observation in present else None for observation in OBSERVATIONS}
 
 
+def _names(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").split()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error.reason}); fetch it again") from error
+
+
 def read_nih_cxr14(table: Path, problems: list[Problem]) -> list[Study]:
     """Every image of the table that is below its folder, as a study without a report.
 
@@ -49,9 +56,7 @@ def read_nih_cxr14(table: Path, problems: list[Problem]) -> list[Study]:
     lists = {split: folder / name for split, name in LISTS.items() if (folder / name).is_file()}
     if len(lists) == 1:
         raise InputError(f"{folder} has only one of {' and '.join(LISTS.values())}: give both, or none")
-    split_of = {
-        name: split for split, file in lists.items() for name in file.read_text(encoding="utf-8").split()
-    }
+    split_of = {name: split for split, file in lists.items() for name in _names(file)}
     files = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")}
     studies = []
     for name, labels, patient, view in rows.to_numpy():

@@ -4,7 +4,8 @@
     a/0001.png,The heart is enlarged.,train,study1,p1,PA
 
 Rows of one `id` are the views of one study; without `id` each row is a study of its own. Without `split`
-the studies are split 7:1:2 by patient.
+the studies are split 7:1:2 by patient. Columns may have capitals, and the names `study_id`, `patient_id` and
+`subject_id`; all others are not read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from emrrg_lib.files import InputError
 
 TABLE = "studies.csv"
 NEEDED, OPTIONAL = ("image", "report"), ("split", "id", "patient", "view")
+_NAMES = {"study_id": "id", "patient_id": "patient", "subject_id": "patient"}
 _SPLITS = {name: name for name in SPLITS} | {"validate": "val", "validation": "val", "valid": "val"}
 _VIEWS = {name.lower(): view for name, view in VIEW.items()} | {
     "frontal": "frontal",
@@ -45,8 +47,19 @@ def read_own_table(table: Path, problems: list[Problem]) -> list[Study]:
         InputError: The table is damaged, a path in it leaves its folder, a split is unknown or missing in
             some rows only, or the rows of one study name different splits, patients or reports.
     """
-    header, _ = read_lines(table)
-    rows = read_table(table, (*NEEDED, *(name for name in OPTIONAL if name in header)))
+    names: dict[str, str] = {}  # ours -> that of the table
+    for given in read_lines(table)[0]:
+        plain = given.lower().replace(" ", "_")
+        name = _NAMES.get(plain, plain)
+        if name in names and name in (*NEEDED, *OPTIONAL):
+            raise InputError(f"{table} has two columns for '{name}', {names[name]!r} and {given!r}: keep one")
+        names[name] = given
+    if missing := [name for name in NEEDED if name not in names]:
+        raise InputError(
+            f"{table} has no column {listed(map(repr, missing))}; it has {listed(names.values())}"
+        )
+    chosen = {names[name]: name for name in (*NEEDED, *OPTIONAL) if name in names}
+    rows = read_table(table, tuple(chosen)).rename(columns=chosen)
     groups: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
         name = plain_id(row.get("id", "")) or row["image"].strip()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emrrg_lib.data.study import Study, bare_id, is_blank, listed, read_lines
+from emrrg_lib.data.study import Study, bare_id, is_blank, listed, plain_id, read_lines
 from emrrg_lib.files import InputError, first_line
 
 FORMATS: tuple[tuple[str, str], ...] = (
@@ -29,14 +31,22 @@ FORMATS: tuple[tuple[str, str], ...] = (
 )
 """Every form that `read_reports` reads, with an example."""
 
-IDS = ("id", "study_id", "uid", "image_id", "study")
-REPORTS = (
-    *("hypothesis", "model_prediction", "prediction", "predicted", "pred", "hypo", "hyp", "candidate"),
-    *("generated_report", "generated", "generation", "output", "caption", "text", "report"),
+KEY = "*"  # the name of a mapping's keys, which no column has
+IDS = (KEY, "id", "study_id", "uid", "image_id", "study")
+_CLEAR = (  # `REPORTS` has four more, which may also name somebody else's text
+    *"hypothesis model_prediction prediction predictions predicted predict pred preds hypo hyp".split(),
+    *"candidate generated_report generated generation response answer".split(),
 )
-REFERENCES = ("reference", "ref", "ground_truth", "groundtruth", "gt", "target", "report")
+REPORTS = (*_CLEAR, "output", "caption", "text", "report")
+REFERENCES = tuple("reference ref ground_truth groundtruth gt target label report".split())
 SECTIONS = (("section_findings", "section_impression"), ("findings", "impression"))
-"""Names of columns and keys, in any case; the first one that is there counts."""
+"""Names of columns and keys, as `_row` writes them; the first one that is there counts."""
+_ASKED = "prompt question query instruction input context indication history".split()
+_TEXTS = {*REPORTS, *REFERENCES, *_ASKED, *SECTIONS[0], *SECTIONS[1]}
+_ID = re.compile(r"(?!\d+\.\d+$)\S*\d\S*")  # a word with a digit, and no fraction
+_SUFFIX = re.compile(r"\.(png|jpe?g|dcm|tiff?|bmp|webp)$", re.I)
+
+Row = tuple[str, dict[str, Any]]  # where it is, and its cells by their plain names
 
 
 @dataclass(frozen=True)
@@ -49,46 +59,105 @@ class Entry:
     reference: str | None = None
 
 
-def read_reports(path: Path) -> list[Entry]:
+def read_reports(path: Path, known: Collection[str] = ()) -> list[Entry]:
     """The reports of a file in one of `FORMATS`.
 
+    Args:
+        known: ids of the data. They tell the column of ids where its name does not, and the id in the path
+            of an image.
+
     Raises:
-        InputError: the file is missing, damaged, empty or in no known form; an id is missing or there twice.
+        InputError: the file is missing, damaged, empty or in no known form; an id is missing or there twice;
+            or the file does not say which text is the report, or whose it is.
     """
     if not path.is_file():
         raise InputError(f"no file of reports at {path}: check the path")
-    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if suffix in ("csv", "tsv"):
-        header, lines = read_lines(path)
-        rows = (dict(zip(header, cells, strict=True)) for cells in lines.values())
-        entries = [_entry(row, f"{path}, line {n}") for n, row in zip(lines, rows, strict=True)]
-    elif suffix in ("json", "jsonl", "ndjson"):
-        entries = list(_of_json(_parse(path, _text_of(path)), str(path)))
-    elif suffix == "txt":
-        lines = _text_of(path).removesuffix("\n").split("\n")
-        entries = [Entry(f"{path}, line {n}", None, _text(line, "")) for n, line in enumerate(lines, 1)]
-    else:
-        forms = "; ".join(f"{name}: {example}" for name, example in FORMATS)
-        raise InputError(f"{path} has a name that says no known form; known are {forms}")
+    rows, exact = _rows(path), {bare_id(key): key for key in known}
+    keys = {bare_id(_SUFFIX.sub("", key)): key for key in known} | exact
+    column = _id_column(rows, keys)
+    entries = [_entry(where, cells, column, keys) for where, cells in rows]
     if not any(entry.report for entry in entries):
         raise InputError(f"{path} holds no report: nothing can be scored")
     if bare := [entry.where for entry in entries if entry.id is None]:
         if len(bare) < len(entries):
             raise InputError(f"{bare[0]} has no id, but other reports of the file have one: give it one")
+        if known:
+            _refuse_lost_ids(path, rows, entries)
         return entries
     seen: dict[str, str] = {}
     for entry in entries:
         if first := seen.get(bare_id(entry.id or "")):
-            raise InputError(
-                f"{entry.where}: the id {entry.id!r} was there before ({first}); keep one of them"
-            )
+            problem = f"the id {entry.id!r} was there before ({first}); keep one of them"
+            raise InputError(f"{entry.where}: {problem}")
         seen[bare_id(entry.id or "")] = entry.where.removeprefix(f"{path}, ")
     return entries
 
 
+def _rows(path: Path) -> list[Row]:
+    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if suffix in ("csv", "tsv"):
+        header, lines = read_lines(path)
+        return [_row(zip(header, line, strict=True), f"{path}, line {n}") for n, line in lines.items()]
+    if suffix in ("json", "jsonl", "ndjson"):
+        return [*_of_json(_parse(path, _text_of(path)), str(path))]
+    if suffix == "txt":
+        texts = _text_of(path).removesuffix("\n").split("\n")
+        return [(f"{path}, line {n}", {"report": text}) for n, text in enumerate(texts, 1)]
+    forms = "; ".join(f"{name}: {example}" for name, example in FORMATS)
+    raise InputError(f"{path} has a name that says no known form; known are {forms}")
+
+
+def _row(cells: Iterable[tuple[str, Any]], where: str) -> Row:
+    """Cells by their names without capitals and marks: "ground_truth" for " Ground Truth"."""
+    named: dict[str, Any] = {}
+    for given, value in cells:
+        name = re.sub(r"[\W_]+", "_", given.lower()).strip("_")
+        if name in named and name in _TEXTS.union(IDS):
+            raise InputError(f"{where} has {name!r} twice, once as {given!r:.40}: rename or remove one")
+        named[name] = value
+    return where, named
+
+
+def _id_column(rows: Sequence[Row], known: Mapping[str, str]) -> str | None:
+    """The name of the cells with ids: of IDS, first one that the data know; else a column of known ids."""
+    names = dict.fromkeys(name for _, cells in rows for name in cells)
+    named = [name for name in IDS if name in names]
+    for name in named:
+        if any(_known(cells.get(name), known) for _, cells in rows):
+            return name
+    for name in () if named else names.keys() - _TEXTS:
+        found = [_known(cells.get(name), known) for _, cells in rows]
+        if None not in found and len(set(found)) == len(found):
+            return name
+    return named[0] if named else None
+
+
+def _known(value: Any, known: Mapping[str, str]) -> str | None:
+    """The id of the data that a cell names: the cell itself, or a part of an image's path."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = plain_id(str(value))
+    parts = (text, *re.split(r"[/\\]", _SUFFIX.sub("", text)))
+    return next((known[bare_id(part)] for part in parts if bare_id(part) in known), None)
+
+
+def _refuse_lost_ids(path: Path, rows: Sequence[Row], entries: Sequence[Entry]) -> None:
+    """Raises InputError where reports without ids seem to have some: their order may be any."""
+    names = {name for _, cells in rows for name in cells} - _TEXTS
+    columns = {repr(name): [plain_id(str(cells.get(name))) for _, cells in rows] for name in sorted(names)}
+    columns["the text itself"] = [re.split(r"[\s:,;|]", entry.report, maxsplit=1)[0] for entry in entries]
+    for name, cells in columns.items():
+        counted = [list(map(str, range(start, start + len(cells)))) for start in (0, 1)]
+        if len(cells) == len(set(cells)) > 1 and cells not in counted and all(map(_ID.fullmatch, cells)):
+            raise InputError(
+                f"{path} seems to have ids that cannot be joined, such as {cells[0]!r:.80} in {name}: put "
+                "the data's ids into a column 'id', or, if the reports have the split's order, remove these"
+            )
+
+
 def _text_of(path: Path) -> str:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             return file.read().decode("utf-8-sig").replace("\r\n", "\n")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"cannot unpack {path}: {first_line(error)}; fetch it again") from error
@@ -98,21 +167,24 @@ def _text_of(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> Any:
     """The content of a JSON file; of JSON lines, a list of them."""
+    load = partial(json.loads, object_pairs_hook=_without_twins, parse_int=_whole)
     try:
-        return json.loads(text, object_pairs_hook=_without_twins)
+        return load(text)
     except RecursionError as error:
         raise InputError(f"{path} is nested too deeply; known forms have at most three levels") from error
     except json.JSONDecodeError as whole:
         items = []
-        for number, line in enumerate(text.split("\n"), 1):
+        for n, line in enumerate(text.split("\n"), 1):
             try:
-                items += [json.loads(line, object_pairs_hook=_without_twins)] if line.strip() else []
+                items += [load(line)] if line.strip() else []
             except json.JSONDecodeError as error:
                 error = error if items else whole
-                raise InputError(
-                    f"{path} is neither JSON nor JSON lines (line {number}: {error.msg})"
-                ) from error
+                raise InputError(f"{path} is neither JSON nor JSON lines (line {n}: {error.msg})") from error
         return items
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) < 100 else digits  # Python refuses thousands of digits
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,47 +196,45 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _of_json(content: Any, path: str) -> Iterator[Entry]:
-    if (
-        isinstance(content, dict)
-        and len(content) == 1
-        and isinstance(value := next(iter(content.values())), list)
-    ):
-        content = value if len(value) != 1 or isinstance(value[0], dict) else content  # {"predictions": […]}
-    elif isinstance(content, dict):  # {"model": "…", "predictions": [{…}, …]}
-        inner = [value for value in content.values() if isinstance(value, list | dict)]
-        if len(inner) == 1 and isinstance(inner[0], list) and inner[0] and isinstance(inner[0][0], dict):
-            content = inner[0]
-    if isinstance(content, dict) and any(key.lower() in (*IDS, *REPORTS) for key in content):
-        content = [content]  # a file of one line
+def _of_json(content: Any, path: str) -> Iterator[Row]:
+    content = _unwrapped(content) if isinstance(content, dict) else content
     if isinstance(content, dict):
         for key, value in content.items():
-            where = f"{path}, {key!r:.80}"
             own = value if isinstance(value, dict) else {"report": value}
-            yield _entry(own, where, key)
+            where, cells = _row(own.items(), f"{path}, {key!r:.80}")
+            yield where, cells | {KEY: key}
     elif isinstance(content, list):
         for number, value in enumerate(content, 1):
-            where = f"{path}, item {number}"
             if isinstance(value, list) and len(value) == 2:
-                yield _entry({"id": value[0], "report": value[1]}, where)
-            else:
-                yield _entry(value if isinstance(value, dict) else {"report": value}, where)
+                value = {"id": value[0], "report": value[1]}
+            own = value if isinstance(value, dict) else {"report": value}
+            yield _row(own.items(), f"{path}, item {number}")
     else:
-        raise InputError(
-            f"{path} holds {type(content).__name__}, but a list or an object of reports is needed"
-        )
+        raise InputError(f"{path} holds {content!r:.40}, but a list or an object of reports is needed")
 
 
-def _entry(row: Mapping[str, Any], where: str, key: str | None = None) -> Entry:
-    cells = {name.strip().lower(): value for name, value in row.items()}
+def _unwrapped(content: dict[str, Any]) -> Any:
+    """The reports of an object that holds them beside facts: {"model": "x", "predictions": {…} or [{…}]}."""
+    inner = [value for value in content.values() if isinstance(value, list | dict)]
+    value = inner[0] if len(inner) == 1 else None
+    if isinstance(value, list) and len(content) == 1 and len(value) != 1:
+        return value
+    if _row(content.items(), "")[1].keys() & {*IDS, *REPORTS} - {"predictions"}:
+        return [content]  # a file of one line
+    if isinstance(value, list):
+        return value if value and isinstance(value[0], dict) else content
+    told = isinstance(value, dict) and not _row(value.items(), "")[1].keys() & {*IDS, *REPORTS}
+    return value if told else content
+
+
+def _entry(where: str, cells: dict[str, Any], column: str | None, known: Mapping[str, str]) -> Entry:
     report = next((name for name in REPORTS if name in cells), None)
-    if report is None:
-        names = listed(map(repr, cells), 8)
-        raise InputError(
-            f"{where} has {names or 'nothing'}, but no report: name it one of {', '.join(REPORTS)}"
-        )
-    name = next((name for name in IDS if name in cells), None) if key is None else None
-    given = key if name is None else _id(cells[name], where)
+    prose = [name for name, value in cells.items() if isinstance(value, str) and value.count(" ") > 2]
+    if report is None or report not in _CLEAR and set(prose) - _TEXTS - {column}:
+        names = listed((repr(name) for name in cells if name != KEY), 8) or "nothing"
+        problem = "no report" if report is None else f"{report!r} may not be the system's report"
+        raise InputError(f"{where} has {names}, but {problem}: name it one of {', '.join(_CLEAR)}")
+    given = None if column not in cells else _known(cells[column], known) or _id(cells[column], where)
     own = next((name for name in REFERENCES if name in cells and name != report), None)
     reference = None if own is None else _text(cells[own], f"{where}, {own}")
     for pair in SECTIONS if own is None else ():
@@ -176,16 +246,10 @@ def _entry(row: Mapping[str, Any], where: str, key: str | None = None) -> Entry:
 
 
 def _id(value: Any, where: str) -> str:
-    whole = isinstance(value, float) and value.is_integer()
-    if (
-        isinstance(value, str)
-        and value.strip()
-        or isinstance(value, int)
-        and not isinstance(value, bool)
-        or whole
-    ):
-        return str(int(value) if whole else value)
-    raise InputError(f"{where} has {value!r:.40} for its id: an id is a text or a whole number")
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise InputError(f"{where} has {value!r:.40} for its id: an id is a text or a whole number")
+    return str(value)
 
 
 def _text(value: Any, where: str) -> str:

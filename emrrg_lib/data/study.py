@@ -162,6 +162,8 @@ def read_lines(
     header: list[str] = []
     lines: dict[int, list[str]] = {}
     places, wrong, nul, start = list[int](), list[str](), list[int](), 1
+    if not path.is_file():
+        raise InputError(f"no CSV file at {path}: check the path")
     try:
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
@@ -200,7 +202,7 @@ def _refuse_lines(path: Path, header: Sequence[str], wrong: Sequence[str], nul: 
 
 
 def _binary(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 def _places(path: Path, header: list[str], columns: Sequence[str]) -> list[int]:

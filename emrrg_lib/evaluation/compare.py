@@ -87,6 +87,8 @@ class ComparisonTable:
             f"exchanges of the two systems' reports, corrected for the {tested} rows of this table (Holm). "
             f"real: p below {ALPHA}."
         )
+        if tested / (EXCHANGES + 1) >= ALPHA:  # the smallest p of so many exchanges, corrected
+            about += " The table has too many rows for that: compare fewer systems, or leave out --all."
         left = 3 if several else 1
         if style == "latex":
             return latex_table(lines, left, about)

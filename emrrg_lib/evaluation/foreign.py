@@ -7,10 +7,13 @@ treat all alike.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.report_files import Entry, join, read_reports
@@ -18,12 +21,32 @@ from emrrg_lib.data.sources import Dataset, read_dataset, source_named
 from emrrg_lib.data.study import SPLITS, Study
 from emrrg_lib.evaluation.baselines import oracles, shuffled, text_controls
 from emrrg_lib.evaluation.nlg import meteor_available, score_each
-from emrrg_lib.files import InputError, write_json
+from emrrg_lib.files import InputError, existing_parent, write_json
 from emrrg_lib.run_folder import read_json, write_predictions
 from emrrg_lib.run_record import run_record
 
 KIND = "reports from a file"  # `what` in run.json
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def written_whole(out: Path, source: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`; what is in it at the end, without an error, moves into `out`.
+
+    Raises:
+        InputError: `out` has `source` in it, or files that another command or the user has written.
+    """
+    made = (out / "run.json").is_file() and read_json(out / "run.json", dict).get("what") == KIND
+    names = ("config.json", "run.json", "predictions.jsonl", "metrics.json", "report.html")
+    held = [name for name in names if (out / name).exists()]
+    if source.resolve().parent == out.resolve() or (held and not made):
+        name = held[0] if held else source.name
+        raise InputError(f"{out} holds {name}, which is kept: name another folder, --out DIR")
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=existing_parent(out.absolute().parent)) as folder:
+        yield Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in Path(folder).iterdir():
+            os.replace(file, out / file.name)
 
 
 def cleaning_of(dataset: Dataset) -> str:
@@ -56,7 +79,6 @@ def write_foreign(
     Raises:
         InputError: see `read_reports` and `join`; or references are missing.
     """
-    _keep_files_of_others(file, out)
     if not (data or own_references):
         raise InputError("say which data the reports describe: --data DATA, or --own-references without data")
     dataset = read_dataset(data, seed) if data else None
@@ -65,6 +87,8 @@ def write_foreign(
     references = [study.report and clean_report(study.report, rule) for study in studies]
     reports = [clean_report(entry.report, rule if clean_reports else "none") for entry in entries]
     _remark(entries, reports, references, rule)
+    if not own_references:
+        _remark_join(entries, reports, references, rule)
     caption = dataset.caption if dataset else file.name
     caption += ", own references" * bool(own_references)
     systems = {"shuffled images": shuffled(reports, seed)} if len(reports) > 1 else {}
@@ -77,7 +101,8 @@ def _joined(
     file: Path, dataset: Dataset | None, split: str, own_references: Path | bool
 ) -> tuple[list[Study], list[Entry]]:
     """The studies with the references to score against, and their entries of the file, in one order."""
-    entries = read_reports(file)
+    every = dataset.studies if dataset else ()
+    entries = read_reports(file, [study.id for study in every])
     if dataset:
         studies = dataset.split(split)
         entries = join(entries, dataset.studies, split, file)
@@ -86,8 +111,9 @@ def _joined(
     if not own_references:
         return studies, entries
     if isinstance(own_references, Path):
-        every = dataset.studies if dataset else studies
-        texts = [entry.report for entry in join(read_reports(own_references), every, split, own_references)]
+        every = every or studies
+        theirs = read_reports(own_references, [study.id for study in every])
+        texts = [entry.report for entry in join(theirs, every, split, own_references)]
     else:
         texts = _own(entries)
     # labels that the data bring belong to its own references
@@ -99,7 +125,6 @@ def write_controls(data: Path, out: Path, cleaning: str | None = None, seed: int
 
     Args and errors: as in `write_foreign`. The images may be missing.
     """
-    _keep_files_of_others(data, out)
     dataset = read_dataset(data, seed)
     dataset.require_reports()
     studies, rule = [dataset.split(split) for split in SPLITS][-1], cleaning or cleaning_of(dataset)
@@ -109,16 +134,6 @@ def write_controls(data: Path, out: Path, cleaning: str | None = None, seed: int
     del systems[system]
     facts = {"dataset": dataset.caption, "split": "test", "cleaning": rule, "system": system, "seed": seed}
     _write(out, studies, references, reports, systems, facts | {"data": str(data)})
-
-
-def _keep_files_of_others(file: Path, out: Path) -> None:
-    """Raises InputError where `out` holds what another command or the user has written."""
-    made = (out / "run.json").is_file() and read_json(out / "run.json", dict).get("what") == KIND
-    held = [name for name in ("config.json", "run.json", "predictions.jsonl") if (out / name).exists()]
-    if file.resolve().parent == out.resolve() or (held and not made):
-        raise InputError(
-            f"{out} holds {held[0] if held else file.name}, which is kept: name another folder, --out DIR"
-        )
 
 
 def _own(entries: Sequence[Entry]) -> list[str]:
@@ -144,6 +159,28 @@ def _remark(entries: Sequence[Entry], reports: Sequence[str], references: Sequen
             "--clean-reports cleans both alike",
             rule,
         )
+
+
+def _remark_join(
+    entries: Sequence[Entry], reports: Sequence[str], references: Sequence[str], rule: str
+) -> None:
+    """Warns of what may be wrong with whose reports these are."""
+    if entries[0].id is None:
+        _log.warning("the reports have no ids: they are taken in the order of the %d studies", len(entries))
+
+    def others(texts: Iterable[str]) -> int:
+        pairs = zip(texts, references, strict=True)
+        return sum(reference not in (text, clean_report(text, rule)) for text, reference in pairs)
+
+    if other := others(entry.reference or text for entry, text in zip(entries, references, strict=True)):
+        _log.warning(
+            "%d of %d references in the file are not those of the data, which count here: are these the "
+            "studies? --own-references takes those of the file",
+            other,
+            len(entries),
+        )
+    if not others(reports):
+        _log.warning("every report is equal to its reference: is this the file of the references?")
 
 
 def _controls(

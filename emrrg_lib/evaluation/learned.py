@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -127,9 +128,10 @@ def recorded(file: Path, ids: Sequence[str]) -> Source:
         header, lines = read_lines(file)
         if "study_id" not in header:
             raise InputError(f"{file} has no column 'study_id', so its values belong to no study")
-        table = {
-            bare_id(dict(zip(header, cells, strict=True))["study_id"]): cells for cells in lines.values()
-        }
+        names = [bare_id(cells[header.index("study_id")]) for cells in lines.values()]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise InputError(f"{file} has study {twice[0]!r} twice: keep one of them")
+        table = dict(zip(names, lines.values(), strict=True))
         if lacking := [name for name in ids if bare_id(name) not in table]:
             raise InputError(
                 f"{file} lacks {len(lacking)} of {len(ids)} studies, the first is {lacking[0]!r}"

@@ -114,7 +114,8 @@ def with_model_of(metrics: dict[str, Any], run: Path, place: int) -> dict[str, A
     """
     other = read_metrics(run)
     refuse_other_scoring(metrics, other)
-    model = other["rows"][0] | {"system": f"{run.resolve().name}: {other['rows'][0]['system']}"}
+    folder, system = run.resolve().name, other["rows"][0]["system"]
+    model = other["rows"][0] | {"system": system if system == folder else f"{folder}: {system}"}
     return metrics | {"rows": [*metrics["rows"][:place], model, *metrics["rows"][place:]]}
 
 
@@ -132,7 +133,8 @@ def refuse_other_scoring(metrics: dict[str, Any], other: dict[str, Any]) -> None
 def mean_of_runs(runs: Sequence[Path]) -> dict[str, Any]:
     """The metrics of several seeds of one system: means, and `sd` (n - 1) in place of intervals.
 
-    Rows are matched by their system's name; those that not every run has are left out.
+    The first rows are of that system, whatever its names. Controls are matched by their names; those that
+    not every run has are left out.
 
     Raises:
         InputError: fewer than two runs, or runs on other data or scored otherwise.
@@ -142,6 +144,7 @@ def mean_of_runs(runs: Sequence[Path]) -> dict[str, Any]:
         raise InputError("--seeds takes the mean of two or more runs: name them all after --run")
     for other in others:
         refuse_other_scoring(first, other)
+        other["rows"][0]["system"] = first["rows"][0]["system"]
     rows = []
     for row in first["rows"]:
         same = [row, *(found for m in others for found in m["rows"] if found["system"] == row["system"])]

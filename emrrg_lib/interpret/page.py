@@ -69,7 +69,7 @@ def write_run_page(run: Path, against: Sequence[Path] = (), figures: str | None 
         for place, other in enumerate(against, 1):
             metrics = with_model_of(metrics, other, place)
             reports.append(_same_studies(rows, read_predictions(other), other))
-        title += f": {' against '.join(names)}"
+        title = (f"{title}: " if trained else "") + " against ".join(names)
     studies, synthetic = _studies(run, rows, record)
     size = max(config.encoder.image_size, PAGE_PIXELS) if config else PAGE_PIXELS
     examples = [
@@ -181,13 +181,16 @@ def _same_studies(rows: Sequence[dict], others: Sequence[dict], against: Path) -
 
 def _notes(metrics: dict, synthetic: bool) -> list[str]:
     kind = metrics.get("references")
+    learned: dict[str, list[str]] = {}
+    for key, by in (metrics.get("learned") or {}).items():
+        learned.setdefault(by, []).append(metric(key).label)
     said = {"emrrg": "cut as the released code scores them", "labels alone": "labels of the data, no reports"}
     return ["Synthetic images, drawn by the kit: no patient's X-ray."] * synthetic + [
         "Not for clinical use.",
         f"References: {said.get(kind or '', 'the full cleaned reports')}. "
         f"Labels in the tables: {metrics['labeler']}, beside the examples: {VERSION}; "
         "uncertain counts as positive.",
-        *(f"{metric(key).label}: {by}." for key, by in (metrics.get("learned") or {}).items()),
+        *(f"{'; '.join(labels)}: {by}." for by, labels in learned.items()),
     ]
 
 

@@ -211,7 +211,7 @@ def _counts(plans: dict) -> dict[str, dict[str, int]]:
 def _write_annotation(annotation: Path, target: Path, limit: int | None) -> None:
     """The annotation as it is, or the first `limit` studies of each split."""
     if limit:
-        whole = json.loads(annotation.read_text(encoding="utf-8"))
+        whole = json.loads(annotation.read_text(encoding="utf-8-sig"))
         write_json(target, {split: whole[split][:limit] for split in SPLITS})
         return
     with atomic_path(target) as temporary:

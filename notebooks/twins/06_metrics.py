@@ -1146,6 +1146,17 @@ check_9(paired_bootstrap)
 # </details>
 
 # %% [markdown]
+# ## Reports of another system
+#
+# One command does all this for the reports of any system. It joins them with the data set by their ids,
+# and adds the controls and the intervals. `emrrg evaluate --help` lists the forms of the file.
+#
+# ```sh
+# emrrg evaluate --predictions result.json --data iu_xray --name R2GenGPT --out runs/r2gengpt
+# emrrg evaluate compare runs/r2gengpt "runs/r2gengpt:constant report"
+# ```
+
+# %% [markdown]
 # ## Summary
 #
 # - BLEU counts shared runs of words over the whole corpus, with a penalty for brevity; ROUGE-L the

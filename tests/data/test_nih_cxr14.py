@@ -62,6 +62,15 @@ def test_without_lists_the_split_is_seeded_and_one_list_is_refused(nih):
     assert len({study.split for study in dataset.studies if study.patient == "1"}) == 1
 
 
+def test_a_list_may_have_a_mark_of_utf_8_and_no_other_encoding(nih):
+    studies, text = read_dataset(nih).studies, (nih / "train_val_list.txt").read_text()
+    (nih / "train_val_list.txt").write_text(text, "utf-8-sig")
+    assert read_dataset(nih).studies == studies
+    (nih / "train_val_list.txt").write_text(text, "utf-16")
+    with pytest.raises(InputError, match="train_val_list.txt is not UTF-8"):
+        read_dataset(nih)
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate controls"])
 def test_what_needs_reports_is_refused_in_one_sentence(nih, tmp_path, capsys, command):
     assert cli.main([*command.split(), "--data", str(nih), "--out", str(tmp_path / "out")]) == 2

@@ -58,6 +58,18 @@ def test_columns_come_in_any_order_and_others_are_ignored(tmp_path):
     ]
 
 
+def test_columns_may_have_capitals_and_common_names(tmp_path):
+    """A column that is not read is no small thing: without Split or Patient ID, the test studies train."""
+    names = FULL.partition("\n")[0]
+    expected = read_dataset(write(tmp_path, FULL)).studies
+    for header in (
+        names.upper(),
+        "Image,Report,Split,Study ID,Patient_ID,View",
+        names.replace("patient", "subject_id"),
+    ):
+        assert read_dataset(write(tmp_path, FULL.replace(names, header))).studies == expected
+
+
 def test_ids_that_a_spreadsheet_made_numbers(tmp_path):
     write(tmp_path, "image,report,id\n0.png,Clear.,12.0\n1.png,Clear.,12\n2.png,Clear.,13\n")
     assert [(s.id, len(s.images)) for s in read_dataset(tmp_path).studies] == [("12", 2), ("13", 1)]
@@ -74,6 +86,8 @@ def test_a_study_without_a_report_is_left_out_and_named(tmp_path):
     [
         ("picture,report\n0.png,Clear.\n", "has no column 'image'"),
         ("image,report\n0.png,Clear, lungs.\n", "line 2 has 3"),
+        ("image,report,Report\n0.png,Clear.,x\n", "two columns for 'report', 'report' and 'Report'"),
+        ("image,report,id,study_id\n0.png,Clear.,x,y\n", "two columns for 'id', 'id' and 'study_id'"),
         ("image,report\n../0.png,Clear.\n", "line 2: the path '../0.png' leaves the data folder"),
         ("image,report\n/etc/0.png,Clear.\n", "leaves the data folder; make it relative"),
         ("image,report\n,Clear.\n", "an image path must be a text"),

@@ -16,14 +16,15 @@ STUDIES = [
 ]
 
 
-def read(folder, name, content):
+def write(folder, name, content):
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path, read_reports(path)
+    return path
 
 
 def texts(folder, name, content, split="test"):
-    path, entries = read(folder, name, content)
+    path = write(folder, name, content)
+    entries = read_reports(path, [study.id for study in STUDIES])
     return [entry.report for entry in join(entries, STUDIES, split, path)]
 
 
@@ -91,6 +92,28 @@ GOOD = {
         json.dumps({k: {"model_prediction": v, "report": "r", "split": "test"} for k, v in TWO.items()}),
     ),
     "ids with blanks": ("a.json", json.dumps({" s1": A, "s2 ": B})),
+    "csv, an unknown column of ids in another order": ("a.csv", f"case,report\ns2,{B}\ns1,{A}\n"),
+    "csv, pandas' index of ids": ("a.csv", f",report\ns2,{B}\ns1,{A}\n"),
+    "csv, an index and an unknown column": ("a.csv", f",case,report\n0,s2,{B}\n1,s1,{A}\n"),
+    "csv, an index and no ids": ("a.csv", f",report\n0,{A}\n1,{B}\n"),
+    "csv, fractions and no ids": ("a.csv", f"bleu,report\n0.25,{A}\n0.5,{B}\n"),
+    "csv, paths of images": ("a.csv", f"file,report\nimages/s2/0.png,{B}\nimages\\s1\\0.png,{A}\n"),
+    "csv, ids with a suffix": ("a.csv", f"id,report\ns2.JPG,{B}\ns1.png,{A}\n"),
+    "csv, a number beside the id": ("a.csv", f"id,study_id,report\n7,s2,{B}\n8,s1,{A}\n"),
+    "csv, marks in the names": ("a.csv", f"Study ID,Generated-Report,Ground Truth\ns2,{B},x\ns1,{A},y\n"),
+    "csv, the report is the reference": ("a.csv", f"id,report,predictions\ns2,x,{B}\ns1,y,{A}\n"),
+    "jsonl of a fine-tuning tool": (
+        "a.jsonl",
+        lines(*({"prompt": "Describe this X-ray please.", "predict": t, "label": "x"} for t in (A, B))),
+    ),
+    "jsonl of a chat": (
+        "a.jsonl",
+        lines(*({"id": k, "prompt": "a b c d", "text": v} for k, v in TWO.items())),
+    ),
+    "mapping in an object": ("a.json", json.dumps({"predictions": TWO})),
+    "mapping beside facts": ("a.json", json.dumps({"model": "x", "seed": 1, "reports": TWO})),
+    "keys that are files": ("a.json", json.dumps({"s2.png": [B], "s1.png": [A]})),
+    "csv.GZ": ("a.CSV.GZ", gzip.compress(f"id,report\ns1,{A}\ns2,{B}\n".encode())),
     "txt": ("a.txt", f"{A}\n{B}\n"),
     "txt without the last newline": ("a.txt", f"{A}\n{B}"),
     "TXT with CRLF": ("a.TXT", f"{A}\r\n{B}\r\n"),
@@ -100,6 +123,15 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_every_form_is_read_and_joined(tmp_path, name):
     assert [" ".join(text.split()) for text in texts(tmp_path, *GOOD[name])] == [A, B]
+
+
+def test_ids_of_the_data_may_be_files(tmp_path):
+    path = write(tmp_path, "a.json", json.dumps({"b": B, "images/a.png": A, "c": "C."}))
+    assert [entry.id for entry in read_reports(path, ["a.png", "b.png", "c.png", "c"])] == [
+        "b.png",
+        "a.png",
+        "c",
+    ]
 
 
 EMPTY = {
@@ -160,6 +192,22 @@ BAD = {
         json.dumps({"train": [{"id": "x", "report": "y"}] * 2, "val": []}),
         "must be a text",
     ),
+    "a long number": ("a.json", '[{"id": %s, "text": "a"}]' % ("1" * 5000), "1 ids that no study"),
+    "an unknown column of unknown ids": (
+        "a.csv",
+        f"case,report\nx2,{B}\nx1,{A}\n",
+        "ids that cannot be joined, such as 'x2' in 'case'",
+    ),
+    "ids of which one is unknown": ("a.csv", f"case,report\ns2,{B}\nx1,{A}\n", "'s2' in 'case'"),
+    "an index that a sort has mixed": ("a.csv", f",report\n1,{B}\n0,{A}\n", "such as '1' in ''"),
+    "txt with ids": ("a.txt", f"s2\t{B}\ns1\t{A}\n", "'s2' in the text itself"),
+    "txt with numbers": ("a.txt", f"1. {A}\n2. {B}\n", "'1.' in the text itself"),
+    "two texts": (
+        "a.csv",
+        f"id,report,r2gen\ns1,x,{A}\ns2,y,{B}\n",
+        "'report' may not be the system's report",
+    ),
+    "two names that are alike": ("a.json", '[{"id": "s1", "Report": "a", "report ": "b"}]', "'report' twice"),
     "missing study": (
         "a.json",
         json.dumps({"s1": A}),
@@ -197,7 +245,7 @@ def test_references_of_a_file(tmp_path):
         "s4": {"hypothesis": B, "reference": "G."},
         "s5": {"report": B},
     }
-    _, entries = read(tmp_path, "a.json", json.dumps(rows))
+    entries = read_reports(write(tmp_path, "a.json", json.dumps(rows)))
     expected = ["Findings: F. Impression: None", "Findings: F. Impression: I.", "R.", "G.", None]
     assert [entry.reference for entry in entries] == expected
 

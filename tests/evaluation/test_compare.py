@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from emrrg_lib.cli import main
-from emrrg_lib.evaluation import intervals
+from emrrg_lib.evaluation import compare, intervals
 from emrrg_lib.evaluation.compare import compare_systems
 from emrrg_lib.evaluation.intervals import exchange_p_values, holm, scores_of, system_statistics
 from emrrg_lib.evaluation.score import CEILING
@@ -97,6 +97,13 @@ def test_three_systems_in_one_table(runs):
     assert len(compare_systems(runs[:2], everything=True).rows) > 2 * len(compare_systems(runs[:2]).rows)
 
 
+def test_a_table_says_where_it_is_too_long_for_any_row_to_be_real(runs, monkeypatch):
+    table, said = compare_systems(runs[:2]), "The table has too many rows"
+    assert said not in table.render()
+    monkeypatch.setattr(compare, "EXCHANGES", 20 * len(table.rows) - 2)  # the smallest p is then over .05
+    assert said in table.render() and said in table.render("latex")
+
+
 def test_every_form_says_the_same(runs, capsys):
     rows = compare_systems(runs[:2]).rows
     found = {}
@@ -123,4 +130,7 @@ def test_latex_is_escaped():
     assert r"a\_b & 50 \% \\" in text and r"x/y \& z & \{1\} \\" in text
     assert r"\caption{p $<$ .05 $\pm$ \#}" in text and r"{lr}" in text
     assert r"BLEU-4 & a$|$b$>$ \\" in text
+    text = latex_table([["a", "b"], ["[1] x → y", "1"], ["*ours", "2"]], 1, "c")
+    assert r"{[}1] x $\to$ y & 1 \\" in text and r"{*}ours & 2 \\" in text  # no option of \\
     assert text_table([["a|b", "c"], ["1", "2"]], markdown=True).startswith(r"| a\|b | c |")
+    assert text_table([["<i>x</i> <.05"]], markdown=True).startswith("| &lt;i>x&lt;/i> <.05 |")

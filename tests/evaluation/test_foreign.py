@@ -154,6 +154,22 @@ def test_capitals_and_empty_reports_are_remarked(tmp_path, data, caplog):
     )
 
 
+def test_a_join_that_may_be_wrong_is_remarked(tmp_path, data, caplog):
+    def remarks(content):
+        caplog.clear()
+        file = reports_of(tmp_path, content)
+        assert evaluate("--predictions", file, "--data", data, "--out", tmp_path / "a") == 0
+        return caplog.text
+
+    assert "taken in the order of the 4 studies" in remarks(["a b"] * 4)
+    rows = [{"id": key, "pred": "a b", "ref": text} for key, text in zip(ids(data), REPORTS, strict=True)]
+    assert not remarks(rows)
+    rows[1]["ref"] = "Another patient."
+    assert "1 of 4 references in the file are not those of the data" in remarks(rows)
+    for mine in (REPORTS, ("the heart is enlarged .", *REPORTS[1:])):
+        assert "is this the file of the references" in remarks(dict(zip(ids(data), mine, strict=True)))
+
+
 def test_labels_of_the_data_count_for_its_own_references_only(tmp_path, phantom_dir):
     studies = json.loads((phantom_dir / "annotation.json").read_text("utf-8"))["test"]
     rows = {s["id"]: {"hypothesis": "clear lungs .", "reference": "no finding ."} for s in studies}
@@ -201,6 +217,13 @@ def test_a_bare_predictions_file_is_scored(tmp_path):
             "holds config.json, which is kept",
         ),
         (["--predictions", "{file}", "--data", "{data}", "--out", "{file}"], "is a file"),
+        (["--predictions", "{file}", "--data", "{data}", "--out", "{tmp}/own"], "holds metrics.json, which"),
+        (["--predictions", "{file}", "--data", "{data}", "--out", "{tmp}/o", "--metrics", "x"], "no metrics"),
+        (["--predictions", "{file}", "--data", "{data}", "--out", "{tmp}/o", "--labeler", "csv"], "--labels"),
+        (
+            ["--predictions", "{file}", "--data", "{data}", "--out", "{tmp}/o", "--references", "emrrg"],
+            "hold no cut references",
+        ),
         (["controls", "--data", "{tmp}/few.json", "--out", "{tmp}/o"], "has no split 'train'"),
         (["compare", "{tmp}"], "name two or more systems"),
         (["compare", "{tmp}", "{tmp}", "{tmp}"], "each once"),
@@ -219,6 +242,8 @@ def test_bad_words_are_one_sentence_and_write_nothing(tmp_path, data, capsys, wo
     (run / "predictions.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     metrics = {"dataset": "d", "split": "test", "labeler": "l", "rows": [{"system": "s", "metrics": {}}]}
     reports_of(run, metrics, "metrics.json")
+    (tmp_path / "own").mkdir()
+    reports_of(tmp_path / "own", metrics, "metrics.json")
     before = sorted(map(str, tmp_path.rglob("*")))
     assert evaluate(*(word.format(tmp=tmp_path, file=file, data=data) for word in words)) == 2
     error = capsys.readouterr().err.strip()

@@ -174,6 +174,7 @@ def test_recorded_values_of_radeval_and_rexrank(run, tmp_path):
         ("a.json", '{"green": ["a", "b", "c"]}', "one finite number"),
         ("a.json", '{"green": 0.4}', "per_sample=True"),
         ("a.json", "[1]", "must be dict"),
+        ("a.csv", "study_id,bertscore\ns1,1\ns2,1\ns1,0\ns3,1\n", "study '1' twice"),
         ("a.csv", "study_id,bertscore\ns1,1\ns2,1\n", "lacks 1 of 3 studies, the first is 's3'"),
         ("a.csv", "study_id,bertscore\ns1,1\ns2,\ns3,1\n", "one finite number"),
         ("a.csv", "id,bertscore\ns1,1\n", "no column 'study_id'"),

@@ -104,7 +104,7 @@ def test_csv_by_id_or_order_labels_references_and_reports(tmp_path, column):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read"),
+        (None, "no CSV file"),
         (b"\xff\xfe\x00broken", "is not UTF-8"),
         (b"", "it is empty"),
         (b"id,Edema,Fracture\n", "no column 'No Finding', 'Enlarged .*'Support Devices': all 14"),

@@ -202,6 +202,11 @@ def test_several_runs_and_their_mean(tmp_path, capsys):
     assert mean.rows[0]["Bleu_4_sd"] == pytest.approx(0.02 / 2**0.5) and "Bleu_4_low" not in mean.rows[0]
     assert "mean ± sd of 2 runs" in mean.caption and "±.014" in mean.render()
     assert "$\\pm$.014" in mean.render("latex")
+    content["rows"][0]["system"] = "two"  # the name of its file, where no --name was given
+    (tmp_path / "two" / "metrics.json").write_text(json.dumps(content), "utf-8")
+    named = score_table(one, [], [tmp_path / "two"], seeds=True)
+    assert [row["system"] for row in named.rows] == [row["system"] for row in mean.rows]
+    assert score_table(one, [], [tmp_path / "two"]).rows[1]["system"] == "two"
     content["split"] = "val"
     (tmp_path / "two" / "metrics.json").write_text(json.dumps(content), "utf-8")
     for seeds in (False, True):

@@ -411,6 +411,38 @@ def test_page_sorts_and_filters_in_a_browser(tmp_path, page):
     assert [(src.rsplit("/", 1)[1], title[:13]) for src, title in frames] == [("1.html", "Explore study")]
 
 
+@pytest.mark.browser
+def test_a_wide_table_scrolls_in_its_own_box(tmp_path):
+    """Six systems with long names and six metrics of models, on a laptop and on a phone."""
+    sync_api, chromium = pytest.importorskip("playwright.sync_api"), shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    names = ["R2Gen", *(f"{'a_name_without_a_blank_' * 5}{n}" for n in range(5))]
+    learned = ("radgraph_simple", "radgraph_partial", "bertscore", "ratescore", "green", "radcliq_v1")
+    scores = dict.fromkeys([*METRICS["rows"][0]["metrics"], *learned], 0.5)
+    rows = [row(name, "its meaning in a sentence", **scores) for name in names]
+    systems = [SystemReport(name, HYPOTHESIS, LABELS, {}) for name in names]
+    path = tmp_path / "page.html"
+    metrics = METRICS | {"rows": rows, "dataset": "a/long/path/" * 20}
+    write_report_page(
+        path, title=names[-1], metrics=metrics, examples=[make_example(systems=systems)], facts={}
+    )
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width in (1280, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto(path.as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach((part) => part.open = true)")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            first = """(box) => { box.scrollLeft = 300;
+              return [...box.querySelectorAll("tbody th, thead tr:first-child > :first-child")].map((cell) =>
+                [cell.getBoundingClientRect().left - box.getBoundingClientRect().left, cell.clientWidth]) }"""
+            boxes = [box.evaluate(first) for box in page.query_selector_all(".scroll")]
+            assert len(boxes) == 4 and {left for box in boxes for left, _ in box} == {1}  # its border
+            assert width > 390 or boxes[0][0][1] < 180  # most of the box is left for numbers
+        browser.close()
+
+
 def test_an_interval_above_one_keeps_its_decimals():
     row = {
         "system": "model",

@@ -149,6 +149,7 @@ def test_rehearsal_goes_on_and_is_the_same_with_more_workers(tmp_path, annotatio
 
 def test_a_limit_takes_the_first_studies_of_each_split(tmp_path, annotation, reports):
     whole = json.loads(annotation.read_text())
+    annotation.write_text(annotation.read_text(), "utf-8-sig")  # as Windows writes it
     rehearse_iu_xray(annotation, reports, tmp_path / "few", size=32, workers=1, limit=1)
     few = json.loads((tmp_path / "few" / "annotation.json").read_text())
     assert {split: rows for split, rows in few.items() if rows} == {
