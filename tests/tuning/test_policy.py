@@ -25,7 +25,7 @@ ENCODER = {  # trained encoder parameters by what the policy chooses
     "embedding": RANK * (3 * 4 * 4 + D),
 }
 PROJECTOR = D * HIDDEN + HIDDEN + 2 * HIDDEN + 2 * HIDDEN  # Linear, LayerNorm, two view embeddings
-KV_WIDTH = 2 * 8  # two key heads of width 8
+KV_WIDTH = 4 * 8  # four key heads of width 8
 LLM = {
     "frozen": 0,
     "lora": 2 * 3 * (HIDDEN + HIDDEN + HIDDEN + KV_WIDTH),
