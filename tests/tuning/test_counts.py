@@ -116,7 +116,7 @@ def test_presets_are_the_papers():
     assert (iu.encoder.image_size, iu.encoder.embed_dim, iu.llm.name) == (192, 768, "qwen1.5-1.8b")
     assert (iu.train.epochs, iu.train.batch_size, iu.train.validations) == (30, 20, 30)
     assert (iu.partial_lora.r, iu.partial_lora.targets, iu.data.max_length) == (32, ("X", "in_proj"), 60)
-    assert iu.train.joint_steps(2069) == 3104 and preset("tiny").train.joint_steps(2069) == 60
+    assert iu.train.joint_steps(2069) == 3104 and preset("tiny").train.joint_steps(2069) == 30
     assert (mimic.train.epochs, mimic.train.batch_size, mimic.data.max_length) == (6, 18, 100)
     assert mimic.train.validations == 2 * mimic.train.epochs
     assert mimic.llm.hybrid_layers == (0, 8, 16, 24) and iu.llm.visual_in_prompt == "all"
