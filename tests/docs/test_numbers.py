@@ -71,8 +71,9 @@ def facts_of_the_demo():
     assert f1["gates closed"] == 0 and bleu["model (beam search)"] > bleu["oracle re-wording"]
     model = system(metrics, "model (beam search)")[0]
     head = {k: v for k, v in system(metrics, "linear head")[0].items() if k.startswith("CE_F1 ")}
-    seen = {k: v for k, v in head.items() if metrics["support"][k[6:]]}
-    assert model["CE_F1 Fracture"] == 0 and min(seen, key=seen.get) == "CE_F1 Fracture"
+    seen = [k for k in head if metrics["support"][k[6:]]]
+    assert min(model[k] for k in seen) > 0
+    most = max(seen, key=lambda k: head[k] - model[k])
     beams = run["config"]["generation"]["num_beams"]
     yield f"{metrics['studies']} test studies, beam search with {beams} beams"
     yield f"took {run['minutes']:.1f} minutes of training and {run['peak_memory_gib']:.1f} GiB of memory"
@@ -82,8 +83,8 @@ def facts_of_the_demo():
     share = f1["shuffled images"] / f1["model (beam search)"]
     yield f"(`shuffled images`) {share:.0%}".replace("%", " %") + " of the model's micro-F1 remains"
     yield f"BLEU-4 is {difference(metrics, 'nearest neighbour', 'Bleu_4')} higher"
-    yield f"({difference(metrics, 'nearest neighbour', 'CE13_micro_F1')})"
-    yield f"the linear head reaches {score(head['CE_F1 Fracture'])}, its lowest value"
+    yield f"micro-F1 is {difference(metrics, 'nearest neighbour', 'CE13_micro_F1')} higher"
+    yield f"most at {most[6:]}: {score(model[most])}, where the head has {score(head[most])}"
 
 
 def facts_of_pointing():
