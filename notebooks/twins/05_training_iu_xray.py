@@ -543,11 +543,12 @@ pd.DataFrame(shown, columns=["", "BLEU-4", "CIDEr", "13-label F1"]).set_index(""
 # last, hence the restless end; there the rates are a quarter as high.)
 #
 # **What the stored run says.** Its reports are IU's own, its pictures are drawn from their MeSH terms,
-# and its small language model has read IU's 2,069 training reports alone. It has hardly learnt to look:
-# with another patient's image its scores stay nearly the same, and it names almost no finding. The
-# encoder is not the reason, since a *linear head* and the *nearest neighbour* on the same features find
-# most of them. A language model that knows its training reports nearly by heart leaves the image little
-# to explain. So a fair answer to "what can be expected on IU" begins with this row and its controls.
+# and its small language model has read IU's 2,069 training reports alone. It has begun to look: with
+# another patient's image it loses CIDEr, and nearly all of its findings. But it names few of them, large
+# hearts above all. The encoder is not the reason, since a *linear head* and the *nearest neighbour* on the
+# same features find most. A language model that knows its training reports nearly by heart leaves the image
+# little to explain. And the constant report is ahead in BLEU all the same. So a fair answer to "what can be
+# expected on IU" begins with this row and its controls.
 #
 # ## Pull the plug
 #

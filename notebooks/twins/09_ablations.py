@@ -208,7 +208,8 @@ shown.style.format(precision=3, na_rep="–").format("{:,.0f}", "trained", na_re
 # row, and, where weights are missing, for each row *left out*, with the reason. Look at the controls
 # first: a row whose reports score as high for other patients ("shuffled images") has not looked. The row
 # `first` has the scores of the constant report, in every column: after so few steps it writes one text for
-# everybody. `all` has begun to name findings, and where it names a wrong one it pays in CIDEr.
+# everybody. `all` has begun to name findings, and each column gains. The oracles know the true findings;
+# they show how much is left.
 #
 # **By hand.** The scores of one job again: its model, the reports of the test split, their scores.
 
@@ -311,7 +312,7 @@ stored_figures(
 ablation_tables.verdicts(tables.values(), "CE13_micro_F1")
 
 # %% [markdown]
-# With one seed a table names its highest row and says nothing about the others. The two tables with three
+# With one seed a table names its highest row and says nothing about the others. The tables with several
 # seeds, in CIDEr:
 
 # %%
