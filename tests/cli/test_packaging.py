@@ -242,5 +242,5 @@ def test_a_gpu_machine_gets_torch_without_the_pin(fresh):
     assert make(fresh, "test").returncode == 0
     assert (fresh / "calls.txt").read_text().splitlines() == [
         "-m pip install -e .[dev]",
-        "-m pytest",
+        "-m pytest -n auto --dist loadscope",
     ]

@@ -70,7 +70,7 @@ def sizes(objects):
         "D": 128,
         "h": 32,
         "heads": 4,
-        "kv_heads": 2,
+        "kv_heads": 4,
         "layer": 4,
         "head": 4,
         "n": objects["S"].shape[1],

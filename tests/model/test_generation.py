@@ -188,8 +188,7 @@ def test_gate_and_attention_are_those_of_the_position_that_chose_the_word(make_m
             gate = torch.tanh(S @ module.gate_proj.weight[0] + module.gate_proj.bias[0])
             gate = float(gate * torch.tanh(module.warm_up))
             assert trace.gate[position, t] == pytest.approx(gate, abs=1e-5)
-            K = module.k_proj(model.llm.model.layers[index].input_layernorm(states[0])).view(34, 2, 8)
-            K = K.repeat_interleave(2, dim=1)  # 4 heads share 2 key heads
+            K = module.k_proj(model.llm.model.layers[index].input_layernorm(states[0])).view(34, 4, 8)
             weights = torch.einsum("hd,mhd->hm", query, K).div(8**0.5).softmax(-1).view(4, 2, 17)
             wanted = np.delete(weights.numpy(), 8, axis=2)  # without the cls token
             assert np.abs(trace.attention[position, :, t] - wanted).max() < 1e-5
