@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,13 @@ from transformers import BertModel
 from two_towers import Towers, loss_and_gradients
 
 from emrrg_lib.cli import main
-from emrrg_lib.config import TINY_ENCODER
+from emrrg_lib.config import PROMPT, TINY_ENCODER
 from emrrg_lib.data.annotation import load_annotation
 from emrrg_lib.data.cleaning import clean_report
 from emrrg_lib.data.study import OBSERVATIONS
 from emrrg_lib.files import KIT, InputError
 from emrrg_lib.language.llm import load_llm
+from emrrg_lib.language.prompt import framed, prompt_ids
 from emrrg_lib.training.batches import PairCollator, mine_targets
 from emrrg_lib.training.pretrain import STAGE1_TINY, STAGE2_TINY, PretrainConfig, pretrain_tiny, run_stage2
 from emrrg_lib.training.stage2 import (
@@ -281,3 +283,5 @@ def test_the_tiny_weights_are_made_by_stage_1_then_stage_2(tmp_path):
     encoder = load_vision_encoder(tmp_path / "encoder" / "encoder.safetensors")
     assert encoder.config.image_size == 96
     assert load_text_encoder(str(tmp_path / "report_lm"))[0].config.hidden_size == 128
+    pieces = re.findall(r"\w+|[^\w\s]|\n", framed(PROMPT))  # every word of the prompt is one token
+    assert len(prompt_ids(load_llm(str(tmp_path / "report_lm"))[1], PROMPT)) <= len(pieces)
