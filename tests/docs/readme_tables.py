@@ -84,6 +84,18 @@ def demo_scores():
     return scores(read_json("tiny", "run", "metrics.json"), keys, ("Bleu_4", "CE13_micro_F1"))
 
 
+def demo_seeds():
+    """Mean ± sd of the trainings with other seeds, from the file of `emrrg evaluate table --seeds`."""
+    keys = ("Bleu_4", "CIDEr", "CE13_F1")
+    with open(DATA / "results" / "seeds" / "table.csv", encoding="utf-8") as file:
+        rows = [
+            [row["system"], *(f"{score(float(row[k]))} ± {score(float(row[f'{k}_sd']))}" for k in keys)]
+            for row in csv.DictReader(file)
+            if row["system"] in ("model (beam search)", "greedy", "shuffled images")
+        ]
+    return markdown(["three seeds", "BLEU-4", "CIDEr", "13-label micro-F1"], rows)
+
+
 def demo_findings():
     metrics = read_json("tiny", "run", "metrics.json")
     of = {row["system"]: row["metrics"] for row in metrics["rows"]}
@@ -232,6 +244,7 @@ def made():
 TABLES = {
     "demo-face": demo_face,
     "demo-scores": demo_scores,
+    "demo-seeds": demo_seeds,
     "demo-findings": demo_findings,
     "demo-pointing": demo_pointing,
     "shipped-weights": shipped_weights,
