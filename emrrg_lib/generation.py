@@ -90,7 +90,7 @@ def _generate_batch(
     try:
         states, mask = model.encode(pixel_values, view_mask)
         prompt = _prompt(model, len(states))
-        with model.mixed_precision(), _free_cores(model.device):
+        with model.mixed_precision(), free_cores(model.device):
             output = model.llm.generate(
                 **model.llm_inputs(prompt, torch.ones_like(prompt), states, mask),
                 **asdict(chosen) | {"min_new_tokens": chosen.min_new_tokens or None},
@@ -112,7 +112,7 @@ def _generate_batch(
 
 
 @contextmanager
-def _free_cores(device: torch.device) -> Iterator[None]:
+def free_cores(device: torch.device) -> Iterator[None]:
     """Within it OpenMP takes no more threads than other programs have left cores since the last look.
 
     A step of generation is short. A thread that has to wait for its core makes all others wait at each of

@@ -22,6 +22,7 @@ from emrrg_lib.data.study import OBSERVATIONS, Study
 from emrrg_lib.data.study_set import pixels
 from emrrg_lib.evaluation.labeler import label_report
 from emrrg_lib.files import InputError
+from emrrg_lib.generation import free_cores
 from emrrg_lib.language.prompt import text_batch
 from emrrg_lib.model import EMRRG
 from emrrg_lib.training.shares import OwnTokenizer, random_streams
@@ -168,5 +169,6 @@ def batch_of(model: EMRRG, studies: Sequence[Any]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def study_losses(model: EMRRG, studies: Sequence[Any]) -> np.ndarray:
-    """The loss of each study, (studies,) in nats per token of its report."""
-    return np.array([float(model(**batch_of(model, [study]))["loss"]) for study in studies])
+    """The loss of each study, (studies,) in nats per token; its last bits may differ beside busy programs."""
+    with free_cores(model.device):
+        return np.array([float(model(**batch_of(model, [study]))["loss"]) for study in studies])
