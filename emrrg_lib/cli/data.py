@@ -28,6 +28,8 @@ def register(subparsers) -> None:
     add_number(command, "--size", "side in pixels", 96, low=32)
     add_number(command, "--workers", "processes that draw", 2, high=1024)
     add_seed(command)
+    text = "change all images, such as inverted, rotated, coarse or mixed; a wrong name lists them all"
+    command.add_argument("--shift", help=text)
     _add_check(kinds)
     _add_fetch(kinds)
     _add_prepare(kinds)
@@ -43,13 +45,19 @@ def phantom(options: Namespace) -> int:
     """Draw PhantomCXR studies in the R2Gen layout.
 
     emrrg data phantom --studies 1000 --seed 0 --out phantom
+    emrrg data phantom --studies 1200 --shift inverted --out shifted
     """
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out} is not empty: remove it or choose another --out")
     from emrrg_lib.phantom import write_phantom
 
     folder = write_phantom(
-        options.out, options.studies, options.seed, size=options.size, workers=options.workers
+        options.out,
+        options.studies,
+        options.seed,
+        size=options.size,
+        workers=options.workers,
+        shift=options.shift,
     )
     print(f"Wrote {options.studies} studies to {folder}; next: emrrg train --data {folder}")
     return 0

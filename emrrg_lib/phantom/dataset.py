@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from emrrg_lib.data.study import OBSERVATIONS, SHARES, SPLITS
-from emrrg_lib.files import InputError, atomic_path, end_with_parent, write_json
+from emrrg_lib.files import InputError, atomic_path, close_name, end_with_parent, write_json
 from emrrg_lib.phantom.anatomy import build
 from emrrg_lib.phantom.catalogue import KINDS, draw_findings, draw_one
 from emrrg_lib.phantom.film import expose, project
 from emrrg_lib.phantom.shapes import draw_habitus, views
+from emrrg_lib.phantom.shifts import SHIFTS, shifted_arrays
 from emrrg_lib.phantom.wording import compose
 
 VERSION = 1
@@ -102,6 +103,14 @@ def draw_study(seed: int, index: int, size: int = 96) -> PhantomStudy:
     return PhantomStudy(images, report, labels, truth_of(findings), findings)
 
 
+def shifted(study: PhantomStudy, shift: str, index: int) -> PhantomStudy:
+    """The study under one of `shifts.SHIFTS`; report, labels and truth stay, masks move with the images."""
+    masks = [finding["masks"] for finding in study.findings]
+    images, masks = shifted_arrays(study.images, masks, shift, index)
+    findings = tuple({**f, "masks": mask} for f, mask in zip(study.findings, masks, strict=True))
+    return replace(study, images=images, findings=findings)
+
+
 def film_findings(
     seed: int, index: int, wanted: list[tuple[str, dict]], size: int
 ) -> tuple[np.ndarray, list[dict]]:
@@ -120,8 +129,10 @@ def film_findings(
     return render(seed, index, findings, size)[0], findings
 
 
-def _write_study(index: int, root: Path, seed: int, size: int) -> dict:
+def _write_study(index: int, root: Path, seed: int, size: int, shift: str | None) -> dict:
     study = draw_study(seed, index, size)
+    if shift:
+        study = shifted(study, shift, index)
     name = f"phantom_{seed}_{index:06d}"
     (root / "images" / name).mkdir(parents=True)
     for view, image in enumerate(study.images):
@@ -155,7 +166,7 @@ def require_size(size: int) -> None:
         )
 
 
-def _require_sound(out: Path, studies: int, seed: int, size: int, splits) -> None:
+def _require_sound(out: Path, studies: int, seed: int, size: int, splits, shift: str | None) -> None:
     if studies < 1:
         raise InputError(f"A phantom data set needs at least 1 study, not {studies}.")
     require_size(size)
@@ -163,13 +174,17 @@ def _require_sound(out: Path, studies: int, seed: int, size: int, splits) -> Non
         raise InputError(f"The seed must not be negative, but is {seed}.")
     if len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise InputError(f"The three split fractions must sum to 1, but are {tuple(splits)}.")
+    if shift is not None and shift not in SHIFTS:
+        raise InputError(f"unknown shift '{shift}': {close_name(shift, SHIFTS)}there are {', '.join(SHIFTS)}")
     if out.exists() and not (out / "phantom.json").is_file():
         if not out.is_dir() or any(out.iterdir()):
             raise InputError(f"{out} exists and is not a phantom data set; choose another folder.")
 
 
-def _draw_all(folder: Path, studies: int, seed: int, size: int, workers: int) -> list[dict]:
-    draw = partial(_write_study, root=folder, seed=seed, size=size)
+def _draw_all(
+    folder: Path, studies: int, seed: int, size: int, workers: int, shift: str | None
+) -> list[dict]:
+    draw = partial(_write_study, root=folder, seed=seed, size=size, shift=shift)
     bar = partial(tqdm, total=studies, desc="drawing phantoms", unit="study")
     if workers <= 1:
         return list(bar(map(draw, range(studies))))
@@ -187,6 +202,7 @@ def write_phantom(
     size: int = 96,
     workers: int = 2,
     splits: tuple[float, float, float] = SHARES,
+    shift: str | None = None,
 ) -> Path:
     """Writes a data set in the R2Gen layout, whole or not at all.
 
@@ -198,6 +214,7 @@ def write_phantom(
         size: Pixels per side.
         workers: Processes; the result does not depend on it.
         splits: Fractions of train, val and test; they must sum to 1.
+        shift: One of `shifts.SHIFTS`, for all images.
 
     Returns:
         `out`.
@@ -208,14 +225,15 @@ def write_phantom(
         OSError: when the folder cannot be written.
     """
     out = Path(out)
-    _require_sound(out, studies, seed, size, splits)
+    _require_sound(out, studies, seed, size, splits, shift)
     with atomic_path(out) as folder:
         folder.mkdir(parents=True)
-        entries = _draw_all(folder, studies, seed, size, workers)
+        entries = _draw_all(folder, studies, seed, size, workers, shift)
         ends = np.rint(np.cumsum(splits) * studies).astype(int)
         starts = [0, *ends[:-1]]
         annotation = {name: entries[a:b] for name, a, b in zip(SPLITS, starts, ends, strict=True)}
         record = {"seed": seed, "size": size, "studies": studies, "version": VERSION}
+        record |= {"shift": shift} if shift else {}
         write_json(folder / "annotation.json", annotation)
         write_json(folder / "phantom.json", record)
     return out

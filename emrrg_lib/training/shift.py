@@ -23,7 +23,7 @@ from emrrg_lib.config import PartialLoRAConfig
 from emrrg_lib.evaluation.intervals import percentiles, resample
 from emrrg_lib.files import KIT, TINY_DIR, write_text
 from emrrg_lib.model import EMRRG
-from emrrg_lib.phantom import PhantomStudy, draw_study
+from emrrg_lib.phantom import PhantomStudy, draw_study, shifted
 from emrrg_lib.training.batches import batch_of, study_losses
 from emrrg_lib.tuning.partial_lora import apply_partial_lora
 
@@ -52,37 +52,11 @@ def model_for(targets: Iterable[str], r: int, seed: int = 0, run: Path = TINY_DI
 def draw(numbers: Iterable[int], inverted: bool = True, size: int = 96) -> list[PhantomStudy]:
     """The phantoms of these numbers, two views each, their contrast inverted or as trained."""
     drawn = [draw_study(SEED, number, size) for number in numbers]
-    return [replace(study, images=255 - study.images) for study in drawn] if inverted else drawn
+    return _shifted(drawn, "inverted") if inverted else drawn
 
 
-def scrambled(images: np.ndarray, edge: int = 8) -> np.ndarray:
-    """(views, H, W): the pixels of every patch in one random order, the same for all patches and images."""
-    views, height, width = images.shape
-    order = np.random.default_rng(0).permutation(edge * edge)
-    grid = images.reshape(views, height // edge, edge, width // edge, edge).swapaxes(2, 3)
-    moved = grid.reshape(*grid.shape[:3], -1)[..., order].reshape(grid.shape)
-    return np.ascontiguousarray(moved.swapaxes(2, 3).reshape(images.shape))
-
-
-def _solarised(images: np.ndarray) -> np.ndarray:
-    """Dark stays dark, middle grey becomes white, bright becomes dark again."""
-    return np.where(images < 128, images * 2, 255 - (images.astype(int) - 128) * 2).astype(np.uint8)
-
-
-SHIFTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "inverted": lambda images: 255 - images,
-    "upside down": lambda images: np.ascontiguousarray(images[:, ::-1]),
-    "scrambled": scrambled,
-    "solarised": _solarised,
-}
-
-
-def shifted(studies: Sequence[PhantomStudy], shift: str) -> list[PhantomStudy]:
-    """The studies under one of SHIFTS; "mixed": study by study another one, in turn."""
-    names = itertools.cycle(SHIFTS if shift == "mixed" else [shift])
-    return [
-        replace(study, images=SHIFTS[name](study.images)) for study, name in zip(studies, names, strict=False)
-    ]
+def _shifted(studies: Sequence[PhantomStudy], shift: str) -> list[PhantomStudy]:
+    return [shifted(study, shift, place) for place, study in enumerate(studies)]
 
 
 def tune(
@@ -183,7 +157,7 @@ def compare_ranks(out: str | Path, runs: Sequence[tuple] = RANK_RUNS, rate: floa
     """
     found = []
     for shift, target, steps, ranks in runs:
-        train, test = (shifted(draw(numbers, inverted=False), shift) for numbers in (TRAIN, TEST))
+        train, test = (_shifted(draw(numbers, inverted=False), shift) for numbers in (TRAIN, TEST))
         untuned, losses = study_losses(model_for([target], 1), test).mean(), {}
         for r in ranks:
             model = model_for([target], r)
