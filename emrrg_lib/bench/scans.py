@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ BATCH, DIM, STATES, LENGTH, DIRECTIONS = 2, 768, 16, 197, 4  # of a scan: the ba
 Scan = Callable[..., Tensor]  # (u, delta, A, B, C, D) of the mixer, see `scan_inputs` → (B, G · D, L)
 TOKENS = {192: 145, 384: 577, 768: 2305}  # image size → tokens at patch 16, with the cls token
 BATCHES = (1, 8, 32)
+ROUNDS = 5  # of a pass in several processes
 DEPTH = 2  # of 12 layers of the base encoder, in `rivals`: each costs the same
 
 
@@ -32,6 +35,7 @@ def scan_inputs(
     batch: int = BATCH,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    states: int = STATES,
 ) -> list[Tensor]:
     """u, delta, A, B, C, D of four directions in the mixer's form, token-major; A and D are float32."""
     torch.manual_seed(0)
@@ -40,9 +44,9 @@ def scan_inputs(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape).to(device, dtype)
 
-    A = -torch.arange(1.0, STATES + 1, device=device).repeat(channels, 1)
+    A = -torch.arange(1.0, states + 1, device=device).repeat(channels, 1)
     u, delta = normal(batch, length, channels).mT, (normal(batch, length, channels) - 4).mT
-    B, C = (normal(batch, DIRECTIONS, length, STATES).mT for _ in range(2))
+    B, C = (normal(batch, DIRECTIONS, length, states).mT for _ in range(2))
     return [t.requires_grad_() for t in (u, delta, A, B, C, torch.ones(channels, device=device))]
 
 
@@ -136,14 +140,14 @@ def _encoder(image_size: int, depth: int = DEPTH) -> VisionMamba:
     return VisionMamba(EncoderConfig(image_size=image_size, depth=depth, drop_path=0.0))
 
 
-def _encoder_pass(model: VisionMamba, images: Tensor, scan: Scan) -> None:
-    """Forward and backward with the given scan in every mixer."""
+def _encoder_pass(model: VisionMamba, images: Tensor, scan: Scan) -> Sequence[Tensor]:
+    """Forward and backward with the given scan in every mixer: the gradients."""
 
     def replaced(x, delta, A, B, C, D, **_) -> Tensor:
         return scan(x, delta, A, B, C, D)
 
     with patch("emrrg_lib.vision.mamba.selective_scan", replaced):
-        torch.autograd.grad(model(images).sum(), list(model.parameters()))
+        return torch.autograd.grad(model(images).sum(), list(model.parameters()))
 
 
 def encoder(quick: bool = False) -> dict:
@@ -219,7 +223,7 @@ def first_calls(ways: Mapping[str, Scan], values: list[Tensor]) -> tuple[dict[st
 
 
 def _growth(sizes: Mapping[int, int], batches: Sequence[int], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of the kit's scan and encoder, forward and backward, by tokens at batch 1 and by batch."""
+    """Seconds of the kit's scan and encoder, forward and backward, by tokens at batch 1, by batch, by N."""
     scan, tasks = OWN["cpu"], {}
     for size, batch in [*((size, 1) for size in sizes), *((min(sizes), batch) for batch in batches[1:])]:
         name = f"{sizes[size]} tokens, batch {batch}"
@@ -227,11 +231,45 @@ def _growth(sizes: Mapping[int, int], batches: Sequence[int], rounds: int) -> di
         tasks["encoder", name] = partial(
             _encoder_pass, _encoder(size), torch.randn(batch, 3, size, size), scan
         )
+    tokens = min(sizes.values())
+    for states in (8, STATES):
+        tasks["scan", f"N = {states}"] = partial(both_ways, scan, scan_inputs(tokens, states=states))
     seconds = interleaved(tasks, rounds)
     return {
         part: {name: round(s, 4) for (which, name), s in seconds.items() if which == part}
         for part in ("scan", "encoder")
     }
+
+
+def _shared_pass(rank: int, processes: int, size: int, batch: int, meeting: str) -> float:
+    """Best seconds of an encoder pass on this process's share of a batch, gradients summed over all."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    model, images = _encoder(size), torch.randn(batch // processes, 3, size, size)
+
+    def step() -> None:
+        for gradient in _encoder_pass(model, images, OWN["cpu"]):
+            dist.all_reduce(gradient)
+
+    best = interleaved({"step": step}, ROUNDS)["step"]
+    dist.destroy_process_group()
+    return best
+
+
+def processes(size: int, batch: int) -> dict[str, float]:
+    """Seconds of an encoder pass over one batch in 1 and in 2 processes of one thread each.
+
+    `efficiency` is 1 where two processes take half the time of one.
+    """
+    seconds = {}
+    for count in (1, 2):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            multiprocessing.get_context("spawn").Pool(count) as pool,
+        ):
+            shares = [(rank, count, size, batch, f"{folder}/meeting") for rank in range(count)]
+            seconds[f"{count}"] = round(max(pool.starmap(_shared_pass, shares, chunksize=1)), 4)
+    return seconds | {"efficiency": round(seconds["1"] / (2 * seconds["2"]), 2)}
 
 
 def rivals(quick: bool = False) -> dict:
@@ -258,4 +296,5 @@ def rivals(quick: bool = False) -> dict:
         "scan": compare(interleaved(scans, rounds), "cpu"),
         "encoder": compare(interleaved(encoders, rounds), "cpu"),
         "growth": _growth(sizes, (1, 2) if quick else BATCHES, rounds),
+        "processes": processes(size, 2 if quick else 16),
     }
