@@ -21,7 +21,7 @@ from emrrg_lib.files import InputError, close_name
 TINY = EMRRGConfig(
     encoder=TINY_ENCODER,
     partial_lora=PartialLoRAConfig(r=8),
-    train=TrainConfig(weight_decay=0.2),  # with .01 the model learns the demo's 1,640 studies by heart
+    train=TrainConfig(weight_decay=0.2),  # with .01 the model learns the demo's studies by heart
 )
 
 # Stage 3 of the paper (§4.2). The paper gives epochs, batch, rank, max_length and the times of validation.

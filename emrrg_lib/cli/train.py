@@ -32,7 +32,7 @@ def register(subparsers) -> None:
     """Adds the parsers of this group."""
     command = add_command(subparsers, "demo", demo)
     add_out(command, "runs/demo", "run folder to write")
-    add_number(command, "--studies", "phantom studies, split into train, val and test", 2000, low=20)
+    add_number(command, "--studies", "phantom studies, split into train, val and test", 3600, low=20)
     add_number(command, "--steps", "warm steps of stage 3 (default: the preset's)")
     add_seed(command)
     command = add_command(subparsers, "train", train)
