@@ -96,8 +96,7 @@ def facts_of_pointing():
     gain = {
         group: score(row["gain"], (row["gain_low"], row["gain_high"]), 2) for group, row in chosen.items()
     }
-    assert chosen["small"]["hit"] > chosen["small"]["place"]
-    assert chosen["localised"]["hit"] < chosen["localised"]["place"]
+    assert all(chosen[group]["hit"] < chosen[group]["place"] for group in ("small", "localised"))
     yield f"at most {AREAS['localised']:.0%} of all".replace("%", " %")
     yield f"*Small*: at most {AREAS['small']:.0%}".replace("%", " %")
     localised = chosen["localised"]
@@ -163,10 +162,10 @@ def facts_of_the_rehearsal():
 
 
 def facts_of_the_laptop():
-    run = read_json("results", "laptop", "run.json")
-    train = run["config"]["train"]
+    run, metrics = (read_json("results", "laptop", name) for name in ("run.json", "metrics.json"))
+    studies, train = int(re.search(r"split (\d+)/", metrics["dataset"])[1]), run["config"]["train"]
     assert run["hardware"]["threads"] == 1
-    yield f"On the demo's {training_studies():,} training studies"
+    yield f"On {studies:,} training studies"
     yield f"{train['warm_steps'] + train['steps']:,} steps of {train['batch_size']} studies"
     yield f"took {run['minutes']:.0f} minutes on *one* core"
     yield f"and {run['peak_memory_gib']:.1f} GiB of memory"
