@@ -270,7 +270,8 @@ def _unique(studies: list[Study], problems: list[Problem]) -> list[Study]:
 
 
 def _dataset(folder: Path, studies: list[Study], rule: str, left_out: tuple[Problem, ...]) -> Dataset:
-    phantom = (folder / "phantom.json").is_file()
+    record = folder / "phantom.json"
+    phantom = record.is_file()
     first = f"{studies[0].id} {studies[0].images[0]}"
     source = next((s for s in SOURCES if not phantom and re.search(s.image_paths, first)), None)
     name = source.name if source else "PhantomCXR" if phantom else folder.resolve().name
@@ -287,6 +288,8 @@ def _dataset(folder: Path, studies: list[Study], rule: str, left_out: tuple[Prob
     synthetic = phantom or (folder / "synthetic.json").is_file()
     if synthetic:
         caption = f"SYNTHETIC images: {caption}"
+    if phantom and (shift := re.search(r'"shift": "([\w-]+)"', record.read_text("utf-8", "replace"))):
+        caption += f"; shift {shift[1]}"
     if left_out:
         caption += f"; {len(left_out)} studies left out"
     if not any(study.report for study in studies):

@@ -413,9 +413,9 @@ overlay_rows(
 )
 
 # %% [markdown]
-# *Each map has its own scale. Cyan line: the radiologist's box.* In the phantom layer 2 looks at the
-# heart. In the real chest little falls into the box: the maps are brightest at the neck, at the edge, on
-# a shoulder, places that a phantom does not have. And the scans of the middle block, at the
+# *Each map has its own scale. Cyan line: the radiologist's box.* In the phantom layers 0 and 2 look
+# at the heart, and at other places. In the real chest little falls into the box: the maps are brightest on
+# an arm and at the edge, which say nothing about a heart. And the scans of the middle block, at the
 # step when half of the tokens have been read: what does the state hold?
 
 # %%

@@ -35,6 +35,38 @@ def encoder_rows():
     )
 
 
+def rival_rows():
+    found = bench("rivals")
+    others = {
+        "loop": "a time loop in PyTorch",
+        "storing loop": "a loop that stores",
+        "mambapy": "mambapy",
+        "transformers": "transformers without CUDA kernels",
+        "compiled loop": "the loop by torch.compile",
+    }
+    for part in ("scan", "encoder"):
+        times = found[part]["times_cpu"]
+        shown = [name for name in others if name in times]
+        layers = f" of {found['depth']} layers" * (part == "encoder")
+        yield (
+            f"{part}{layers}, {found['tokens']} tokens, batch {found['batch']}, beside "
+            + "; ".join(others[name] for name in shown),
+            "; ".join(f"{times[name]:.1f}" for name in shown) + " times as long",
+        )
+    for part, seconds in found["growth"].items():
+        one, *more = (name for name in seconds if "tokens" in name)
+        yield (
+            f"– {part}: {'; '.join(more)}, over {one}",
+            "; ".join(f"{seconds[name] / seconds[one]:.1f}" for name in more) + " times as long",
+        )
+    scan, shared = found["growth"]["scan"], found["processes"]
+    yield "– scan: N = 8 over N = 16", f"{scan['N = 8'] / scan['N = 16']:.2f} times as long"
+    yield (
+        "– encoder: one batch in two processes of one thread, over one process",
+        f"{shared['2'] / shared['1']:.2f} times as long (efficiency {shared['efficiency']:.2f})",
+    )
+
+
 def language_rows():
     train, write = bench("train"), bench("generate")
     longer, times, flops = train["times_as shipped"], write["times_as shipped"], write["times_flops"]
@@ -83,7 +115,7 @@ def image_rows():
 
 
 def benches():
-    return markdown(["what", "result"], [*encoder_rows(), *language_rows(), *image_rows()])
+    return markdown(["what", "result"], [*encoder_rows(), *rival_rows(), *language_rows(), *image_rows()])
 
 
 def full_size():
