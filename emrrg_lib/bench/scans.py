@@ -25,7 +25,6 @@ BATCH, DIM, STATES, LENGTH, DIRECTIONS = 2, 768, 16, 197, 4  # of a scan: the ba
 Scan = Callable[..., Tensor]  # (u, delta, A, B, C, D) of the mixer, see `scan_inputs` → (B, G · D, L)
 TOKENS = {192: 145, 384: 577, 768: 2305}  # image size → tokens at patch 16, with the cls token
 BATCHES = (1, 8, 32)
-ROUNDS = 5  # of a pass in several processes
 DEPTH = 2  # of 12 layers of the base encoder, in `rivals`: each costs the same
 
 
@@ -251,7 +250,7 @@ def _shared_pass(rank: int, processes: int, size: int, batch: int, meeting: str)
         for gradient in _encoder_pass(model, images, OWN["cpu"]):
             dist.all_reduce(gradient)
 
-    best = interleaved({"step": step}, ROUNDS)["step"]
+    best = interleaved({"step": step}, rounds=5)["step"]
     dist.destroy_process_group()
     return best
 

@@ -33,6 +33,7 @@ NAMES = {"CE13_micro_F1": "13-label micro-F1", "ROUGE_L": "ROUGE-L"} | {
 ABLATIONS = (
     "table5",
     "table6",
+    "table6-shifted",
     "rank",
     "gate",
     "hybrid-layers",

@@ -206,6 +206,24 @@ def facts_of_the_ablations():
     yield f"luck with {split.split('/')[0]} training studies"
 
 
+def facts_of_the_shifted_table():
+    from emrrg_lib.evaluation.ablation_tables import read_tables
+
+    table = read_tables()["table6-shifted"]
+    assert "shift scrambled" in table.record["dataset"]
+    means = {key: table.spread(key)["mean"] for key in ("Bleu_4", "CIDEr", "CE13_micro_F1")}
+    assert {found.idxmax() for found in means.values()} == {"LoRA(in_proj)"}
+    assert means["CIDEr"].idxmin() == means["Bleu_4"].idxmin() == "LoRA(LLM)"
+    parts = means["CIDEr"].filter(like="LoRA_P")
+    assert parts.idxmax() == "LoRA_P(X)"
+    cider = table.trainings.pivot(index="seed", columns="row", values="CIDEr")
+    gain = cider.sub(cider["LoRA_P(X)"], axis=0)
+    told = {row: f"{score(abs(gain[row].mean()))} ± {score(gain[row].std())}" for row in gain}
+    yield f"its CIDEr is {told['LoRA(LLM)']} below that of LoRA_P(X)"
+    yield f"of LoRA_P(B) by {told['LoRA_P(B)']}"
+    yield f"ahead of LoRA_P(X) by {told['LoRA(in_proj)']} CIDEr"
+
+
 def facts_of_the_decoders():
     with open(DATA / "results" / "decoder" / "compare.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "CE13_micro_F1"]
@@ -254,6 +272,7 @@ FACTS = [
     (RESULTS, facts_of_the_rehearsal),
     (RESULTS, facts_of_the_laptop),
     (RESULTS, facts_of_the_ablations),
+    (RESULTS, facts_of_the_shifted_table),
     (RESULTS, facts_of_the_decoders),
     (RESULTS, facts_of_the_benches),
     (LIBRARY, facts_of_the_library),
