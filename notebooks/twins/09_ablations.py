@@ -439,9 +439,10 @@ print(f"  from the images:    {encoder_learns(full.encode(pixels, mask)[0]):>7,}
 
 # %% [markdown]
 # So what of the encoder trains can make a difference in the *joint* steps alone, the second number in the
-# table of what was measured: 160 of 960 in Table 5, 160 of 400 in Table 6 (400 of 700, shifted). A row with the whole encoder to
-# tune has the most to gain from more of them: what is below here may be above after a real training. Was a
-# training at its end? The mean loss of the fifths of the shipped run's warm part:
+# table of what was measured: 160 of 960 in Table 5, 160 of 400 in Table 6, 400 of 700 where it is shifted. A
+# row with the whole encoder to tune has the most to gain from more of them: what is below here may be above
+# after a real training. Was a training at its end? The mean loss of the fifths of the shipped run's warm
+# part:
 
 # %%
 from emrrg_lib.course.notebook import SHIPPED_RUN
@@ -533,7 +534,7 @@ curves(by_luck, "equal rows (Table 6 has 11)", "lead in sd", title)
 
 # %%
 def lead_of(name):
-    """The best encoder row, its lead over the mean, and the leads that luck alone gives."""
+    """The best encoder row, its lead, and the leads that luck alone gives."""
     means = tables[name].spread("Bleu_4")["mean"].drop("LoRA(LLM)")
     luck = lead(len(means), 3) * tables[name].pooled("Bleu_4")
     return means.idxmax(), means.max() - means.mean(), luck
