@@ -230,10 +230,9 @@ def _growth(sizes: Mapping[int, int], batches: Sequence[int], rounds: int) -> di
         tasks["encoder", name] = partial(
             _encoder_pass, _encoder(size), torch.randn(batch, 3, size, size), scan
         )
-    tokens = min(sizes.values())
-    for states in (8, STATES):
-        tasks["scan", f"N = {states}"] = partial(both_ways, scan, scan_inputs(tokens, states=states))
-    seconds = interleaved(tasks, rounds)
+    inputs = {("scan", f"N = {n}"): scan_inputs(min(sizes.values()), states=n) for n in (8, STATES)}
+    states = {name: partial(both_ways, scan, values) for name, values in inputs.items()}
+    seconds = interleaved(tasks, rounds) | interleaved(states, 5 * rounds)  # short: more rounds
     return {
         part: {name: round(s, 4) for (which, name), s in seconds.items() if which == part}
         for part in ("scan", "encoder")

@@ -224,6 +224,15 @@ def facts_of_the_shifted_table():
     yield f"ahead of LoRA_P(X) by {told['LoRA(in_proj)']} CIDEr"
 
 
+def facts_of_the_gate():
+    from emrrg_lib.evaluation.ablation_tables import read_tables
+
+    f1 = read_tables()["gate"].trainings.pivot(index="seed", columns="row", values="CE13_micro_F1")
+    gain = f1.sub(f1["dynamic + warm-up"], axis=0)
+    yield f"its micro-F1 is {score(gain['none'].mean())} ± {score(gain['none'].std())} higher"
+    yield f"without warm-up {score(gain['dynamic'].mean())} ± {score(gain['dynamic'].std())}"
+
+
 def facts_of_the_decoders():
     with open(DATA / "results" / "decoder" / "compare.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "CE13_micro_F1"]
@@ -273,6 +282,7 @@ FACTS = [
     (RESULTS, facts_of_the_laptop),
     (RESULTS, facts_of_the_ablations),
     (RESULTS, facts_of_the_shifted_table),
+    (RESULTS, facts_of_the_gate),
     (RESULTS, facts_of_the_decoders),
     (RESULTS, facts_of_the_benches),
     (LIBRARY, facts_of_the_library),
