@@ -28,7 +28,10 @@ def register(subparsers) -> None:
     add_number(command, "--size", "side in pixels", 96, low=32)
     add_number(command, "--workers", "processes that draw", 2, high=1024)
     add_seed(command)
-    text = "change all images, such as inverted, rotated, coarse or mixed; a wrong name lists them all"
+    text = (
+        "images as another machine sends them: inverted, exposed, coarse, solarised, upside-down, rotated, "
+        "scrambled, or mixed (study by study another)"
+    )
     command.add_argument("--shift", help=text)
     _add_check(kinds)
     _add_fetch(kinds)

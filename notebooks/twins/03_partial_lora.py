@@ -515,8 +515,8 @@ pd.DataFrame(shown).set_index("target")
 
 # %% [markdown]
 # **What is seen, and what is not.** All six win back more than half of what the shift has cost, each with
-# some 9,000 numbers. B and C learn least. But no target differs from X by more than its interval is wide,
-# neither Z and in_proj nor the last two. So "tune X" is not the lesson here, and no other order is.
+# some 9,000 numbers. B and C learn least. But every interval of a difference to X
+# holds 0, also those of B and C. So "tune X" is not the lesson here, and no other order is.
 #
 # The same comparison was made before, with an earlier training of the same model. There in_proj was ahead of
 # X, and C behind it, both with an interval that did not hold 0. An interval over studies knows other

@@ -81,7 +81,11 @@ def test_a_shifted_set_differs_in_its_pixels_only(tmp_path):
                 assert np.array_equal(turned, plain[::-1])
 
 
-def test_a_wrong_shift_names_them_all(tmp_path, capsys):
+def test_the_help_and_a_wrong_shift_name_them_all(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "phantom", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    assert all(shift in shown for shift in SHIFTS)
     assert main(["data", "phantom", "--studies", "4", "--shift", "invert", "--out", str(tmp_path / "x")]) == 2
     told = capsys.readouterr().err
     assert "did you mean 'inverted'?" in told and all(shift in told for shift in SHIFTS)
